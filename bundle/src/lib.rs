@@ -1,0 +1,11 @@
+//! The bpfseal bundle: what a package of BPF objects is, on disk and on the wire.
+//!
+//! Everything here is pure: bytes in, values out. There is no clock, network,
+//! environment variable or file system in this crate, so that the registry, the
+//! command line and the privileged enforcer share exactly one reading of a bundle.
+
+pub mod digest;
+pub mod image;
+pub mod inventory;
+
+pub use digest::Digest;

@@ -1,0 +1,22 @@
+//! `bpfseal completions`.
+
+use clap::CommandFactory as _;
+
+use crate::{Cli, Failure};
+
+/// Example: `bpfseal completions bash > /etc/bash_completion.d/bpfseal`
+#[derive(clap::Args)]
+pub struct Args {
+    /// Which shell.
+    shell: clap_complete::Shell,
+}
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    clap_complete::generate(
+        args.shell,
+        &mut Cli::command(),
+        "bpfseal",
+        &mut std::io::stdout(),
+    );
+    Ok(())
+}

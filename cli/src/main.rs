@@ -1,0 +1,37 @@
+//! `bpfseal`: inspects, packs, signs, publishes and verifies BPF programs.
+
+mod commands;
+mod failure;
+mod output;
+
+use clap::Parser;
+
+use crate::{failure::Failure, output::Output};
+
+/// Sign, package and verify eBPF programs.
+#[derive(Parser)]
+#[command(
+    name = "bpfseal",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct Cli {
+    /// Print one JSON document on standard output instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json);
+    match cli.command.run(&output) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The seam to the kernel: everything the daemon asks of the gate goes through [`Gate`].
+//!
+//! `BpfGate` is the real one; tests of the daemon use a fake.
+
+use std::time::Duration;
+
+use bundle::{Digest, image::Image};
+use policy::Reason;
+
+/// What the gate does with a load that fails its checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Refuse it.
+    Enforce,
+    /// Let it pass and report it.
+    Audit,
+}
+
+/// One admitted program and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What the kernel compares with.
+    pub image: Image,
+    /// What kind of admission this is.
+    pub class: Class,
+    /// Digest of the bundle's manifest; `None` for probes.
+    pub bundle: Option<Digest>,
+}
+
+/// Why a program may load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// A signed bundle holds it.
+    Signed,
+    /// A loader's feature probe: exact, and never attachable where a gate sees it.
+    Probe,
+    /// It has a shape that the policy allows for anyone.
+    Shape,
+    /// It was loaded before the gate was armed.
+    Before,
+    /// Audit mode let it pass.
+    Audited,
+}
+
+/// Content rules for programs that anyone may load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShapeRule {
+    /// Name in the policy.
+    pub name: String,
+    /// `enum bpf_prog_type`s.
+    pub prog_types: Vec<u32>,
+    /// Helper ids that may be called; kfuncs never.
+    pub helpers: Vec<u32>,
+    /// Most maps.
+    pub max_maps: u32,
+    /// Most instructions.
+    pub max_insns: u32,
+}
+
+/// Everything that may load. Replaced as a whole: the gate is never open in between.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admissions {
+    /// Signed programs and probes.
+    pub entries: Vec<Entry>,
+    /// Shapes.
+    pub shapes: Vec<ShapeRule>,
+}
+
+/// What was pinned at arming and cannot change until disarmed or rebooted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Armed {
+    /// SHA-256 of the authority's SPKI.
+    pub authority: Digest,
+    /// Boot-time clock (`CLOCK_BOOTTIME`) when the gate was armed.
+    pub at: Duration,
+    /// Version of the policy in force; never falls without a permit.
+    pub policy_version: u64,
+    /// Digest of the policy in force.
+    pub policy: Digest,
+    /// Mode in force.
+    pub mode: Mode,
+}
+
+/// One attempt that the gate judged and reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Boot-time clock.
+    pub at: Duration,
+    /// Was it refused? False in audit mode.
+    pub refused: bool,
+    /// Why; `None` where it passed and the pass is reported.
+    pub reason: Option<Reason>,
+    /// Which gate: 1 admission, 2 binding, 3 attachment, 0 self-protection.
+    pub gate: u8,
+    /// How it was admitted, where it was.
+    pub class: Option<Class>,
+    /// `bpf_attr.prog_name`, or what a self-protection hook names.
+    pub name: String,
+    /// Program type, expected attach type, BTF id, flags.
+    pub identity: bundle::image::Identity,
+    /// Instructions of the program.
+    pub insns: u32,
+    /// Index of the first differing instruction, map index, or other number the reason needs.
+    pub detail: u64,
+    /// Kernel's program id; 0 before it has one.
+    pub prog_id: u32,
+    /// Image it was compared with; index into the entries last written, if any.
+    pub image: Option<usize>,
+    /// The first words of the program as loaded, at most 64, fds masked.
+    pub words: Vec<u64>,
+    /// Process id (thread group), thread id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// User id.
+    pub uid: u32,
+    /// Command name of the thread.
+    pub comm: String,
+    /// Control group id.
+    pub cgroup: u64,
+}
+
+/// One program now in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Kernel's id.
+    pub id: u32,
+    /// Program type.
+    pub prog_type: u32,
+    /// Name.
+    pub name: String,
+    /// Kernel's tag, hex.
+    pub tag: String,
+    /// User who loaded it.
+    pub uid: u32,
+    /// Boot-time clock when it was loaded.
+    pub at: Duration,
+    /// How it came in; `None`: the gate has no record although it should.
+    pub class: Option<Class>,
+    /// Bundle that holds it.
+    pub bundle: Option<Digest>,
+    /// Thread group that loaded it, where recorded.
+    pub pid: Option<u32>,
+    /// Command name that loaded it, where recorded.
+    pub comm: Option<String>,
+}
+
+/// Numbers since arming.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Loads that passed.
+    pub passed: u64,
+    /// Loads refused.
+    pub refused: u64,
+    /// Loads that audit mode let pass.
+    pub audited: u64,
+    /// Events that found no room.
+    pub events_lost: u64,
+    /// Records held.
+    pub records: u64,
+    /// Attempts on the gate itself that were refused.
+    pub protected: u64,
+}
+
+/// A failed kernel operation.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
+pub struct GateError {
+    /// What was being done, a lower-case clause.
+    pub doing: String,
+    /// The kernel's answer.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// The kernel side, armed or not.
+pub trait Gate {
+    /// What was pinned; `None` while not armed.
+    fn armed(&self) -> Result<Option<Armed>, GateError>;
+    /// Loads, attaches and pins everything, with `admissions` in force from the first moment.
+    fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError>;
+    /// Replaces all admissions, policy version and digest, and mode, as one.
+    fn replace(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError>;
+    /// Removes everything. The caller has checked the permit.
+    fn disarm(&mut self) -> Result<(), GateError>;
+    /// Waits up to `timeout` for events and hands them over in order.
+    fn events(&mut self, timeout: Duration, each: &mut dyn FnMut(Event)) -> Result<(), GateError>;
+    /// Every program in the kernel.
+    fn loaded(&self) -> Result<Vec<Loaded>, GateError>;
+    /// Numbers since arming.
+    fn counters(&self) -> Result<Counters, GateError>;
+    /// Loads a harmless program that nobody signed; says whether it was refused.
+    fn probe_refused(&self) -> Result<bool, GateError>;
+}

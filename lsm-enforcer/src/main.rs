@@ -1,0 +1,5 @@
+//! `bpfseal-enforcer`: refuses BPF programs nobody signed.
+
+mod gate;
+
+fn main() {}
