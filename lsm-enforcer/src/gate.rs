@@ -81,6 +81,20 @@ pub struct Armed {
     pub policy: Digest,
     /// Mode in force.
     pub mode: Mode,
+    /// Boot-time clock by which a provisional arming must be confirmed, else it falls back
+    /// to audit; `None`: confirmed. Pinned, so that root cannot invent a deadline later.
+    pub confirm_by: Option<Duration>,
+}
+
+/// What this kernel lets the gate see, detected from BTF and by probing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Coverage {
+    /// The step of the kernel ladder, as a person would say it: `bpf_prog_load hook (6.9 and later)`.
+    pub rung: String,
+    /// Hooks that this kernel lacks and without which nothing can be enforced.
+    pub missing: Vec<String>,
+    /// What this rung cannot see, one clause each.
+    pub blind: Vec<String>,
 }
 
 /// One attempt that the gate judged and reports.
@@ -189,6 +203,8 @@ pub trait Gate {
     fn events(&mut self, timeout: Duration, each: &mut dyn FnMut(Event)) -> Result<(), GateError>;
     /// Every program in the kernel.
     fn loaded(&self) -> Result<Vec<Loaded>, GateError>;
+    /// What this kernel lets the gate see; works unarmed.
+    fn coverage(&self) -> Result<Coverage, GateError>;
     /// Numbers since arming.
     fn counters(&self) -> Result<Counters, GateError>;
     /// Loads a harmless program that nobody signed; says whether it was refused.
