@@ -1,0 +1,285 @@
+#!/usr/bin/env bash
+# Fetches Debian's own tools and kernels for the tests, without installing anything.
+#
+#   tests/lab/fetch.sh NAME...     NAME: a tool, kernel-6.1 (or -6.12, -7.2, -7.3), tools, kernels, all
+#   tests/lab/fetch.sh --list      the names
+#
+# Everything goes to $XDG_CACHE_HOME/bpfseal (default ~/.cache/bpfseal):
+#
+#   tools/NAME-VERSION/root/...    the packages, unpacked
+#   tools/NAME-VERSION/bin/TOOL    what to run on this machine: a link, or a wrapper that
+#                                  brings the libraries of the tool's own release
+#   tools/NAME                     link to the version in use
+#   kernels/RELEASE/vmlinux        the ELF kernel taken out of vmlinuz; RELEASE is `uname -r`
+#   kernels/RELEASE/release        RELEASE again, as text
+#   kernels/6.12                   link to the RELEASE in use
+#   apt/SUITE/                     a private apt root: lists, no installed packages
+#
+# What is there already is used again. BPFSEAL_REFRESH=1 looks for newer versions.
+# The mirror is the one that this machine's own apt configuration names, and signatures are
+# checked with Debian's archive keyring. Where a suite no longer has a kernel of that
+# series, the line `SKIPPED kernel X: reason` says so and the exit code stays 0.
+set -Eeuo pipefail
+trap 'echo "fetch: line $LINENO: $BASH_COMMAND: failed" >&2' ERR
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/bpfseal
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# name, suite, package, and what of its dependencies is needed: `alone` (runs with any
+# recent glibc), or `libs` (its libraries come along, from the same suite).
+tools="
+bpftool          trixie    bpftool          libs
+bpftool-sid      sid       bpftool          libs
+bpftrace         trixie    bpftrace         libs
+busybox-static   bookworm  busybox-static   alone
+cosign           sid       cosign           alone
+crane            sid       crane            alone
+docker-registry  bookworm  docker-registry  alone
+libbpf-tools     trixie    libbpf-tools     libs
+libbpf-tools-sid sid       libbpf-tools     libs
+notation         sid       notation         alone
+oras             sid       oras             alone
+skopeo           sid       skopeo           libs
+xdp-tools        trixie    xdp-tools        libs
+"
+
+# series, suite
+kernels="
+6.1  bookworm
+6.12 trixie
+7.2  sid
+7.3  trixie-backports
+"
+
+main() {
+    [ $# -gt 0 ] || { usage >&2; exit 2; }
+    local names=() name
+    for name in "$@"; do
+        case $name in
+        -h | --help) usage; exit 0 ;;
+        --list) list_tools; list_kernels; exit 0 ;;
+        tools) mapfile -t -O "${#names[@]}" names < <(list_tools) ;;
+        kernels) mapfile -t -O "${#names[@]}" names < <(list_kernels) ;;
+        all) mapfile -t -O "${#names[@]}" names < <(list_tools; list_kernels) ;;
+        *) names+=("$name") ;;
+        esac
+    done
+    mkdir -p "$cache/tools" "$cache/kernels" "$cache/apt"
+    # One fetch at a time: tests that run side by side ask for the same things.
+    exec 9>"$cache/lock"
+    flock 9
+    rm -rf "$cache"/partial.*
+    for name in "${names[@]}"; do
+        case $name in
+        kernel-*) fetch_kernel "${name#kernel-}" ;;
+        *) fetch_tool "$name" ;;
+        esac
+    done
+}
+
+usage() { sed -n '2,6s/^# \{0,1\}//p' "$0"; }
+list_tools() { awk 'NF { print $1 }' <<<"$tools"; }
+list_kernels() { awk 'NF { print "kernel-" $1 }' <<<"$kernels"; }
+say() { echo "fetch: $*"; }
+fail() { echo "fetch: $*" >&2; exit 1; }
+
+fetch_tool() {
+    local name=$1 suite package needs version partial deb
+    read -r suite package needs < <(awk -v n="$name" '$1 == n { print $2, $3, $4 }' <<<"$tools") ||
+        fail "unknown name $name (see --list)"
+    if [ -e "$cache/tools/$name/.complete" ] && [ -z "${BPFSEAL_REFRESH:-}" ]; then
+        say "$name: have $(readlink "$cache/tools/$name")"
+        return
+    fi
+    open_suite "$suite"
+    version=$(version_of "$package")
+    [ -n "$version" ] || fail "$name: no package $package in $suite"
+    local directory="$name-${version//:/_}"
+    if [ ! -e "$cache/tools/$directory/.complete" ]; then
+        say "$name: downloading $package $version from Debian $suite"
+        partial=$(mktemp -d "$cache/partial.XXXXXX")
+        mkdir "$partial/debs" "$partial/root" "$partial/bin"
+        download "$partial/debs" "$package" "$needs"
+        for deb in "$partial"/debs/*.deb; do dpkg-deb -x "$deb" "$partial/root"; done
+        make_runners "$partial" "$partial/debs/${package}_"*.deb
+        rm -r "$partial/debs"
+        touch "$partial/.complete"
+        rm -rf "$cache/tools/$directory"
+        mv "$partial" "$cache/tools/$directory"
+    fi
+    ln -sfn "$directory" "$cache/tools/$name"
+    say "$name: $cache/tools/$directory"
+}
+
+fetch_kernel() {
+    local series=$1 suite package version partial image release
+    suite=$(awk -v s="$series" '$1 == s { print $2 }' <<<"$kernels")
+    [ -n "$suite" ] || fail "unknown kernel $series (see --list)"
+    if [ -e "$cache/kernels/$series/vmlinux" ] && [ -z "${BPFSEAL_REFRESH:-}" ]; then
+        say "kernel $series: have $(readlink "$cache/kernels/$series")"
+        return
+    fi
+    open_suite "$suite"
+    # From 7.x on the image is in linux-binary-RELEASE and linux-image-RELEASE is empty.
+    local shape="-${series//./\\.}[.+-][0-9a-z.+~-]*cloud-amd64\$"
+    package=$({ apt_here apt-cache pkgnames linux-binary | grep -E "^linux-binary$shape" ||
+        apt_here apt-cache pkgnames linux-image | grep -E "^linux-image$shape"; } | sort -V | tail -n 1) || true
+    if [ -z "$package" ]; then
+        echo "SKIPPED kernel $series: Debian $suite no longer has a cloud-amd64 kernel of this series"
+        return
+    fi
+    version=$(version_of "$package")
+    say "kernel $series: downloading $package $version from Debian $suite"
+    partial=$(mktemp -d "$cache/partial.XXXXXX")
+    mkdir "$partial/debs" "$partial/root"
+    download "$partial/debs" "$package" alone
+    dpkg-deb --fsys-tarfile "$partial"/debs/*.deb |
+        tar -x -C "$partial/root" --wildcards '*/vmlinuz*'
+    image=$(find "$partial/root" -type f -name 'vmlinuz*')
+    release=${package#linux-*-}
+    extract_vmlinux "$image" >"$partial/vmlinux"
+    echo "$release" >"$partial/release"
+    rm -r "$partial/debs" "$partial/root"
+    rm -rf "$cache/kernels/$release"
+    mv "$partial" "$cache/kernels/$release"
+    ln -sfn "$release" "$cache/kernels/$series"
+    say "kernel $series: $cache/kernels/$release/vmlinux"
+}
+
+# The compressed ELF's place is in the setup header (Linux: Documentation/arch/x86/boot.rst):
+# setup_sects at 0x1f1, payload_offset at 0x248, payload_length at 0x24c. Except for gzip,
+# the last four bytes of the payload are its uncompressed size, not part of the stream.
+extract_vmlinux() {
+    local image=$1 sectors offset length magic
+    sectors=$(od -An -tu1 -j $((0x1f1)) -N1 "$image")
+    [ "$sectors" -ne 0 ] || sectors=4
+    offset=$(((sectors + 1) * 512 + $(od -An -tu4 -j $((0x248)) -N4 "$image")))
+    length=$(od -An -tu4 -j $((0x24c)) -N4 "$image")
+    magic=$(od -An -tx1 -j "$offset" -N4 "$image" | tr -d ' ')
+    local bare=$((length - 4)) unpack
+    case $magic in
+    02214c18) unpack="lz4 -dc" ;;
+    28b52ffd) unpack="zstd -dc" ;;
+    fd377a58) unpack="xz -dc" ;;
+    1f8b*) unpack="gzip -dc" bare=$length ;;
+    *) fail "$image: unknown payload magic $magic" ;;
+    esac
+    command -v "${unpack%% *}" >/dev/null || fail "${unpack%% *} is missing: run 'make deps'"
+    # `head` first: the other way round it would end `tail` with a broken pipe.
+    head -c "$((offset + bare))" "$image" | tail -c "$bare" | $unpack
+}
+
+# Points apt at a private root that knows one suite and has nothing installed.
+open_suite() {
+    local suite=$1 root="$cache/apt/$1" mirror security suites
+    export APT_CONFIG="$root/apt.conf"
+    local stamp="$root/updated"
+    if [ -e "$stamp" ] && [ -z "$(find "$stamp" -mmin +720)" ]; then return; fi
+    mkdir -p "$root/lists/partial" "$root/cache/archives/partial" "$root/empty"
+    : >"$root/status"
+    [ -e "$keyring" ] || fail "$keyring is missing: install debian-archive-keyring"
+    mirror=$(machine_uri '^(bookworm|trixie|forky|sid|oldstable|stable|testing|unstable)$')
+    [ -n "$mirror" ] || fail "this machine's apt configuration names no Debian mirror"
+    suites=$suite
+    [ "$suite" != bookworm ] || suites="bookworm bookworm-updates"
+    write_source "$mirror" "$suites" >"$root/debian.sources"
+    security=$(machine_uri '-security$')
+    if [ -n "$security" ] && [[ $suite == bookworm || $suite == trixie ]]; then
+        write_source "$security" "$suite-security" >>"$root/debian.sources"
+    fi
+    {
+        # How this machine reaches the network (proxies, time limits, date checks).
+        APT_CONFIG='' apt-config dump | grep '^Acquire' | grep -v '^Acquire::IndexTargets' || true
+        cat <<CONF
+Dir::Etc::parts "$root/empty";
+Dir::Etc::sourcelist "$root/debian.sources";
+Dir::Etc::sourceparts "$root/empty";
+Dir::Etc::preferences "$root/empty/none";
+Dir::Etc::preferencesparts "$root/empty";
+Dir::State "$root";
+Dir::State::lists "$root/lists";
+Dir::State::status "$root/status";
+Dir::Cache "$root/cache";
+APT::Sandbox::User "";
+APT::Install-Recommends "0";
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; };
+CONF
+    } >"$APT_CONFIG"
+    say "apt: reading Debian $suite's package lists"
+    # `Any` makes an unreachable mirror a failure; by default apt only warns.
+    apt_here apt-get -qq -o APT::Update::Error-Mode=any update || fail "apt: cannot read $suite's package lists"
+    touch "$stamp"
+}
+
+# The URI of the first configured archive whose release name matches.
+machine_uri() {
+    APT_CONFIG='' apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+        awk -v release="$1" '$1 ~ release { print $2; exit }'
+}
+
+write_source() {
+    cat <<SOURCE
+Types: deb
+URIs: $1
+Suites: $2
+Components: main
+Architectures: amd64
+Targets: Packages
+Languages: none
+Signed-By: $keyring
+
+SOURCE
+}
+
+# Without the machine's apt.conf.d, whose hooks would run and whose settings would win:
+# apt reads it after APT_CONFIG, so an empty folder is named on the command line.
+apt_here() {
+    local program=$1 root=${APT_CONFIG%/*}
+    shift
+    "$program" -o "Dir::Etc::parts=$root/empty" "$@"
+}
+
+version_of() { apt_here apt-cache policy "$1" | awk '$1 == "Candidate:" && $2 != "(none)" { print $2 }'; }
+
+# Downloads a package, and with `libs` the libraries it depends on, to a folder.
+# apt checks each file against the signed package list.
+download() {
+    local folder=$1 package=$2 packages=("$2")
+    if [ "$3" = libs ]; then
+        mapfile -t packages < <(apt_here apt-get -qq -y --print-uris install "$package" |
+            awk '{ sub(/_.*/, "", $2); print $2 }' |
+            grep -E -x "$package|lib.*|zlib1g|golang-github-containers-common")
+    fi
+    (cd "$folder" && apt_here apt-get -qq download "${packages[@]}") || {
+        # The lists may be older than the archive: read them anew the next time.
+        rm -f "${APT_CONFIG%/*}/updated"
+        fail "cannot download $package"
+    }
+}
+
+# bin/ holds what to run on this machine. A dynamic program that came with its own libc is
+# started through that libc's loader, because this machine's may be older.
+make_runners() {
+    local partial=$1 path file
+    local loader=lib64/ld-linux-x86-64.so.2
+    while read -r path; do
+        file="$partial/root/$path"
+        [ -f "$file" ] && [ -x "$file" ] || [ -L "$file" ] || continue
+        local runner="$partial/bin/${path##*/}"
+        if [ -e "$partial/root/usr/$loader" ] && is_dynamic "$file"; then
+            cat >"$runner" <<RUN
+#!/bin/sh
+root=\$(dirname "\$(readlink -f "\$0")")/../root
+exec "\$root/usr/$loader" --argv0 "\$0" --library-path "\$root/usr/lib/x86_64-linux-gnu" "\$root/$path" "\$@"
+RUN
+            chmod +x "$runner"
+        else
+            ln -s "../root/$path" "$runner"
+        fi
+    done < <(dpkg-deb --fsys-tarfile "$2" | tar -t | sed 's,^\./,,' | grep -E '^(usr/)?s?bin/[^/]+$')
+}
+
+is_dynamic() { head -c 4 "$1" | grep -q ELF && LC_ALL=C readelf -lW "$1" 2>/dev/null | grep -q INTERP; }
+
+main "$@"
