@@ -84,7 +84,16 @@ pub struct Armed {
     /// Boot-time clock by which a provisional arming must be confirmed, else it falls back
     /// to audit; `None`: confirmed. Pinned, so that root cannot invent a deadline later.
     pub confirm_by: Option<Duration>,
+    /// SHA-256 of the host's id when the gate was armed, so that a permit for another host
+    /// does not fit after somebody wrote that host's id into `/etc/machine-id`.
+    pub host: Digest,
+    /// First eight bytes of each permit's digest that was used, at most [`MAX_SPENT`];
+    /// pinned, so that deleting the state folder does not make a permit fresh again.
+    pub spent: Vec<u64>,
 }
+
+/// Most permits that one arming takes; after that only disarming is left.
+pub const MAX_SPENT: usize = 16;
 
 /// What this kernel lets the gate see, detected from BTF and by probing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
