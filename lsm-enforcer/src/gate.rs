@@ -129,8 +129,11 @@ pub struct Event {
     pub detail: u64,
     /// Kernel's program id; 0 before it has one.
     pub prog_id: u32,
-    /// Image it was compared with; index into the entries last written, if any.
-    pub image: Option<usize>,
+    /// Bundle of the admitted program it is, or was compared with; `None` for probes and shapes,
+    /// and where nothing came near.
+    pub bundle: Option<Digest>,
+    /// Name of that admitted program, probe or shape.
+    pub admitted: Option<String>,
     /// The first words of the program as loaded, at most 64, fds masked.
     pub words: Vec<u64>,
     /// Process id (thread group), thread id.

@@ -1,5 +1,5 @@
 //! `bpfseal-enforcer`: refuses BPF programs nobody signed.
 
-mod gate;
+use enforcer as _;
 
 fn main() {}

@@ -1,0 +1,3 @@
+//! What `bpfseal-enforcer` is made of: the gate in the kernel and the daemon that feeds it.
+
+pub mod gate;
