@@ -209,6 +209,9 @@ pub trait Gate {
     fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError>;
     /// Replaces all admissions, policy version and digest, and mode, as one.
     fn replace(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError>;
+    /// Replaces what is pinned (mode, deadline, used permits) and keeps the admissions, so that
+    /// a permit works even while the policy on disk does not verify.
+    fn amend(&mut self, armed: &Armed) -> Result<(), GateError>;
     /// Removes everything. The caller has checked the permit.
     fn disarm(&mut self) -> Result<(), GateError>;
     /// Waits up to `timeout` for events and hands them over in order.
