@@ -95,6 +95,10 @@ reasons! {
         "Attach the attestation that the rule requires.";
     Unsupported = 311, "unsupported", "the policy asks for what this version cannot check",
         "Remove the field, or update bpfseal; nothing is admitted by a check that was not made.";
+    BadPolicy = 312, "bad-policy", "the policy file cannot be used",
+        "Correct it; `bpfseal policy check` names every line.";
+    AttachPoint = 313, "attach-point", "the rule does not allow this attach point",
+        "Add the attach point to the rule's `attach` if it belongs there.";
 
     // 4xx: gate 1, before the verifier. Known to the kernel side.
     Unsigned = 401, "unsigned", "no admitted program has these instructions",

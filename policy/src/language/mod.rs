@@ -1,0 +1,352 @@
+//! The policy language: TOML in, a [`Policy`] that cannot be wrong out.
+//!
+//! Every key is known, or refused with its line and column; a key that only a later
+//! version understands is refused by name, because a check that is not made must not look
+//! as if it were. `docs/policy.md` explains the language to its users.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+};
+
+use bundle::Digest;
+use serde::Serialize;
+use serde_spanned::Spanned;
+use toml::de::{DeTable, DeValue};
+
+mod fault;
+mod notes;
+mod reader;
+mod rules;
+mod shapes;
+
+pub use fault::{Fault, PolicyError};
+use fault::{Faults, position};
+pub use notes::Note;
+use reader::{At, Keys, Table, integer, wrong_type};
+
+use crate::{key::PublicKey, rule::Rule, shape::Shape, spelling::did_you_mean};
+
+/// Longest policy file: a thousand rules of a thousand bytes.
+pub const MAX_BYTES: usize = 1 << 20;
+/// Most keys, and most rules: a person has to be able to read them.
+pub const MAX_ENTRIES: usize = 1000;
+
+/// A policy: who is trusted, with what.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    digest: Digest,
+    version: u64,
+    explicit_version: bool,
+    mode: Mode,
+    keys: BTreeMap<String, TrustedKey>,
+    rules: Vec<Rule>,
+    shapes: Vec<Shape>,
+    notes: Vec<Note>,
+}
+
+/// What the gate does with what the policy refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Refuse it.
+    #[default]
+    Enforce,
+    /// Let it pass and report it.
+    Audit,
+}
+
+impl Mode {
+    /// As written in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// A key that the policy names.
+#[derive(Clone, Debug)]
+pub struct TrustedKey {
+    /// Its name in the policy.
+    pub name: String,
+    /// Line on which it is named, from 1.
+    pub line: usize,
+    /// File that it was read from, as written; `None`: it stands in the policy itself.
+    pub file: Option<String>,
+    /// The key.
+    pub key: PublicKey,
+}
+
+impl Policy {
+    /// Reads a policy. `load_key` returns the bytes of a key file named in it, by the name
+    /// as written; this crate itself opens no files.
+    pub fn parse(
+        text: &str,
+        load_key: &dyn Fn(&str) -> io::Result<Vec<u8>>,
+    ) -> Result<Self, PolicyError> {
+        let mut faults = Faults::new(text);
+        let policy = read(text, load_key, &mut faults);
+        match policy {
+            Some(policy) if faults.is_empty() => Ok(policy),
+            _ => Err(PolicyError {
+                faults: faults.into_faults(),
+            }),
+        }
+    }
+
+    /// SHA-256 of the file's bytes.
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Rises with each change of the policy.
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Does the file itself say its version? Without, it cannot be signed.
+    pub const fn has_explicit_version(&self) -> bool {
+        self.explicit_version
+    }
+
+    /// Enforce or audit.
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The trusted keys, by name.
+    pub const fn keys(&self) -> &BTreeMap<String, TrustedKey> {
+        &self.keys
+    }
+
+    /// The rules, in order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The shapes, in order.
+    pub fn shapes(&self) -> &[Shape] {
+        &self.shapes
+    }
+
+    /// What is allowed but may not be meant: a rule that is never reached, a key that no
+    /// rule uses.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The rule that decides about `scope`: the first that covers it.
+    pub fn rule_for(&self, scope: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.scope.covers(scope))
+    }
+}
+
+const FILE: Keys = Keys {
+    known: &["keys", "mode", "rule", "shape", "version"],
+    later: &[
+        ("exception", "remove it, or write a narrower [[rule]]"),
+        (
+            "generator",
+            "remove it; a [[shape]] admits what can do no harm, all else must be signed",
+        ),
+        ("kernel_keyring", "use [keys.NAME] with a PEM public key"),
+        ("keyless", "use [keys.NAME] with a PEM public key"),
+        (
+            "revocation",
+            "remove it; to revoke a key now, remove it from [keys] and raise `version`",
+        ),
+    ],
+};
+
+fn read(
+    text: &str,
+    load_key: &dyn Fn(&str) -> io::Result<Vec<u8>>,
+    faults: &mut Faults<'_>,
+) -> Option<Policy> {
+    if text.len() > MAX_BYTES {
+        let message = format!(
+            "the file has {} bytes; at most {MAX_BYTES} are read",
+            text.len()
+        );
+        faults.add(0..0, message);
+        return None;
+    }
+    let (file, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let message = error.message().lines().collect::<Vec<_>>().join("; ");
+        faults.add(error.span().unwrap_or(0..0), message);
+    }
+    if !errors.is_empty() {
+        return None;
+    }
+    let file = Table::of("the policy", 0..0, file.get_ref(), &FILE, faults);
+    let version = file.integer("version", 1..=i64::MAX, faults);
+    let mode = read_mode(&file, faults);
+    let keys = read_keys(text, &file, load_key, faults);
+    let names = names_of_signers(&file);
+    let rules = rules::read(text, &file, &keys, &names, faults);
+    let shapes = shapes::read(text, &file, faults);
+    let mut policy = Policy {
+        digest: Digest::of(text.as_bytes()),
+        version: version.as_ref().map_or(1, |at| at.value.unsigned_abs()),
+        explicit_version: version.is_some(),
+        mode,
+        keys,
+        rules,
+        shapes,
+        notes: Vec::new(),
+    };
+    policy.notes = notes::of(&policy);
+    Some(policy)
+}
+
+fn read_mode(file: &Table<'_, '_>, faults: &mut Faults<'_>) -> Mode {
+    match file.string("mode", faults) {
+        None => Mode::default(),
+        Some(At {
+            value: "enforce", ..
+        }) => Mode::Enforce,
+        Some(At { value: "audit", .. }) => Mode::Audit,
+        Some(At { span, value }) => {
+            let hint = did_you_mean(value, ["enforce", "audit"]);
+            let message = format!("`mode` must be \"enforce\" or \"audit\"; got {value:?}{hint}");
+            faults.add(span, message);
+            Mode::default()
+        }
+    }
+}
+
+const KEY: Keys = Keys {
+    known: &["file", "pem"],
+    later: &[
+        ("kms", "use `file` or `pem`"),
+        (
+            "not_after",
+            "remove the key from the policy when its time is over",
+        ),
+        ("pkcs11", "use `file` or `pem`"),
+    ],
+};
+
+fn read_keys(
+    text: &str,
+    file: &Table<'_, '_>,
+    load_key: &dyn Fn(&str) -> io::Result<Vec<u8>>,
+    faults: &mut Faults<'_>,
+) -> BTreeMap<String, TrustedKey> {
+    let mut keys = BTreeMap::new();
+    let Some(value) = file.value("keys") else {
+        return keys;
+    };
+    let Some(table) = value.get_ref().as_table() else {
+        let message = wrong_type("keys", "a table, as in [keys.release]", value.get_ref());
+        faults.add(value.span(), message);
+        return keys;
+    };
+    if table.len() > MAX_ENTRIES {
+        let message = format!("{} keys; at most {MAX_ENTRIES} are allowed", table.len());
+        faults.add(value.span(), message);
+        return keys;
+    }
+    for (name, value) in table {
+        let line = position(text, name.span().start).0;
+        let name: &str = check_name("key", name.span(), name.get_ref(), faults);
+        if let Some((file, key)) = read_key(value, load_key, faults) {
+            let name = name.to_owned();
+            keys.insert(
+                name.clone(),
+                TrustedKey {
+                    name,
+                    line,
+                    file,
+                    key,
+                },
+            );
+        }
+    }
+    keys
+}
+
+fn read_key(
+    value: &Spanned<DeValue<'_>>,
+    load_key: &dyn Fn(&str) -> io::Result<Vec<u8>>,
+    faults: &mut Faults<'_>,
+) -> Option<(Option<String>, PublicKey)> {
+    let table = Table::open("key", value, &KEY, faults)?;
+    let path = table.string("file", faults);
+    let pem = table.string("pem", faults);
+    let (span, file, bytes) = match (path, pem) {
+        (Some(path), None) => match load_key(path.value) {
+            Ok(bytes) => (path.span, Some(path.value.to_owned()), bytes),
+            Err(error) => {
+                let message = format!("cannot read the key file {:?}: {error}", path.value);
+                faults.add(path.span, message);
+                return None;
+            }
+        },
+        (None, Some(pem)) => (pem.span, None, pem.value.as_bytes().to_vec()),
+        (None, None) => {
+            if table.value("file").is_none() && table.value("pem").is_none() {
+                faults.add(table.span(), "a key needs `file` or `pem`");
+            }
+            return None;
+        }
+        (Some(_), Some(pem)) => {
+            faults.add(pem.span, "a key has either `file` or `pem`, not both");
+            return None;
+        }
+    };
+    match PublicKey::from_pem(&bytes) {
+        Ok(key) => Some((file, key)),
+        Err(error) => {
+            faults.add(span, format!("not a usable public key: {error}"));
+            None
+        }
+    }
+}
+
+/// Names that `of` may use although this version refuses what they name; that refusal is
+/// enough, and "unknown key" beside it would only confuse.
+fn names_of_signers(file: &Table<'_, '_>) -> Vec<String> {
+    ["keys", "keyless", "kernel_keyring"]
+        .into_iter()
+        .filter_map(|section| file.value(section)?.get_ref().as_table())
+        .flat_map(|table| table.iter().map(|(name, _)| name.get_ref().to_string()))
+        .collect()
+}
+
+/// A name is printed in events and typed on command lines, so it has no odd characters.
+fn check_name<'n>(
+    what: &str,
+    span: std::ops::Range<usize>,
+    name: &'n str,
+    faults: &mut Faults<'_>,
+) -> &'n str {
+    if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+        let message = format!(
+            "a {what}'s name has 1 to 100 characters and no control characters; got {name:?}"
+        );
+        faults.add(span, message);
+    }
+    name
+}
+
+/// A fault for each name that stands twice.
+fn check_unique(
+    what: &str,
+    text: &str,
+    name: &At<&str>,
+    seen: &mut HashMap<String, usize>,
+    faults: &mut Faults<'_>,
+) {
+    let line = position(text, name.span.start).0;
+    if let Some(first) = seen.insert(name.value.to_owned(), line) {
+        let message = format!("another {what} on line {first} is named {:?}", name.value);
+        faults.add(name.span.clone(), message);
+    }
+}
+
+#[cfg(test)]
+mod tests;

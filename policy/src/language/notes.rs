@@ -1,0 +1,58 @@
+//! What a policy may say but probably does not mean.
+
+use serde::Serialize;
+
+use super::Policy;
+
+/// Something that a person should look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// Line, from 1.
+    pub line: usize,
+    /// One lower-case clause.
+    pub message: String,
+}
+
+/// Notes in the order of the file.
+pub(super) fn of(policy: &Policy) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if policy.rules.is_empty() {
+        notes.push(note(1, "no [[rule]]: every bundle is refused".to_owned()));
+    }
+    for (index, rule) in policy.rules.iter().enumerate() {
+        let earlier = policy.rules[..index]
+            .iter()
+            .find(|earlier| earlier.scope.includes(&rule.scope));
+        if let Some(earlier) = earlier {
+            let message = format!(
+                "rule {:?} is never reached: {} covers its whole scope",
+                rule.name,
+                earlier.reference()
+            );
+            notes.push(note(rule.line, message));
+        }
+        if rule.attach.is_some() {
+            let message = format!(
+                "rule {:?}: `attach` is compared with what the objects declare; the gate does \
+                 not yet compare it when a program is attached",
+                rule.name
+            );
+            notes.push(note(rule.line, message));
+        }
+    }
+    for (name, key) in &policy.keys {
+        if !policy
+            .rules
+            .iter()
+            .any(|rule| rule.signed_by.of.contains(name))
+        {
+            notes.push(note(key.line, format!("key {name:?} is used by no rule")));
+        }
+    }
+    notes.sort_by_key(|note| note.line);
+    notes
+}
+
+const fn note(line: usize, message: String) -> Note {
+    Note { line, message }
+}

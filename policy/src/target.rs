@@ -1,0 +1,149 @@
+//! What a program is bound to: at load (`fentry:vfs_read`), or by its own declaration
+//! (`kprobe:do_unlinkat`).
+
+use std::fmt;
+
+use bundle::inventory::Program;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::scope::matches;
+
+/// Kinds of targets that the kernel binds at load, so that gate 2 can compare them.
+///
+/// The words are libbpf's section prefixes, except `ext` (its `freplace`), which is the
+/// kernel's own word for the type.
+pub const LOAD_KINDS: &[&str] = &[
+    "ext",
+    "fentry",
+    "fexit",
+    "fmod_ret",
+    "fsession",
+    "iter",
+    "lsm",
+    "lsm_cgroup",
+    "struct_ops",
+    "tp_btf",
+];
+
+/// A pattern over targets: `KIND:NAME`, where `*` in NAME stands for any characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct TargetPattern(String);
+
+impl TargetPattern {
+    /// Any target of any kind but `ext`, which must always be named.
+    pub fn any() -> Self {
+        Self("*".to_owned())
+    }
+
+    /// Reads a pattern whose kind is one of `kinds`; the error is a clause for people.
+    pub fn parse(text: &str, kinds: &[&str]) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Self::any());
+        }
+        let Some((kind, name)) = text.split_once(':') else {
+            return Err(format!(
+                "want `kind:name` as in `{}:name*`, or `*`; got {text:?}",
+                kinds.first().copied().unwrap_or("kind")
+            ));
+        };
+        if !kinds.contains(&kind) {
+            let hint = crate::spelling::did_you_mean(kind, kinds.iter().copied());
+            return Err(format!("unknown kind of target {kind:?}{hint}"));
+        }
+        if name.is_empty() {
+            return Err(format!("{text:?} names no target; `{kind}:*` is any"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Does it cover the target `name` of this kind? `None`: the object does not say which.
+    pub fn covers(&self, kind: &str, name: Option<&str>) -> bool {
+        let Some((pattern_kind, pattern)) = self.0.split_once(':') else {
+            return kind != "ext";
+        };
+        pattern_kind == kind && (pattern == "*" || name.is_some_and(|name| matches(pattern, name)))
+    }
+
+    /// The kind that it names; `None` for `*`.
+    pub fn kind(&self) -> Option<&str> {
+        self.0.split_once(':').map(|(kind, _)| kind)
+    }
+}
+
+impl fmt::Display for TargetPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the kernel binds this program to at load, as a word of [`LOAD_KINDS`]; `None` for
+/// types that are bound only when attached.
+pub fn load_kind(program: &Program) -> Option<&'static str> {
+    let attach_type = program.attach_type.as_deref().unwrap_or_default();
+    Some(match program.kind.as_str() {
+        "ext" => "ext",
+        "struct_ops" => "struct_ops",
+        "lsm" if attach_type == "lsm_cgroup" => "lsm_cgroup",
+        "lsm" => "lsm",
+        "tracing" => match attach_type {
+            "trace_fexit" | "trace_fexit_multi" => "fexit",
+            "modify_return" => "fmod_ret",
+            "trace_fsession" | "trace_fsession_multi" => "fsession",
+            "trace_iter" => "iter",
+            "trace_raw_tp" => "tp_btf",
+            _ => "fentry",
+        },
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_names_must_both_match() {
+        let table = [
+            ("fentry:vfs_*", "fentry", Some("vfs_read"), true),
+            ("fentry:vfs_*", "fexit", Some("vfs_read"), false),
+            ("fentry:vfs_*", "fentry", Some("do_exit"), false),
+            ("fentry:vfs_*", "fentry", None, false),
+            ("fentry:*", "fentry", None, true),
+            ("*", "lsm", Some("file_open"), true),
+            ("*", "ext", Some("dispatcher"), false),
+            (
+                "ext:xdp_dispatcher:*",
+                "ext",
+                Some("xdp_dispatcher:prog0"),
+                true,
+            ),
+        ];
+        for (pattern, kind, name, want) in table {
+            let got = TargetPattern::parse(pattern, LOAD_KINDS)
+                .unwrap()
+                .covers(kind, name);
+            assert_eq!(got, want, "{pattern} over {kind}:{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_names_nothing_is_an_error() {
+        let table = [
+            (
+                "vfs_read",
+                "want `kind:name` as in `ext:name*`, or `*`; got \"vfs_read\"",
+            ),
+            (
+                "fentri:x",
+                "unknown kind of target \"fentri\"; did you mean `fentry`?",
+            ),
+            ("kprobes:x", "unknown kind of target \"kprobes\""),
+            ("lsm:", "\"lsm:\" names no target; `lsm:*` is any"),
+        ];
+        for (text, want) in table {
+            assert_eq!(TargetPattern::parse(text, LOAD_KINDS), Err(want.to_owned()));
+        }
+    }
+}
