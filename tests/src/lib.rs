@@ -1,1 +1,5 @@
-//! Placeholder until the first module lands.
+//! What the tests of the workspace share: virtual machines with Debian's kernels, the tools
+//! fetched for them, and the BPF fixtures.
+
+pub mod fixtures;
+pub mod lab;

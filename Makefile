@@ -1,0 +1,63 @@
+# Every way to build and try bpfseal. `make` alone explains.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# Debian packages that building and testing need, and what for.
+PACKAGES := clang llvm gcc make pkg-config libelf-dev zlib1g-dev linux-libc-dev \
+	qemu-system-x86 cpio zstd lz4 xz-utils binutils debian-archive-keyring ca-certificates
+
+help: ## this text
+	@echo 'bpfseal: make TARGET'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@echo
+	@echo 'On a fresh Debian 12 as root: make demo (the story, 4 minutes after building)'
+	@echo 'or make test (everything). KERNELS="6.1 6.12 7.2 7.3" chooses the kernels of make test.'
+
+deps: ## install the Debian packages that are missing (as root, with apt)
+	@tests/lab/deps.sh $(PACKAGES)
+
+fetch: deps ## fetch the tools and kernels that the tests use into ~/.cache/bpfseal, installing nothing
+	@tests/lab/fetch.sh all
+
+build: deps ## build everything, and the static enforcer
+	$(CARGO) build --release --workspace --locked
+	@$(MAKE) --no-print-directory static
+
+demo: build ## tell the story on real input and a real kernel
+	@tests/demo/run
+
+test: fetch build ## unit tests, vectors, end to end, real clients, kernels in VMs
+	@tests/lab/test.sh
+
+bench: fetch build ## measure against cosign, and what the gate costs
+	$(CARGO) bench --workspace --locked
+
+lint: ## format and clippy, with warnings as errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
+
+soak: fetch build ## the kernel tests again and again, all four kernels (ROUNDS=10)
+	@for round in $$(seq $(or $(ROUNDS),10)); do \
+		echo "round $$round"; \
+		KERNELS='6.1 6.12 7.2 7.3' $(CARGO) test --release --locked -p tests --test kernel; \
+	done
+
+fuzz: ## run each fuzz target for a minute (needs cargo-fuzz and a nightly compiler)
+	@tests/lab/fuzz.sh
+
+# The enforcer as it is shipped: one static file. Kept apart from target/release, where plain
+# builds would replace it, and rebuilt only when what it is made of has changed.
+static: $(TARGET)/lab/bpfseal-enforcer
+
+$(TARGET)/lab/bpfseal-enforcer: Cargo.toml Cargo.lock \
+		$(shell find bundle policy lsm-enforcer -type f -not -path '*/tests/*')
+	$(CARGO) rustc --release --locked -p bpfseal-enforcer --bin bpfseal-enforcer -- -C target-feature=+crt-static
+	@mkdir -p $(@D)
+	@cp --remove-destination $(TARGET)/release/bpfseal-enforcer $@
+
+.PHONY: help deps fetch build demo test bench lint soak fuzz static

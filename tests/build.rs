@@ -1,0 +1,51 @@
+//! Compiles the BPF fixtures with the headers of the libbpf that the workspace builds.
+
+use std::{env, path::PathBuf, process::Command};
+
+/// Object name, source name, extra flags.
+const OBJECTS: &[(&str, &str, &[&str])] = &[
+    ("allow_device", "allow_device", &[]),
+    ("count_exec", "count_exec", &[]),
+    ("drop_port", "drop_port", &[]),
+    ("refuse_ptrace", "refuse_ptrace", &[]),
+    ("tamper_exec", "count_exec", &["-DTAMPERED"]),
+    ("trace_unlink", "trace_unlink", &[]),
+    ("watch_open", "watch_open", &[]),
+];
+
+fn main() {
+    let sources = PathBuf::from("fixtures/bpf");
+    let out = PathBuf::from(variable("OUT_DIR"));
+    let headers = variable("DEP_BPF_INCLUDE");
+    println!("cargo:rerun-if-changed={}", sources.display());
+    println!("cargo:rustc-env=BPFSEAL_FIXTURES={}", out.display());
+    for (object, source, flags) in OBJECTS {
+        let source = sources.join(format!("{source}.bpf.c"));
+        let object = out.join(format!("{object}.bpf.o"));
+        let mut clang = Command::new("clang");
+        clang.args([
+            "-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Werror", "-c",
+        ]);
+        // Debian keeps asm/ apart by architecture, and -target bpf knows none. Folders of
+        // this machine do not belong into debug information: same sources, same objects.
+        clang.args([
+            "-idirafter",
+            "/usr/include/x86_64-linux-gnu",
+            "-fdebug-compilation-dir=.",
+        ]);
+        clang
+            .arg("-D__TARGET_ARCH_x86")
+            .arg("-I")
+            .arg(&headers)
+            .args(*flags);
+        clang.arg(&source).arg("-o").arg(&object);
+        let status = clang
+            .status()
+            .expect("clang is needed to compile BPF: run `make deps`");
+        assert!(status.success(), "clang failed on {}", source.display());
+    }
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"))
+}

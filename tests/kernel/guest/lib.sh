@@ -1,0 +1,85 @@
+# What guest scripts share. SCRIPT is the script's name; every check prints one line
+# `CHECK ok|fail|skip SCRIPT NAME: DETAIL`, which the machine outside reads.
+
+objects=/lab/objects
+out=/run/$SCRIPT.out
+
+ok() { echo "CHECK ok $SCRIPT $1${2:+: $2}"; }
+failed() { echo "CHECK fail $SCRIPT $1: ${2:-}"; }
+skip() { echo "CHECK skip $SCRIPT $1: $2"; }
+
+# One line of what a command said, for details.
+said() { tail -n "${1:-3}" "$out" | tr '\n\r\t' '   ' | cut -c 1-400; }
+
+# check NAME COMMAND...: it must end with 0.
+check() {
+    name=$1
+    shift
+    if "$@" >"$out" 2>&1; then ok "$name"; else failed "$name" "code $?: $(said)"; fi
+}
+
+# prints NAME PATTERN COMMAND...: it must end with 0 and print a match.
+prints() {
+    name=$1 pattern=$2
+    shift 2
+    "$@" >"$out" 2>&1
+    code=$?
+    line=$(grep -m 1 -E -e "$pattern" "$out")
+    if [ $code -eq 0 ] && [ -n "$line" ]; then ok "$name" "$line"; else failed "$name" "code $code: $(said)"; fi
+}
+
+# refused NAME COMMAND...: it must fail, and say EPERM in one of the usual ways.
+refused() {
+    name=$1
+    shift
+    timeout 120 "$@" >"$out" 2>&1
+    code=$?
+    line=$(grep -m 1 -E 'Operation not permitted|EPERM|os error 1\)|error -1\b|errno 1\b|: -1$' "$out")
+    if [ $code -ne 0 ] && [ -n "$line" ]; then ok "$name" "$line"; else failed "$name" "code $code: $(said)"; fi
+}
+
+# fails NAME PATTERN COMMAND...: it must fail and print a match.
+fails() {
+    name=$1 pattern=$2
+    shift 2
+    timeout 120 "$@" >"$out" 2>&1
+    code=$?
+    line=$(grep -m 1 -E -e "$pattern" "$out")
+    if [ $code -ne 0 ] && [ -n "$line" ]; then ok "$name" "$line"; else failed "$name" "code $code: $(said)"; fi
+}
+
+# runs NAME COMMAND...: a tool that loads, attaches and then runs until told to stop. It is
+# well when it holds programs and links (or perf events) and is still there a moment later.
+runs() {
+    name=$1
+    shift
+    "$@" >"$out" 2>&1 &
+    pid=$!
+    waited=0
+    while [ $waited -lt 300 ]; do
+        if ! kill -0 $pid 2>/dev/null; then
+            wait $pid
+            failed "$name" "ended with code $?: $(said)"
+            return
+        fi
+        if holds $pid 'prog_(id|tag):' && attached $pid; then break; fi
+        usleep 200000
+        waited=$((waited + 1))
+    done
+    usleep 500000
+    if [ $waited -lt 300 ] && kill -0 $pid 2>/dev/null; then
+        ok "$name" "programs $(grep -hs prog_id: /proc/$pid/fdinfo/* | awk '{ print $2 }' | sort -nu | tr '\n' ' ')"
+    else
+        failed "$name" "not attached after $((waited / 5)) s: $(said)"
+    fi
+    kill -INT $pid 2>/dev/null
+    usleep 300000
+    kill -KILL $pid 2>/dev/null
+    wait $pid 2>/dev/null
+}
+
+holds() { cat /proc/"$1"/fdinfo/* 2>/dev/null | grep -q -E "$2"; }
+attached() { holds "$1" 'link_type:' || ls -l /proc/"$1"/fd 2>/dev/null | grep -q perf_event; }
+
+# programs NAME: how many programs of that name are in the kernel.
+programs() { bpftool prog show name "$1" 2>/dev/null | grep -c "^[0-9]"; }

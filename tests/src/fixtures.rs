@@ -1,0 +1,19 @@
+//! BPF objects compiled from `tests/fixtures/bpf` when this crate was built.
+
+use std::path::{Path, PathBuf};
+
+/// Every fixture's name, without `.bpf.o`, sorted.
+pub const NAMES: &[&str] = &[
+    "allow_device",
+    "count_exec",
+    "drop_port",
+    "refuse_ptrace",
+    "tamper_exec",
+    "trace_unlink",
+    "watch_open",
+];
+
+/// Where a fixture's object file is, or would be if there were one of that name.
+pub fn object(name: &str) -> PathBuf {
+    Path::new(env!("BPFSEAL_FIXTURES")).join(format!("{name}.bpf.o"))
+}

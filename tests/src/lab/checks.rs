@@ -1,0 +1,199 @@
+//! The guest's scripts, and a root file system that has what they need.
+//!
+//! A script is one file `tests/kernel/checks/NN_name.sh`. It runs in the guest with
+//! `tests/kernel/guest/lib.sh` loaded, in the order of its number, each in a process of its
+//! own; what the scripts before it changed in the kernel stays changed. Comment lines at its
+//! top say what it needs:
+//!
+//! ```text
+//! # kernels: 6.12 7.3            (only these series; all if there is no such line)
+//! # tool: bpftrace bpftrace      (a name of fetch.sh, and its programs)
+//! ```
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{Cache, FetchError, Initramfs, InitramfsError, Kernel, workspace};
+use crate::fixtures;
+
+/// One guest script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// File name without `.sh`.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Kernel series it is for; empty for all.
+    pub kernels: Vec<String>,
+    /// Tools beside those that every guest has: a name of `fetch.sh`, and programs of it.
+    pub tools: Vec<(String, Vec<String>)>,
+}
+
+/// Programs of Debian that every guest has.
+const TOOLS: &[(&str, &[&str])] = &[
+    ("bpftool", &["bpftool"]),
+    (
+        "libbpf-tools",
+        &[
+            "execsnoop-libbpf",
+            "opensnoop-libbpf",
+            "runqlat-libbpf",
+            "tcpconnect-libbpf",
+            "vfsstat-libbpf",
+            "bindsnoop-libbpf",
+        ],
+    ),
+];
+
+/// Reads the scripts of a folder that are for a kernel series, in order.
+pub fn scripts(folder: &Path, series: &str) -> io::Result<Vec<Script>> {
+    let mut paths = fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<Vec<_>>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "sh"));
+    paths.sort();
+    let scripts = paths
+        .iter()
+        .map(|path| Script::read(path))
+        .collect::<io::Result<Vec<_>>>()?;
+    Ok(scripts
+        .into_iter()
+        .filter(|script| script.is_for(series))
+        .collect())
+}
+
+impl Script {
+    /// Reads one script; it is named after its file.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let text = fs::read_to_string(path)?;
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let mut script = Self {
+            name,
+            path: path.to_owned(),
+            kernels: Vec::new(),
+            tools: Vec::new(),
+        };
+        for line in text.lines().take_while(|line| line.starts_with('#')) {
+            let mut words = line
+                .trim_start_matches('#')
+                .split_whitespace()
+                .map(str::to_owned);
+            match words.next().as_deref() {
+                Some("kernels:") => script.kernels = words.collect(),
+                Some("tool:") => {
+                    let name = words.next().unwrap_or_default();
+                    script.tools.push((name, words.collect()));
+                }
+                _ => {}
+            }
+        }
+        Ok(script)
+    }
+
+    fn is_for(&self, series: &str) -> bool {
+        self.kernels.is_empty() || self.kernels.iter().any(|kernel| kernel == series)
+    }
+}
+
+/// A guest with Busybox, the scripts, all fixtures, Debian's loaders and our `programs`
+/// (each goes to /lab/bin under its own name).
+pub fn guest(
+    cache: &Cache,
+    kernel: &Kernel,
+    scripts: &[Script],
+    programs: &[PathBuf],
+) -> Result<Initramfs, GuestError> {
+    let busybox = cache.tool_root("busybox-static")?;
+    let mut root = Initramfs::new(&find_program(&busybox, "busybox"));
+    let own = workspace().join("tests/kernel/guest");
+    root.host_file("init", &own.join("init"), 0o755);
+    root.host_folder("lab", &own)?;
+    root.file("lab/release", format!("{}\n", kernel.release), 0o644);
+    root.directory("lab/checks");
+    for script in scripts {
+        root.host_file(
+            &format!("lab/checks/{}.sh", script.name),
+            &script.path,
+            0o755,
+        );
+    }
+    for name in fixtures::NAMES {
+        let guest = format!("lab/objects/{name}.bpf.o");
+        root.host_file(&guest, &fixtures::object(name), 0o644);
+    }
+    // Libraries of Debian's tools first: programs built here run with a newer libc too.
+    let mut roots = Vec::new();
+    let shared = TOOLS.iter().map(|(tool, programs)| {
+        let programs = programs
+            .iter()
+            .map(|program| (*program).to_owned())
+            .collect();
+        ((*tool).to_owned(), programs)
+    });
+    let asked = scripts.iter().flat_map(|script| script.tools.clone());
+    for (tool, programs) in shared.chain(asked).collect::<Vec<(String, Vec<String>)>>() {
+        let tool_root = cache.tool_root(&tool)?;
+        for program in programs {
+            let host = find_program(&tool_root, &program);
+            root.program(
+                &format!("usr/sbin/{program}"),
+                &host,
+                std::slice::from_ref(&tool_root),
+            )?;
+        }
+        roots.push(tool_root);
+    }
+    roots.push(PathBuf::from("/"));
+    for program in programs {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        root.program(&format!("lab/bin/{name}"), program, &roots)?;
+    }
+    Ok(root)
+}
+
+/// A guest could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// Something to fetch.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// Something to put in.
+    #[error(transparent)]
+    Initramfs(#[from] InitramfsError),
+}
+
+fn find_program(root: &Path, name: &str) -> PathBuf {
+    ["usr/sbin", "usr/bin", "sbin", "bin"]
+        .iter()
+        .map(|folder| root.join(folder).join(name))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| root.join("usr/sbin").join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_comment_at_the_top_says_what_a_script_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("50_trace.sh");
+        let text = "# Traces.\n# kernels: 6.12 7.3\n# tool: bpftrace bpftrace\n\n# kernels: 1.0\n";
+        fs::write(&path, text).unwrap();
+        fs::write(folder.path().join("README.md"), "").unwrap();
+        let want = Script {
+            name: "50_trace".to_owned(),
+            path,
+            kernels: vec!["6.12".to_owned(), "7.3".to_owned()],
+            tools: vec![("bpftrace".to_owned(), vec!["bpftrace".to_owned()])],
+        };
+        assert_eq!(scripts(folder.path(), "7.3").unwrap(), [want]);
+        assert_eq!(scripts(folder.path(), "6.1").unwrap(), []);
+    }
+}

@@ -1,0 +1,210 @@
+//! Boots Debian's kernels and runs `tests/kernel/checks` in each.
+//!
+//! `KERNELS="6.12 7.2"` chooses the kernels; 6.1, 6.12 and 7.3 are the default. A word on the
+//! command line chooses what to report: `cargo test --release -p tests --test kernel -- 6.12`
+//! boots that kernel alone. Each guest check is one line; the exit code is 0 only if every
+//! kernel booted, was the right one, came to its end, and no check failed.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use tests::lab::{self, Cache, FetchError, Machine, Outcome, Report};
+
+/// All that Debian's releases of today have; those without a default are asked for.
+const SERIES: [(&str, bool); 4] = [("6.1", true), ("6.12", true), ("7.2", false), ("7.3", true)];
+
+/// bpftrace alone is 200 MB of root file system.
+const MEMORY: u32 = 2048;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    if env::args().any(|word| word == "--list") {
+        SERIES
+            .iter()
+            .for_each(|(series, _)| println!("{series}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let chosen = chosen(&words);
+    let count = Mutex::new(Count::default());
+    for (series, _) in SERIES.iter().filter(|(series, _)| !chosen.contains(series)) {
+        count
+            .lock()
+            .expect("no thread panics")
+            .skip(series, "not chosen (KERNELS)");
+    }
+    let programs = match programs() {
+        Ok(programs) => programs,
+        Err(reason) => {
+            println!("test kernel ... FAILED: {reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // As many machines as processors: each takes one.
+    let next = AtomicUsize::new(0);
+    let workers = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(chosen.len());
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(series) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let started = Instant::now();
+                    let result = boot(series, &programs);
+                    let seconds = started.elapsed().as_secs_f32();
+                    count
+                        .lock()
+                        .expect("no thread panics")
+                        .add(series, result, seconds);
+                }
+            });
+        }
+    });
+    count.into_inner().expect("no thread panics").end()
+}
+
+fn chosen(words: &[String]) -> Vec<&'static str> {
+    let asked = env::var("KERNELS").ok();
+    let asked: Option<Vec<&str>> = match &asked {
+        _ if !words.is_empty() => Some(words.iter().map(String::as_str).collect()),
+        Some(asked) => Some(asked.split([' ', ',']).collect()),
+        None => None,
+    };
+    let wanted = |(series, default): &&(&'static str, bool)| {
+        asked
+            .as_ref()
+            .map_or(*default, |asked| asked.contains(series))
+    };
+    SERIES
+        .iter()
+        .filter(wanted)
+        .map(|(series, _)| *series)
+        .collect()
+}
+
+// Our own programs that guests get. The enforcer is the static build that is shipped.
+fn programs() -> Result<Vec<PathBuf>, String> {
+    let make = Command::new("make")
+        .args(["--silent", "--no-print-directory", "static"])
+        .current_dir(lab::workspace())
+        .output()
+        .map_err(|error| format!("make does not start: {error}"))?;
+    if !make.status.success() {
+        return Err(format!(
+            "make static failed: {}",
+            String::from_utf8_lossy(&make.stderr)
+        ));
+    }
+    Ok(vec![
+        lab::target().join("lab/bpfseal-enforcer"),
+        PathBuf::from(env!("CARGO_BIN_EXE_loader")),
+    ])
+}
+
+enum Boot {
+    Done(Report),
+    Skipped(String),
+    Failed(String),
+}
+
+fn boot(series: &str, programs: &[PathBuf]) -> Boot {
+    let cache = Cache::open();
+    let kernel = match cache.kernel(series) {
+        Ok(kernel) => kernel,
+        Err(FetchError::Gone(reason)) => return Boot::Skipped(reason),
+        Err(error) => return Boot::Failed(describe(&error)),
+    };
+    let run = || -> Result<Report, Box<dyn std::error::Error>> {
+        let checks = lab::workspace().join("tests/kernel/checks");
+        let scripts = lab::scripts(Path::new(&checks), series)?;
+        let root = lab::guest(&cache, &kernel, &scripts, programs)?;
+        let machine = Machine::new(kernel.clone(), &format!("kernel-{series}")).memory(MEMORY);
+        Ok(machine.run(&root, |_| ())?)
+    };
+    run().map_or_else(|error| Boot::Failed(describe(error.as_ref())), Boot::Done)
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+#[derive(Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Count {
+    fn add(&mut self, series: &str, boot: Boot, seconds: f32) {
+        let report = match boot {
+            Boot::Done(report) => report,
+            Boot::Skipped(reason) => return self.skip(series, &reason),
+            Boot::Failed(reason) => return self.fail(series, &reason),
+        };
+        for check in &report.checks {
+            let name = format!("{series} {}", check.name);
+            match check.outcome {
+                Outcome::Ok => {
+                    self.passed += 1;
+                    println!("test {name} ... ok");
+                }
+                Outcome::Skip => self.skip(&name, &check.detail),
+                Outcome::Fail => self.fail(&name, &check.detail),
+            }
+        }
+        let console = report.console.display();
+        match &report.fault {
+            Some(fault) => self.fail(
+                &format!("{series} boot"),
+                &format!("{fault}; console: {console}"),
+            ),
+            None => println!(
+                "kernel {series}: {} checks in {seconds:.0} s; console: {console}",
+                report.checks.len()
+            ),
+        }
+    }
+
+    fn fail(&mut self, name: &str, detail: &str) {
+        self.failed += 1;
+        println!("test {name} ... FAILED: {detail}");
+    }
+
+    fn skip(&mut self, name: &str, reason: &str) {
+        self.skipped += 1;
+        println!("SKIPPED {name}: {}", reason.trim_start_matches("SKIPPED "));
+    }
+
+    // The same line as other test programs print, so that one script can add them up.
+    fn end(&self) -> ExitCode {
+        let good = self.failed == 0 && self.passed > 0;
+        println!(
+            "\ntest result: {}. {} passed; {} failed; {} ignored; 0 measured; 0 filtered out",
+            if good { "ok" } else { "FAILED" },
+            self.passed,
+            self.failed,
+            self.skipped
+        );
+        if good {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
