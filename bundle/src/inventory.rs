@@ -10,6 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 
+mod budget;
+mod code;
+mod data;
+mod externs;
+mod file;
+mod maps;
+mod needs;
+mod read;
+
+pub use read::read;
+
 /// The `schema` field of every inventory of this version.
 pub const SCHEMA: &str = "bpfseal-inventory/v1";
 
@@ -57,7 +68,8 @@ pub struct Object {
     pub subprograms: Vec<Subprogram>,
     /// Maps that the object declares, BTF-defined and legacy; data sections are in `data`.
     pub maps: Vec<Map>,
-    /// Global data: `.rodata*`, `.data*`, `.bss*`.
+    /// Global data: `.rodata*`, `.data*`, `.bss*`, an arena's `.addr_space.1`, and the
+    /// `.kconfig` that a loader makes out of externs.
     pub data: Vec<DataSection>,
     /// `extern` variables and functions: `.kconfig` and `.ksyms`.
     pub externs: Vec<Extern>,
@@ -101,7 +113,8 @@ pub struct Program {
     pub insns: u32,
     /// Instructions including every subprogram that it can reach, in 8-byte slots.
     pub total_insns: u32,
-    /// Names of helpers that it or its subprograms call, sorted.
+    /// Names of helpers that it or its subprograms call, sorted; `helper#N` for a number that
+    /// no kernel up to 7.3 knows.
     pub helpers: Vec<String>,
     /// Names of kernel functions that it or its subprograms call, sorted.
     pub kfuncs: Vec<String>,
@@ -111,7 +124,8 @@ pub struct Program {
     pub maps: Vec<String>,
     /// CO-RE relocations in it and its subprograms.
     pub core_relocations: u32,
-    /// Is there a backward jump, or a call of `bpf_loop` or an iterator?
+    /// Is there a backward jump, or a call of `bpf_loop`, `bpf_for_each_map_elem` or an
+    /// iterator's `bpf_iter_*_next`?
     pub loops: bool,
 }
 
@@ -154,14 +168,21 @@ pub struct Map {
     pub key_size: u32,
     /// Bytes of a value.
     pub value_size: u32,
-    /// Entries; 0 where the loader chooses (per-CPU event arrays).
+    /// Entries; 0 where the loader chooses (per-CPU event arrays). Bytes for ring buffers,
+    /// rounded up as libbpf does with pages of 4 KiB.
     pub max_entries: u32,
     /// `map_flags` bits.
     pub flags: u32,
-    /// How it is pinned: `none` or `by_name`.
+    /// `map_extra`: what it means depends on the type (an arena's address).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub map_extra: u64,
+    /// How it is pinned: `none` or `by_name`; in iproute2's legacy form also `object_ns`.
     pub pinning: String,
     /// Declared in the legacy `maps` section?
     pub legacy: bool,
+    /// In a section that starts with `?`: libbpf does not create it unless told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
     /// Type of inner maps, for maps of maps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inner: Option<Box<Map>>,
@@ -175,10 +196,23 @@ pub struct DataSection {
     pub section: String,
     /// Bytes.
     pub size: u64,
-    /// Is it read-only for programs (`.rodata*`)? Only that is part of the measurement.
+    /// Is it read-only for programs (`.rodata*`, `.kconfig`)? Only that is part of the
+    /// measurement.
     pub readonly: bool,
     /// Variables that BTF or the symbol table names, by offset.
     pub variables: Vec<Variable>,
+}
+
+impl Object {
+    /// Variables that a publisher usually means a loader to set: declared `const volatile`,
+    /// in the order of the file. These are what `pack --tunable-volatile` proposes.
+    pub fn volatile_constants(&self) -> impl Iterator<Item = &Variable> {
+        self.data
+            .iter()
+            .filter(|section| section.section.starts_with(".rodata"))
+            .flat_map(|section| &section.variables)
+            .filter(|variable| variable.volatile)
+    }
 }
 
 /// One global variable.
@@ -197,6 +231,11 @@ pub struct Variable {
     pub signed: bool,
     /// May a loader set it before load, within what the policy allows?
     pub tunable: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One `extern`.

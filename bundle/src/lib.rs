@@ -4,16 +4,25 @@
 //! environment variable or file system in this crate, so that the registry, the
 //! command line and the privileged enforcer share exactly one reading of a bundle.
 
-pub mod derive;
+mod btf;
 pub mod digest;
+mod elf;
+pub mod embedded;
+pub mod fixture;
 pub mod image;
+pub mod insn;
 pub mod inventory;
+pub mod kernel;
 pub mod layout;
+pub mod malformed;
 pub mod manifest;
 pub mod media;
 pub mod pack;
+pub mod section;
 pub mod unverified;
 
 pub use digest::Digest;
+pub use elf::{EM_BPF, MAX_SIZE as MAX_OBJECT_SIZE};
 pub use layout::{Layout, MalformedBundle};
+pub use malformed::MalformedObject;
 pub use unverified::UnverifiedBundle;

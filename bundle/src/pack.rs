@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Digest, derive,
+    Digest, MalformedObject,
     inventory::{self, Inventory, Object, SCHEMA},
     layout::{Layout, Limits, MalformedBundle},
     manifest::{Annotations, Descriptor, Manifest, to_json},
@@ -43,7 +43,7 @@ pub enum PackError {
         /// The object's title.
         name: String,
         /// What is wrong with it.
-        error: derive::MalformedObject,
+        error: MalformedObject,
     },
     /// A title is no file name.
     #[error("{0:?} cannot be an object's title")]
@@ -184,7 +184,7 @@ fn inventory_of(
     let objects = objects
         .iter()
         .map(|(title, bytes)| {
-            derive::read(title, bytes).map_err(|error| PackError::Object {
+            inventory::read(title, bytes).map_err(|error| PackError::Object {
                 name: title.clone(),
                 error,
             })
@@ -285,16 +285,8 @@ mod tests {
     use super::*;
     use crate::inventory::{DataSection, Variable};
 
-    /// The smallest BPF ELF: a header alone.
-    fn object(flags: u8) -> Vec<u8> {
-        let mut elf = vec![0; 64];
-        elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-        elf[16] = 1; // ET_REL
-        elf[18] = 247; // EM_BPF
-        elf[20] = 1; // EV_CURRENT
-        elf[48] = flags;
-        elf[52] = 64; // e_ehsize
-        elf
+    fn object(number: u8) -> Vec<u8> {
+        crate::fixture::object("xdp", &format!("program_{number}"))
     }
 
     fn two() -> Vec<(String, Vec<u8>)> {

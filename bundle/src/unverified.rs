@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::{
-    Digest, derive,
-    inventory::{Inventory, Object},
+    Digest,
+    inventory::{self, Inventory, Object},
     layout::{Layout, MalformedBundle},
     manifest::{Descriptor, Manifest},
     media,
@@ -147,7 +147,7 @@ impl UnverifiedBundle {
     pub fn check_inventory(&self) -> Result<(), MalformedBundle> {
         for ((title, bytes), recorded) in self.objects.iter().zip(&self.inventory.objects) {
             let mut derived =
-                derive::read(title, bytes).map_err(|error| MalformedBundle::Object {
+                inventory::read(title, bytes).map_err(|error| MalformedBundle::Object {
                     name: title.clone(),
                     detail: error.to_string(),
                 })?;
@@ -261,11 +261,11 @@ fn read_inventory(config: &[u8]) -> Result<Inventory, MalformedBundle> {
     let inventory: Inventory = serde_json::from_slice(config).map_err(|error| {
         MalformedBundle::Inventory(format!("the inventory cannot be parsed: {error}"))
     })?;
-    if inventory.schema != crate::inventory::SCHEMA {
+    if inventory.schema != inventory::SCHEMA {
         return Err(MalformedBundle::Inventory(format!(
             "the inventory is of schema {:?}, not {:?}",
             inventory.schema,
-            crate::inventory::SCHEMA
+            inventory::SCHEMA
         )));
     }
     Ok(inventory)
