@@ -8,6 +8,7 @@ pub mod refusal;
 pub mod rule;
 pub mod scope;
 pub mod shape;
+pub mod signer;
 mod spelling;
 pub mod target;
 pub mod version;
