@@ -186,7 +186,7 @@ fn one_fault_each_with_line_and_column() {
         ),
         (
             "[keys.other]\npem = \"x\"",
-            "line 8, column 7: not a usable public key: not PEM",
+            "line 8, column 7: not a usable public key: it is not a PEM file",
         ),
         (
             "x = ",
