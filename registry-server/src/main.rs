@@ -1,3 +1,50 @@
-//! Placeholder until the first command lands.
+//! `bpfseal-registry`: an OCI distribution 1.1 registry on a local folder.
+//!
+//! A request becomes a [`route::Route`], which one handler in `api` answers from the
+//! metadata (SQLite), the blobs (`store`) and the caches in front of both.
 
-fn main() {}
+mod api;
+mod body;
+mod cache;
+mod commands;
+mod digest;
+mod error;
+mod failure;
+mod manifest;
+mod metadata;
+mod name;
+mod range;
+mod registry;
+mod route;
+mod server;
+mod store;
+mod upload;
+
+use clap::Parser;
+
+/// An OCI distribution 1.1 registry: what it has acknowledged survives a power cut.
+#[derive(Parser)]
+#[command(
+    name = "bpfseal-registry",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct Cli {
+    /// Print JSON instead of text, on standard output and in the log.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    match cli.command.run(cli.json) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print(cli.json);
+            failure.exit_code()
+        }
+    }
+}

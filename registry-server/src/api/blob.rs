@@ -1,0 +1,151 @@
+//! `/v2/<name>/blobs/<digest>` (distribution-spec 1.1, "Pulling blobs", "Deleting Blobs").
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use tokio::task::spawn_blocking;
+
+use super::{CONTENT_DIGEST, Call, blob_unknown, conditional, reply};
+use crate::{
+    body::{Body, Download},
+    digest::Digest,
+    error::{Code, OciError},
+    name::Repository,
+    range::{self, Asked, Span},
+    registry::Registry,
+    store::Content,
+};
+
+/// Largest blob kept in memory: signatures, configs and most BPF objects.
+const SMALL: u64 = 512 * 1024;
+
+pub async fn read(
+    registry: &Registry,
+    call: &Call,
+    name: Repository,
+    digest: Digest,
+) -> Result<Response<Body>, OciError> {
+    let size = size(registry, name, digest).await?;
+    let response = |status| {
+        reply(status)
+            .with(CONTENT_DIGEST, digest.to_string())
+            .with(header::ETAG, conditional::etag(&digest))
+            .with(header::ACCEPT_RANGES, "bytes")
+            .with(header::CACHE_CONTROL, "max-age=31536000, immutable")
+    };
+    if conditional::has(&call.headers, &digest) {
+        return Ok(response(StatusCode::NOT_MODIFIED).body(Bytes::new()));
+    }
+    let (status, span) = match range::asked(wanted_range(call, &digest), size) {
+        Asked::Whole => (
+            StatusCode::OK,
+            Span {
+                start: 0,
+                end: size,
+            },
+        ),
+        Asked::Part(span) => (StatusCode::PARTIAL_CONTENT, span),
+        Asked::Unsatisfiable => {
+            let error = OciError::new(Code::SizeInvalid, format!("the blob has {size} bytes"));
+            return Err(error
+                .status(StatusCode::RANGE_NOT_SATISFIABLE)
+                .header(header::CONTENT_RANGE, format!("bytes */{size}")));
+        }
+    };
+    let part = format!("bytes {}-{}/{size}", span.start, span.end.saturating_sub(1));
+    let part = (status == StatusCode::PARTIAL_CONTENT).then_some(part);
+    let head = response(status)
+        .with(header::CONTENT_TYPE, "application/octet-stream")
+        .with(header::CONTENT_LENGTH, (span.end - span.start).to_string())
+        .with_optional(header::CONTENT_RANGE, part);
+    if call.head {
+        return Ok(head.body(Bytes::new()));
+    }
+    Ok(head.stream(content(registry, digest, size, span).await?))
+}
+
+pub async fn delete(
+    registry: &std::sync::Arc<Registry>,
+    name: Repository,
+    digest: Digest,
+) -> Result<Response<Body>, OciError> {
+    let key = (name.clone(), digest);
+    let cache = std::sync::Arc::clone(registry);
+    let forget = move || cache.shown.forget(&key);
+    if registry
+        .metadata
+        .unlink_blob(&name, &digest, forget)
+        .await?
+    {
+        Ok(reply(StatusCode::ACCEPTED).empty())
+    } else {
+        Err(blob_unknown())
+    }
+}
+
+/// A range that was meant for another version of the blob does not count.
+fn wanted_range<'a>(call: &'a Call, digest: &Digest) -> Option<&'a str> {
+    let same = call
+        .header(header::IF_RANGE)
+        .is_none_or(|tag| tag == conditional::etag(digest));
+    call.header(header::RANGE).filter(|_| same)
+}
+
+/// The size of a blob that the repository shows.
+async fn size(registry: &Registry, name: Repository, digest: Digest) -> Result<u64, OciError> {
+    let key = (name, digest);
+    if let Some(size) = registry.shown.find(&key) {
+        return Ok(size);
+    }
+    let ticket = registry.shown.ticket(&key);
+    let size = registry
+        .metadata
+        .blob_size(&key.0, &digest)
+        .await?
+        .ok_or_else(blob_unknown)?;
+    registry.shown.keep(key, size, 0, ticket);
+    Ok(size)
+}
+
+async fn content(
+    registry: &Registry,
+    digest: Digest,
+    size: u64,
+    span: Span,
+) -> Result<Body, OciError> {
+    if let Some(bytes) = registry.blobs.find(&digest) {
+        return Ok(part(&bytes, span));
+    }
+    let ticket = registry.blobs.ticket(&digest);
+    let store = std::sync::Arc::clone(&registry.store);
+    let opened = spawn_blocking(move || -> Result<_, OciError> {
+        let content = store.open(&digest)?;
+        let content =
+            content.ok_or_else(|| OciError::internal(format_args!("{digest} is lost")))?;
+        if content.size() != size {
+            let got = content.size();
+            let cause = format_args!("{digest} has {got} bytes on disk and had {size}");
+            return Err(OciError::internal(cause));
+        }
+        let small = (size <= SMALL).then(|| whole(&*content)).transpose()?;
+        Ok((content, small))
+    });
+    let (content, small) = opened.await.map_err(OciError::internal)??;
+    let Some(bytes) = small else {
+        return Ok(Body::Blob(Download::new(content, span)));
+    };
+    registry
+        .blobs
+        .keep(digest, bytes.clone(), bytes.len(), ticket);
+    Ok(part(&bytes, span))
+}
+
+fn whole(content: &dyn Content) -> std::io::Result<Bytes> {
+    let mut bytes = vec![0; content.size() as usize];
+    content.read_at(&mut bytes, 0)?;
+    Ok(bytes.into())
+}
+
+/// `span` lies within the blob's size, and `bytes` were checked to have that size.
+fn part(bytes: &Bytes, span: Span) -> Body {
+    Body::Full(bytes.slice(span.start as usize..span.end as usize))
+}

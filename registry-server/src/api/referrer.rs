@@ -1,0 +1,39 @@
+//! `/v2/<name>/referrers/<digest>` (distribution-spec 1.1, "Listing Referrers").
+
+use http::{HeaderName, Response, StatusCode, header};
+
+use super::{next, reply};
+use crate::{
+    body::Body, digest::Digest, error::OciError, manifest::media, name::Repository,
+    registry::Registry, route::ReferrerQuery,
+};
+
+/// Says which of the asked filters were applied.
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+
+/// Never 404: a subject that nobody refers to, or in a repository that does not exist,
+/// has an empty list, so that clients do not fall back to the tag schema.
+pub async fn list(
+    registry: &Registry,
+    name: &Repository,
+    subject: &Digest,
+    query: &ReferrerQuery,
+) -> Result<Response<Body>, OciError> {
+    let found = registry.metadata.referrers(name, subject, query).await?;
+    let filter = query.artifact_type.as_deref();
+    let limit = query.limit.to_string();
+    let link = found.next.map(|last| {
+        let mut parameters = vec![("n", limit.as_str()), ("last", last.as_str())];
+        parameters.extend(filter.map(|filter| ("artifactType", filter)));
+        next(&format!("/v2/{name}/referrers/{subject}"), &parameters)
+    });
+    let document = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{}]}}"#,
+        media::INDEX,
+        found.descriptors.join(",")
+    );
+    Ok(reply(StatusCode::OK)
+        .with_optional(FILTERS_APPLIED, filter.map(|_| "artifactType"))
+        .with_optional(header::LINK, link)
+        .json(media::INDEX, document))
+}

@@ -1,0 +1,82 @@
+//! One file per subcommand.
+
+mod completions;
+mod man;
+mod serve;
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    failure::{Exit, Failure},
+    registry::{Lock, Registry, RegistryError, Settings},
+};
+
+/// What `bpfseal-registry` can do.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Print a shell's completion script.
+    Completions(completions::Args),
+    /// Write the manual pages into a folder.
+    Man(man::Args),
+    /// Serve the registry over HTTP.
+    Serve(serve::Args),
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(&self, json: bool) -> Result<(), Failure> {
+        match self {
+            Self::Completions(args) => completions::run(args),
+            Self::Man(args) => man::run(args),
+            Self::Serve(args) => serve::run(args, json),
+        }
+    }
+}
+
+/// Where a registry keeps everything.
+#[derive(clap::Args)]
+struct Root {
+    /// Folder of the registry; created if it does not exist.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "registry",
+        env = "BPFSEAL_REGISTRY_ROOT"
+    )]
+    root: PathBuf,
+}
+
+/// Runs `work` with an open registry that nobody else has open.
+fn with_registry<T, F>(
+    root: &Path,
+    settings: Settings,
+    work: impl FnOnce(std::sync::Arc<Registry>) -> F,
+) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let lock = Lock::take(root).map_err(unusable)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failure::from_error(Exit::Internal, &error))?;
+    let result = runtime.block_on(async {
+        let registry = Registry::open(root, settings).await.map_err(unusable)?;
+        let metadata = registry.metadata.clone();
+        let result = work(registry).await;
+        metadata.close().await;
+        result
+    });
+    drop(lock);
+    result
+}
+
+fn unusable(error: RegistryError) -> Failure {
+    let failure = Failure::from_error(Exit::Usage, &error);
+    match error {
+        RegistryError::Locked { .. } => {
+            failure.remedy("Stop the other process, or name another folder with --root.")
+        }
+        _ => failure.remedy("Name a folder that can be written with --root."),
+    }
+}

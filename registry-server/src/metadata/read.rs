@@ -1,0 +1,230 @@
+//! Questions to the metadata.
+
+use bytes::Bytes;
+use sqlx::{Row as _, sqlite::SqliteRow};
+
+use super::Metadata;
+use crate::{
+    digest::Digest,
+    error::OciError,
+    name::Repository,
+    route::{Page, Reference, ReferrerQuery},
+};
+
+/// A manifest as it was pushed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredManifest {
+    /// Its digest, in the algorithm of its push.
+    pub digest: Digest,
+    /// The media type to serve it with.
+    pub media_type: String,
+    /// Exactly the bytes that were pushed.
+    pub content: Bytes,
+}
+
+/// One page of referrers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Referrers {
+    /// Descriptors, each a JSON object.
+    pub descriptors: Vec<String>,
+    /// The last digest of this page, if another page follows.
+    pub next: Option<String>,
+}
+
+/// Largest page of referrers: annotations can make one entry as large as a manifest,
+/// and clients limit what they read.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+impl Metadata {
+    /// The size of a blob that `repository` shows.
+    pub async fn blob_size(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, OciError> {
+        let row = sqlx::query(
+            "SELECT blob.size FROM repository
+             JOIN repository_blob AS shown ON shown.repository = repository.id
+             JOIN blob ON blob.digest = shown.digest
+             WHERE repository.name = ?1 AND shown.digest = ?2",
+        );
+        let row = row.bind(repository.as_str()).bind(digest.to_string());
+        let row = row.fetch_optional(&self.readers).await?;
+        row.map(|row| size(&row)).transpose()
+    }
+
+    /// The size of a blob that any repository shows.
+    pub async fn blob_size_anywhere(&self, digest: &Digest) -> Result<Option<u64>, OciError> {
+        let row = sqlx::query(
+            "SELECT size FROM blob WHERE digest = ?1
+             AND EXISTS (SELECT 1 FROM repository_blob WHERE digest = ?1)",
+        );
+        let row = row
+            .bind(digest.to_string())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| size(&row)).transpose()
+    }
+
+    /// Whether anything was ever pushed to `repository`.
+    pub async fn has_repository(&self, repository: &Repository) -> Result<bool, OciError> {
+        let row = sqlx::query("SELECT 1 FROM repository WHERE name = ?1");
+        let row = row
+            .bind(repository.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// The manifest that `reference` names in `repository`.
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Option<StoredManifest>, OciError> {
+        let (query, name) = match reference {
+            Reference::Digest(digest) => (
+                "SELECT digest, media_type, content FROM manifest
+                 WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND digest = ?2",
+                digest.to_string(),
+            ),
+            Reference::Tag(tag) => (
+                "SELECT digest, media_type, content FROM manifest WHERE id =
+                 (SELECT manifest FROM tag WHERE name = ?2
+                  AND repository = (SELECT id FROM repository WHERE name = ?1))",
+                tag.to_string(),
+            ),
+        };
+        let row = sqlx::query(query).bind(repository.as_str()).bind(name);
+        let Some(row) = row.fetch_optional(&self.readers).await? else {
+            return Ok(None);
+        };
+        Ok(Some(StoredManifest {
+            digest: digest(&row)?,
+            media_type: row.try_get("media_type")?,
+            content: row.try_get::<Vec<u8>, _>("content")?.into(),
+        }))
+    }
+
+    /// Tags in byte order and whether more follow; nothing if the repository is unknown.
+    pub async fn tags(
+        &self,
+        repository: &Repository,
+        page: &Page,
+    ) -> Result<Option<(Vec<String>, bool)>, OciError> {
+        if !self.has_repository(repository).await? {
+            return Ok(None);
+        }
+        let rows = sqlx::query(
+            "SELECT name FROM tag
+             WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND name > ?2
+             ORDER BY name LIMIT ?3",
+        );
+        let rows = rows
+            .bind(repository.as_str())
+            .bind(page.after.as_deref().unwrap_or(""));
+        let rows = rows
+            .bind(i64::from(page.limit) + 1)
+            .fetch_all(&self.readers)
+            .await?;
+        names(&rows, page.limit).map(Some)
+    }
+
+    /// Repositories that hold a manifest, in byte order, and whether more follow.
+    pub async fn repositories(&self, page: &Page) -> Result<(Vec<String>, bool), OciError> {
+        let rows = sqlx::query(
+            "SELECT name FROM repository WHERE name > ?1
+             AND EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = repository.id)
+             ORDER BY name LIMIT ?2",
+        );
+        let rows = rows.bind(page.after.as_deref().unwrap_or(""));
+        let rows = rows
+            .bind(i64::from(page.limit) + 1)
+            .fetch_all(&self.readers)
+            .await?;
+        names(&rows, page.limit)
+    }
+
+    /// Manifests whose subject is `subject`, ordered by digest.
+    pub async fn referrers(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        query: &ReferrerQuery,
+    ) -> Result<Referrers, OciError> {
+        let sql = if query.artifact_type.is_some() {
+            "SELECT digest, descriptor FROM referrer
+             WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND subject = ?2
+             AND artifact_type = ?3 AND digest > ?4 ORDER BY digest LIMIT ?5"
+        } else {
+            "SELECT digest, descriptor FROM referrer
+             WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND subject = ?2
+             AND ?3 IS NULL AND digest > ?4 ORDER BY digest LIMIT ?5"
+        };
+        let after = query
+            .after
+            .as_ref()
+            .map(Digest::to_string)
+            .unwrap_or_default();
+        let rows = sqlx::query(sql)
+            .bind(repository.as_str())
+            .bind(subject.to_string());
+        let rows = rows.bind(query.artifact_type.as_deref()).bind(after);
+        let rows = rows
+            .bind(i64::from(query.limit) + 1)
+            .fetch_all(&self.readers)
+            .await?;
+        let mut descriptors: Vec<String> = Vec::with_capacity(rows.len());
+        let mut bytes = 0;
+        let mut last = None;
+        for row in rows {
+            let descriptor: String = row.try_get("descriptor")?;
+            bytes += descriptor.len();
+            let full = !descriptors.is_empty() && bytes > PAGE_BYTES;
+            if full || descriptors.len() == query.limit as usize {
+                return Ok(Referrers {
+                    descriptors,
+                    next: last,
+                });
+            }
+            last = Some(row.try_get("digest")?);
+            descriptors.push(descriptor);
+        }
+        Ok(Referrers {
+            descriptors,
+            next: None,
+        })
+    }
+
+    /// Every blob, for a check of the files: digest and size, ordered, after `after`.
+    pub async fn blobs(&self, after: &str, limit: u32) -> Result<Vec<(Digest, u64)>, OciError> {
+        let rows =
+            sqlx::query("SELECT digest, size FROM blob WHERE digest > ?1 ORDER BY digest LIMIT ?2");
+        let rows = rows
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter()
+            .map(|row| Ok((digest(row)?, size(row)?)))
+            .collect()
+    }
+}
+
+fn names(rows: &[SqliteRow], limit: u32) -> Result<(Vec<String>, bool), OciError> {
+    let shown = rows.iter().take(limit as usize);
+    let names = shown
+        .map(|row| row.try_get("name"))
+        .collect::<Result<_, _>>()?;
+    Ok((names, rows.len() > limit as usize && limit > 0))
+}
+
+fn size(row: &SqliteRow) -> Result<u64, OciError> {
+    u64::try_from(row.try_get::<i64, _>("size")?).map_err(OciError::internal)
+}
+
+fn digest(row: &SqliteRow) -> Result<Digest, OciError> {
+    row.try_get::<String, _>("digest")?
+        .parse()
+        .map_err(OciError::internal)
+}

@@ -1,0 +1,423 @@
+//! Changes to the metadata. Each is one unit: all of it happens or nothing.
+
+use bytes::Bytes;
+use http::StatusCode;
+use sqlx::{Row as _, sqlite::SqliteConnection};
+
+use super::{Metadata, integer, now};
+use crate::{
+    digest::Digest,
+    error::{Code, OciError},
+    manifest::{Manifest, Part},
+    name::{Repository, Tag},
+};
+
+/// A manifest to store.
+#[derive(Clone, Debug)]
+pub struct NewManifest {
+    /// Where.
+    pub repository: Repository,
+    /// Its digest.
+    pub digest: Digest,
+    /// What was read in it.
+    pub manifest: Manifest,
+    /// Exactly the bytes that were pushed.
+    pub content: Bytes,
+    /// Tags to set on it.
+    pub tags: Vec<Tag>,
+    /// What must hold of the first tag.
+    pub condition: Condition,
+    /// Whether it may refer to what the repository does not have.
+    pub sparse: bool,
+}
+
+/// Compare-and-swap: what must be true of a tag for a change of it to happen
+/// (RFC 9110, section 13: `If-Match` and `If-None-Match`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Anything.
+    Always,
+    /// The tag does not exist.
+    Absent,
+    /// The tag exists.
+    Present,
+    /// The tag is at one of these digests.
+    At(Vec<String>),
+    /// The tag is at none of these digests.
+    NotAt(Vec<String>),
+}
+
+/// What a deletion took away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// Tags that were on the manifest.
+    pub tags: Vec<String>,
+}
+
+impl Metadata {
+    /// Shows a durable blob in `repository`. `committed` runs after the commit.
+    pub async fn link_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+        committed: impl FnOnce() + Send + 'static,
+    ) -> Result<(), OciError> {
+        let size = integer(size)?;
+        let (repository, digest) = (repository.clone(), digest.to_string());
+        let write = self.writer.write(
+            move |connection| {
+                Box::pin(async move {
+                    let repository = repository_id(connection, &repository).await?;
+                    sqlx::query(
+                        "INSERT INTO blob (digest, size, stored_at) VALUES (?1, ?2, ?3)
+                     ON CONFLICT DO UPDATE SET stored_at = ?3",
+                    )
+                    .bind(&digest)
+                    .bind(size)
+                    .bind(now())
+                    .execute(&mut *connection)
+                    .await?;
+                    show(connection, repository, &digest).await
+                })
+            },
+            move |()| committed(),
+        );
+        write.await
+    }
+
+    /// Shows in `repository` a blob that `from`, or any repository, shows.
+    /// Says whether there was such a blob.
+    pub async fn mount_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        from: Option<&Repository>,
+        committed: impl FnOnce() + Send + 'static,
+    ) -> Result<bool, OciError> {
+        let (repository, digest) = (repository.clone(), digest.to_string());
+        let from = from.map(|from| from.as_str().to_owned());
+        let write = self.writer.write(
+            move |connection| {
+                Box::pin(async move {
+                    let found = sqlx::query(
+                        "SELECT 1 FROM repository_blob AS shown
+                     JOIN repository ON repository.id = shown.repository
+                     WHERE shown.digest = ?1 AND (?2 IS NULL OR repository.name = ?2) LIMIT 1",
+                    );
+                    let found = found.bind(&digest).bind(from);
+                    if found.fetch_optional(&mut *connection).await?.is_none() {
+                        return Ok(false);
+                    }
+                    let repository = repository_id(connection, &repository).await?;
+                    show(connection, repository, &digest).await?;
+                    Ok(true)
+                })
+            },
+            move |_| committed(),
+        );
+        write.await
+    }
+
+    /// Hides a blob from `repository`. Says whether it was shown.
+    pub async fn unlink_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        committed: impl FnOnce() + Send + 'static,
+    ) -> Result<bool, OciError> {
+        let (repository, digest) = (repository.clone(), digest.to_string());
+        let write = self.writer.write(
+            move |connection| {
+                Box::pin(async move {
+                    let deleted = sqlx::query(
+                        "DELETE FROM repository_blob WHERE digest = ?2
+                     AND repository = (SELECT id FROM repository WHERE name = ?1)",
+                    );
+                    let deleted = deleted.bind(repository.as_str()).bind(&digest);
+                    Ok(deleted.execute(connection).await?.rows_affected() > 0)
+                })
+            },
+            move |_| committed(),
+        );
+        write.await
+    }
+
+    /// Stores a manifest with its tags, its references and its place among referrers.
+    pub async fn put_manifest(
+        &self,
+        new: NewManifest,
+        committed: impl FnOnce() + Send + 'static,
+    ) -> Result<(), OciError> {
+        for part in new.manifest.blobs.iter().chain(&new.manifest.children) {
+            integer(part.size)?;
+        }
+        let write = self.writer.write(
+            move |connection| Box::pin(async move { put(connection, &new).await }),
+            move |()| committed(),
+        );
+        write.await
+    }
+
+    /// Deletes a manifest and every tag on it. Nothing if there is none.
+    pub async fn delete_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        committed: impl FnOnce(&Option<Removed>) + Send + 'static,
+    ) -> Result<Option<Removed>, OciError> {
+        let (repository, digest) = (repository.clone(), digest.to_string());
+        let write = self.writer.write(
+            move |connection| {
+                Box::pin(async move {
+                    let id = sqlx::query(
+                        "SELECT id FROM manifest WHERE digest = ?2
+                     AND repository = (SELECT id FROM repository WHERE name = ?1)",
+                    );
+                    let id = id.bind(repository.as_str()).bind(&digest);
+                    let Some(row) = id.fetch_optional(&mut *connection).await? else {
+                        return Ok(None);
+                    };
+                    let id: i64 = row.try_get("id")?;
+                    let tags = sqlx::query("SELECT name FROM tag WHERE manifest = ?1").bind(id);
+                    let tags = tags.fetch_all(&mut *connection).await?;
+                    let tags = tags.iter().map(|row| row.try_get("name"));
+                    let tags = tags.collect::<Result<_, _>>()?;
+                    let deleted = sqlx::query("DELETE FROM manifest WHERE id = ?1").bind(id);
+                    deleted.execute(connection).await?;
+                    Ok(Some(Removed { tags }))
+                })
+            },
+            committed,
+        );
+        write.await
+    }
+
+    /// Deletes a tag; its manifest stays. Says whether there was one.
+    pub async fn delete_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        condition: Condition,
+        committed: impl FnOnce() + Send + 'static,
+    ) -> Result<bool, OciError> {
+        let (repository, tag) = (repository.clone(), tag.clone());
+        let write = self.writer.write(
+            move |connection| {
+                Box::pin(async move {
+                    let row = sqlx::query("SELECT id FROM repository WHERE name = ?1");
+                    let row = row
+                        .bind(repository.as_str())
+                        .fetch_optional(&mut *connection)
+                        .await?;
+                    let Some(row) = row else {
+                        return Ok(false);
+                    };
+                    let id: i64 = row.try_get("id")?;
+                    check(connection, id, &tag, &condition).await?;
+                    let deleted =
+                        sqlx::query("DELETE FROM tag WHERE repository = ?1 AND name = ?2");
+                    let deleted = deleted.bind(id).bind(tag.as_str());
+                    Ok(deleted.execute(connection).await?.rows_affected() > 0)
+                })
+            },
+            move |_| committed(),
+        );
+        write.await
+    }
+}
+
+async fn put(connection: &mut SqliteConnection, new: &NewManifest) -> Result<(), OciError> {
+    let repository = repository_id(connection, &new.repository).await?;
+    if let Some(tag) = new.tags.first() {
+        check(connection, repository, tag, &new.condition).await?;
+    }
+    if !new.sparse {
+        complete(connection, repository, &new.manifest).await?;
+    }
+    let digest = new.digest.to_string();
+    let id: i64 = sqlx::query(
+        "INSERT INTO manifest (repository, digest, media_type, size, pushed_at, content)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT DO UPDATE SET media_type = ?3, pushed_at = ?5 RETURNING id",
+    )
+    .bind(repository)
+    .bind(&digest)
+    .bind(new.manifest.media_type)
+    .bind(new.content.len() as i64)
+    .bind(now())
+    .bind(&*new.content)
+    .fetch_one(&mut *connection)
+    .await?
+    .try_get("id")?;
+    sqlx::query(
+        "INSERT OR IGNORE INTO reference (manifest, digest)
+         SELECT ?1, value ->> 0 FROM json_each(?2)",
+    )
+    .bind(id)
+    .bind(parts(
+        new.manifest.blobs.iter().chain(&new.manifest.children),
+    ))
+    .execute(&mut *connection)
+    .await?;
+    if let Some(subject) = &new.manifest.subject {
+        sqlx::query(
+            "INSERT OR REPLACE INTO referrer
+             (repository, subject, digest, manifest, artifact_type, descriptor)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .bind(repository)
+        .bind(subject.to_string())
+        .bind(&digest)
+        .bind(id)
+        .bind(new.manifest.artifact_type.as_deref())
+        .bind(new.manifest.descriptor(&new.digest, new.content.len()))
+        .execute(&mut *connection)
+        .await?;
+    }
+    for tag in &new.tags {
+        sqlx::query(
+            "INSERT INTO tag (repository, name, manifest, updated_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET manifest = ?3, updated_at = ?4",
+        )
+        .bind(repository)
+        .bind(tag.as_str())
+        .bind(id)
+        .bind(now())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Everything that the manifest refers to is in the repository and as large as it says.
+async fn complete(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    manifest: &Manifest,
+) -> Result<(), OciError> {
+    const BLOBS: &str = "SELECT part.value ->> 0 AS digest, blob.size FROM json_each(?1) AS part
+         LEFT JOIN repository_blob AS shown
+             ON shown.repository = ?2 AND shown.digest = part.value ->> 0
+         LEFT JOIN blob ON blob.digest = shown.digest
+         WHERE blob.size IS NOT part.value ->> 1 LIMIT 1";
+    const CHILDREN: &str = "SELECT part.value ->> 0 AS digest, manifest.size
+         FROM json_each(?1) AS part
+         LEFT JOIN manifest
+             ON manifest.repository = ?2 AND manifest.digest = part.value ->> 0
+         WHERE manifest.size IS NOT part.value ->> 1 LIMIT 1";
+    for (kind, query, wanted) in [
+        ("blob", BLOBS, &manifest.blobs),
+        ("manifest", CHILDREN, &manifest.children),
+    ] {
+        if wanted.is_empty() {
+            continue;
+        }
+        let row = sqlx::query(query)
+            .bind(parts(wanted.iter()))
+            .bind(repository);
+        let Some(row) = row.fetch_optional(&mut *connection).await? else {
+            continue;
+        };
+        let digest: String = row.try_get("digest")?;
+        return Err(match row.try_get::<Option<i64>, _>("size")? {
+            None => {
+                let message = format!("the repository does not have the {kind} {digest}");
+                OciError::new(Code::ManifestBlobUnknown, message)
+            }
+            Some(size) => {
+                let message =
+                    format!("the {kind} {digest} has {size} bytes, the manifest disagrees");
+                OciError::new(Code::ManifestInvalid, message)
+            }
+        });
+    }
+    Ok(())
+}
+
+/// `[["sha256:…",2],…]` for `json_each`.
+fn parts<'a>(parts: impl Iterator<Item = &'a Part>) -> String {
+    let parts = parts.map(|part| format!("[\"{}\",{}]", part.digest, part.size));
+    format!("[{}]", parts.collect::<Vec<_>>().join(","))
+}
+
+/// Compares the tag as it is now with what the client last saw.
+async fn check(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    tag: &Tag,
+    condition: &Condition,
+) -> Result<(), OciError> {
+    if *condition == Condition::Always {
+        return Ok(());
+    }
+    let row = sqlx::query(
+        "SELECT manifest.digest FROM tag JOIN manifest ON manifest.id = tag.manifest
+         WHERE tag.repository = ?1 AND tag.name = ?2",
+    );
+    let row = row
+        .bind(repository)
+        .bind(tag.as_str())
+        .fetch_optional(connection)
+        .await?;
+    let at: Option<String> = row.map(|row| row.try_get("digest")).transpose()?;
+    if condition.holds(at.as_deref()) {
+        return Ok(());
+    }
+    let message = match &at {
+        Some(digest) => format!("the tag {tag} is at {digest}"),
+        None => format!("there is no tag {tag}"),
+    };
+    let error = OciError::new(Code::Denied, message).status(StatusCode::PRECONDITION_FAILED);
+    Err(match at {
+        Some(digest) => error.header(http::header::ETAG, format!("\"{digest}\"")),
+        None => error,
+    })
+}
+
+impl Condition {
+    /// Whether it holds of a tag at the digest `at`.
+    pub fn holds(&self, at: Option<&str>) -> bool {
+        let listed = |digests: &[String]| at.is_some_and(|at| digests.iter().any(|d| d == at));
+        match self {
+            Self::Always => true,
+            Self::Absent => at.is_none(),
+            Self::Present => at.is_some(),
+            Self::At(digests) => listed(digests),
+            Self::NotAt(digests) => !listed(digests),
+        }
+    }
+}
+
+async fn repository_id(
+    connection: &mut SqliteConnection,
+    repository: &Repository,
+) -> Result<i64, OciError> {
+    let row = sqlx::query(
+        "INSERT INTO repository (name) VALUES (?1)
+         ON CONFLICT DO UPDATE SET name = name RETURNING id",
+    );
+    Ok(row
+        .bind(repository.as_str())
+        .fetch_one(connection)
+        .await?
+        .try_get("id")?)
+}
+
+async fn show(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    digest: &str,
+) -> Result<(), OciError> {
+    let shown = sqlx::query(
+        "INSERT INTO repository_blob (repository, digest, linked_at) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET linked_at = ?3",
+    );
+    shown
+        .bind(repository)
+        .bind(digest)
+        .bind(now())
+        .execute(connection)
+        .await?;
+    Ok(())
+}

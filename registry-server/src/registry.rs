@@ -1,0 +1,171 @@
+//! The registry's state: what every request handler works with.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore};
+
+use crate::{
+    cache::Cache,
+    digest::Digest,
+    metadata::{Metadata, OpenError, StoredManifest},
+    name::Repository,
+    route::Reference,
+    store::{Directory, Store},
+    upload::Uploads,
+};
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether a manifest may refer to content that the repository does not have.
+    pub sparse: bool,
+    /// Bytes of blobs and manifests kept in memory.
+    pub cache_bytes: usize,
+    /// Most upload sessions at a time.
+    pub uploads: usize,
+    /// How long an upload may stay untouched.
+    pub upload_idle: Duration,
+    /// How long a client may send nothing in the middle of a request, or take nothing
+    /// in the middle of an answer.
+    pub idle: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            sparse: false,
+            cache_bytes: 32 << 20,
+            uploads: 4096,
+            upload_idle: Duration::from_secs(24 * 3600),
+            idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// An open registry.
+pub struct Registry {
+    /// What the operator chose.
+    pub settings: Settings,
+    /// Tags, manifests, referrers, which repository shows which blob.
+    pub metadata: Metadata,
+    /// Blobs' bytes.
+    pub store: Arc<dyn Store>,
+    /// Blobs on their way in.
+    pub uploads: Arc<Uploads>,
+    /// Sizes of blobs by the repository that shows them.
+    pub shown: Cache<(Repository, Digest), u64>,
+    /// Bytes of small blobs. Content under a digest never changes.
+    pub blobs: Cache<Digest, Bytes>,
+    /// Manifests by name.
+    pub manifests: Cache<(Repository, Reference), Arc<StoredManifest>>,
+    /// Room for manifests that are being pushed, in units of 64 KiB.
+    pub manifest_room: Arc<Semaphore>,
+    shelves: Vec<RwLock<()>>,
+}
+
+/// Why a registry cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The folder cannot be used.
+    #[error("cannot use the folder {path}")]
+    Folder {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// Another process has it open.
+    #[error("another bpfseal-registry uses {path}")]
+    Locked {
+        /// Which folder.
+        path: String,
+    },
+    /// The metadata cannot be used.
+    #[error(transparent)]
+    Metadata(#[from] OpenError),
+}
+
+/// Locks between keeping a blob and collecting it: enough that two different blobs
+/// rarely meet.
+const SHELVES: usize = 64;
+
+/// Manifests in flight: 64 MiB in units of 64 KiB, sixteen of the largest.
+const MANIFEST_ROOM: usize = 1024;
+
+impl Registry {
+    /// Opens or creates a registry in the folder `root`. The caller holds its lock.
+    pub async fn open(root: &Path, settings: Settings) -> Result<Arc<Self>, RegistryError> {
+        let folder = |error| RegistryError::Folder {
+            path: root.display().to_string(),
+            error,
+        };
+        let store: Arc<dyn Store> = Arc::new(Directory::open(root).map_err(folder)?);
+        let metadata = Metadata::open(&root.join(DATABASE)).await?;
+        // The database file's name is as durable as its content from here on.
+        std::fs::File::open(root)
+            .and_then(|file| file.sync_all())
+            .map_err(folder)?;
+        let uploads = Uploads::open(Arc::clone(&store), settings.uploads, settings.upload_idle);
+        let quarter = settings.cache_bytes / 4;
+        Ok(Arc::new(Self {
+            metadata,
+            uploads: Arc::new(uploads.map_err(folder)?),
+            shown: Cache::new(quarter),
+            blobs: Cache::new(2 * quarter),
+            manifests: Cache::new(quarter),
+            manifest_room: Arc::new(Semaphore::new(MANIFEST_ROOM)),
+            shelves: (0..SHELVES).map(|_| RwLock::new(())).collect(),
+            store,
+            settings,
+        }))
+    }
+
+    /// Held while a blob is made durable and recorded: the collector waits.
+    pub async fn shelve(&self, digest: &Digest) -> RwLockReadGuard<'_, ()> {
+        self.shelf(digest).read().await
+    }
+
+    /// Held while a blob is collected: pushes of it wait.
+    pub async fn clear_shelf(&self, digest: &Digest) -> RwLockWriteGuard<'_, ()> {
+        self.shelf(digest).write().await
+    }
+
+    fn shelf(&self, digest: &Digest) -> &RwLock<()> {
+        let first = digest.as_bytes().first().copied().unwrap_or(0);
+        &self.shelves[usize::from(first) % SHELVES]
+    }
+}
+
+/// File name of the metadata.
+pub const DATABASE: &str = "metadata.db";
+
+/// The lock of a registry's folder. Dropped, it lets the next process in.
+pub struct Lock(#[expect(dead_code, reason = "the open file is the lock")] std::fs::File);
+
+impl Lock {
+    /// Takes the folder `root`, which is created if need be.
+    pub fn take(root: &Path) -> Result<Self, RegistryError> {
+        let path = root.display().to_string();
+        let folder = |error| RegistryError::Folder {
+            path: path.clone(),
+            error,
+        };
+        std::fs::create_dir_all(root).map_err(folder)?;
+        let mut options = std::fs::OpenOptions::new();
+        let file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(root.join("lock"));
+        let file = file.map_err(folder)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                Err(RegistryError::Locked { path: path.clone() })
+            }
+            Err(std::fs::TryLockError::Error(error)) => Err(folder(error)),
+        }
+    }
+}

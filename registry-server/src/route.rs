@@ -1,0 +1,634 @@
+//! From method, path and query to one value that says what is asked.
+//!
+//! Everything a client can put into a URL is checked here, once: what comes out holds
+//! only names, tags, digests and numbers that match the specification's grammar.
+
+use std::borrow::Cow;
+
+use http::{Method, StatusCode, header};
+
+use crate::{
+    digest::{Algorithm, Digest},
+    error::{Code, OciError},
+    name::{Repository, Tag},
+};
+
+/// Longest path and query together: room for a name, a digest and some tags.
+pub const MAX_TARGET: usize = 8 * 1024;
+
+/// Most `tag` parameters on one manifest push (the specification asks for at least 10).
+pub const MAX_TAG_PARAMETERS: usize = 32;
+
+/// Most entries on one page of tags or repositories; the rest follows by `Link`.
+pub const MAX_PAGE: u32 = 10_000;
+
+/// A request that is well formed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Route {
+    /// `GET /v2/`: does this server speak the protocol?
+    Version,
+    /// `GET /v2/_catalog`: which repositories are there?
+    Catalog(Page),
+    /// `GET /v2/<name>/tags/list`
+    Tags(Repository, Page),
+    /// `GET|HEAD /v2/<name>/blobs/<digest>`
+    ReadBlob(Repository, Digest),
+    /// `DELETE /v2/<name>/blobs/<digest>`
+    DeleteBlob(Repository, Digest),
+    /// `POST /v2/<name>/blobs/uploads/`
+    StartUpload(Repository, Start),
+    /// `GET <upload>`: how much arrived?
+    UploadStatus(Repository, UploadId),
+    /// `PATCH <upload>`: the next bytes.
+    Append(Repository, UploadId),
+    /// `PUT <upload>?digest=`: perhaps the last bytes, and what they all should be.
+    FinishUpload(Repository, UploadId, Digest),
+    /// `DELETE <upload>`
+    CancelUpload(Repository, UploadId),
+    /// `GET|HEAD /v2/<name>/manifests/<tag-or-digest>`
+    ReadManifest(Repository, Reference),
+    /// `PUT /v2/<name>/manifests/<tag-or-digest>`, and further tags when pushed by digest.
+    WriteManifest(Repository, Reference, Vec<Tag>),
+    /// `DELETE /v2/<name>/manifests/<tag-or-digest>`
+    DeleteManifest(Repository, Reference),
+    /// `GET /v2/<name>/referrers/<digest>`
+    Referrers(Repository, Digest, ReferrerQuery),
+}
+
+/// How `POST /v2/<name>/blobs/uploads/` wants to begin.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Start {
+    /// A session; bytes follow. The algorithm is what the client expects to finish with.
+    Session(Algorithm),
+    /// The whole blob is in this request.
+    Monolithic(Digest),
+    /// The blob is already in another repository, in any one if none is named.
+    Mount(Digest, Option<Repository>),
+}
+
+/// A tag or a digest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reference {
+    /// A name that can move.
+    Tag(Tag),
+    /// The content itself.
+    Digest(Digest),
+}
+
+/// Part of an ordered list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// At most this many, at most [`MAX_PAGE`].
+    pub limit: u32,
+    /// Only what sorts after this.
+    pub after: Option<String>,
+}
+
+/// Which referrers are wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReferrerQuery {
+    /// Only those of this artifact type.
+    pub artifact_type: Option<String>,
+    /// At most this many.
+    pub limit: u32,
+    /// Only those whose digest sorts after this.
+    pub after: Option<Digest>,
+}
+
+/// The random name of an upload session: 128 bits, written as a version 4 UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UploadId(u128);
+
+impl UploadId {
+    /// Makes an id of 16 random bytes.
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        let version_4 = (u128::from_be_bytes(bytes) & !(0xf << 76)) | (0x4 << 76);
+        Self((version_4 & !(0x3 << 62)) | (0x2 << 62))
+    }
+
+    /// Reads the 36 characters of a UUID.
+    pub fn parse(text: &str) -> Option<Self> {
+        let groups: Vec<&str> = text.split('-').collect();
+        let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if lengths != [8, 4, 4, 4, 12] || !text.bytes().all(|b| b == b'-' || hex(b)) {
+            return None;
+        }
+        u128::from_str_radix(&groups.concat(), 16).ok().map(Self)
+    }
+}
+
+impl std::fmt::Display for UploadId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let hex = format!("{:032x}", self.0);
+        let (a, b, c, d, e) = (
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..],
+        );
+        write!(f, "{a}-{b}-{c}-{d}-{e}")
+    }
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tag(tag) => tag.fmt(f),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+impl Route {
+    /// Reads a request line. Pure: the same request always means the same thing.
+    pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Self, OciError> {
+        if path.len() + query.map_or(0, str::len) > MAX_TARGET {
+            return Err(OciError::new(Code::Unsupported, "the URL is too long")
+                .status(StatusCode::URI_TOO_LONG));
+        }
+        let path = decode(path, false)
+            .ok_or_else(|| bad_request("the path is not percent-encoded UTF-8"))?;
+        let query = Query::parse(query.unwrap_or(""))
+            .ok_or_else(|| bad_request("the query is not percent-encoded UTF-8"))?;
+        let path = match path.strip_prefix("/v2") {
+            Some("" | "/") => return only(method, &[Method::GET, Method::HEAD], Self::Version),
+            Some(rest) => rest.strip_prefix('/').ok_or_else(not_an_endpoint)?,
+            None => return Err(not_an_endpoint()),
+        };
+        if path == "_catalog" {
+            return only(method, READ, Self::Catalog(page(&query)?));
+        }
+        let segments: Vec<&str> = path.split('/').collect();
+        match segments.as_slice() {
+            [name @ .., "tags", "list"] => {
+                only(method, READ, Self::Tags(repository(name)?, page(&query)?))
+            }
+            [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => {
+                let name = repository(name)?;
+                only(
+                    method,
+                    &[Method::POST],
+                    Self::StartUpload(name, start(&query)?),
+                )
+            }
+            [name @ .., "blobs", "uploads", id] => upload(method, repository(name)?, id, &query),
+            [name @ .., "blobs", digest] => blob(method, repository(name)?, digest),
+            [name @ .., "manifests", reference] => {
+                manifest(method, repository(name)?, reference, &query)
+            }
+            [name @ .., "referrers", digest] => {
+                let (name, digest) = (repository(name)?, digest.parse()?);
+                only(
+                    method,
+                    READ,
+                    Self::Referrers(name, digest, referrer_query(&query)?),
+                )
+            }
+            _ => Err(not_an_endpoint()),
+        }
+    }
+}
+
+fn upload(
+    method: &Method,
+    name: Repository,
+    id: &str,
+    query: &Query<'_>,
+) -> Result<Route, OciError> {
+    let id = UploadId::parse(id)
+        .ok_or_else(|| OciError::new(Code::BlobUploadUnknown, "no such upload"))?;
+    match *method {
+        Method::GET => Ok(Route::UploadStatus(name, id)),
+        Method::PATCH => Ok(Route::Append(name, id)),
+        Method::DELETE => Ok(Route::CancelUpload(name, id)),
+        Method::PUT => {
+            let digest = query.one("digest").ok_or_else(|| {
+                OciError::new(Code::DigestInvalid, "the digest parameter is missing")
+            })?;
+            Ok(Route::FinishUpload(name, id, digest.parse()?))
+        }
+        _ => Err(not_allowed("GET, PATCH, PUT, DELETE")),
+    }
+}
+
+fn blob(method: &Method, name: Repository, digest: &str) -> Result<Route, OciError> {
+    let digest = digest.parse()?;
+    match *method {
+        Method::GET | Method::HEAD => Ok(Route::ReadBlob(name, digest)),
+        Method::DELETE => Ok(Route::DeleteBlob(name, digest)),
+        _ => Err(not_allowed("GET, HEAD, DELETE")),
+    }
+}
+
+fn manifest(
+    method: &Method,
+    name: Repository,
+    reference: &str,
+    query: &Query<'_>,
+) -> Result<Route, OciError> {
+    match *method {
+        Method::GET | Method::HEAD => Ok(Route::ReadManifest(name, stored(reference)?)),
+        Method::DELETE => Ok(Route::DeleteManifest(name, stored(reference)?)),
+        Method::PUT => {
+            let reference = parse_reference(reference)?;
+            let tags = match reference {
+                Reference::Digest(_) => tag_parameters(query)?,
+                Reference::Tag(_) => Vec::new(),
+            };
+            Ok(Route::WriteManifest(name, reference, tags))
+        }
+        _ => Err(not_allowed("GET, HEAD, PUT, DELETE")),
+    }
+}
+
+/// A reference to something that may exist: what cannot be a tag cannot be here.
+fn stored(text: &str) -> Result<Reference, OciError> {
+    if text.contains(':') {
+        return Ok(Reference::Digest(text.parse()?));
+    }
+    let unknown = |_| OciError::new(Code::ManifestUnknown, "no manifest can have this name");
+    text.parse().map(Reference::Tag).map_err(unknown)
+}
+
+fn parse_reference(text: &str) -> Result<Reference, OciError> {
+    if text.contains(':') {
+        Ok(Reference::Digest(text.parse()?))
+    } else {
+        Ok(Reference::Tag(text.parse()?))
+    }
+}
+
+fn tag_parameters(query: &Query<'_>) -> Result<Vec<Tag>, OciError> {
+    let tags: Vec<&str> = query.all("tag").collect();
+    if tags.len() > MAX_TAG_PARAMETERS {
+        let message = format!("at most {MAX_TAG_PARAMETERS} tags can be set in one request");
+        return Err(OciError::new(Code::Unsupported, message).status(StatusCode::URI_TOO_LONG));
+    }
+    tags.into_iter().map(|tag| Ok(tag.parse()?)).collect()
+}
+
+fn start(query: &Query<'_>) -> Result<Start, OciError> {
+    if let Some(digest) = query.one("mount") {
+        let from = query.one("from").filter(|from| !from.is_empty());
+        let from = from.map(str::parse).transpose()?;
+        return Ok(Start::Mount(digest.parse()?, from));
+    }
+    if let Some(digest) = query.one("digest") {
+        return Ok(Start::Monolithic(digest.parse()?));
+    }
+    let algorithm = query
+        .one("digest-algorithm")
+        .map_or(Ok(Algorithm::Sha256), str::parse)?;
+    Ok(Start::Session(algorithm))
+}
+
+fn page(query: &Query<'_>) -> Result<Page, OciError> {
+    let limit = limit(query)?;
+    let after = query
+        .one("last")
+        .filter(|last| !last.is_empty())
+        .map(str::to_owned);
+    Ok(Page { limit, after })
+}
+
+fn referrer_query(query: &Query<'_>) -> Result<ReferrerQuery, OciError> {
+    let wanted = query
+        .one("artifactType")
+        .filter(|wanted| !wanted.is_empty());
+    let after = query.one("last").filter(|last| !last.is_empty());
+    Ok(ReferrerQuery {
+        artifact_type: wanted.map(str::to_owned),
+        limit: limit(query)?,
+        after: after.map(str::parse).transpose()?,
+    })
+}
+
+/// `n`: digits only. More than a page holds is a page; the client follows `Link`.
+fn limit(query: &Query<'_>) -> Result<u32, OciError> {
+    let Some(text) = query.one("n") else {
+        return Ok(MAX_PAGE);
+    };
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(bad_request("n is not a number of entries"));
+    }
+    Ok(text.parse().map_or(MAX_PAGE, |n: u32| n.min(MAX_PAGE)))
+}
+
+fn repository(segments: &[&str]) -> Result<Repository, OciError> {
+    Ok(segments.join("/").parse()?)
+}
+
+fn only(method: &Method, allowed: &[Method], route: Route) -> Result<Route, OciError> {
+    if allowed.contains(method) {
+        return Ok(route);
+    }
+    let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+    Err(not_allowed(&names.join(", ")))
+}
+
+fn not_allowed(allowed: &str) -> OciError {
+    OciError::new(Code::Unsupported, "this endpoint does not know that method")
+        .header(header::ALLOW, allowed)
+}
+
+fn bad_request(message: &str) -> OciError {
+    OciError::new(Code::Unsupported, message).status(StatusCode::BAD_REQUEST)
+}
+
+fn not_an_endpoint() -> OciError {
+    OciError::new(Code::NameUnknown, "this is no endpoint of the registry")
+}
+
+/// A decoded query string. Pairs beyond the hundredth are not kept.
+struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Query<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).take(100);
+        let decoded = pairs.map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((decode(key, true)?, decode(value, true)?))
+        });
+        decoded.collect::<Option<_>>().map(Self)
+    }
+
+    fn one(&self, key: &str) -> Option<&str> {
+        self.all(key).next()
+    }
+
+    fn all(&self, key: &str) -> impl Iterator<Item = &str> {
+        let matching = self.0.iter().filter(move |(name, _)| name == key);
+        matching.map(|(_, value)| value.as_ref())
+    }
+}
+
+/// Undoes percent-encoding; `plus` says whether `+` means a space, as it does in a query
+/// and does not in a path. A media type's `+json` is often sent unescaped, so a `+`
+/// between two letters stays what it is.
+fn decode(text: &str, plus: bool) -> Option<Cow<'_, str>> {
+    if !text.contains('%') && !(plus && text.contains('+')) {
+        return Some(Cow::Borrowed(text));
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'%' => {
+                let digits = std::str::from_utf8(bytes.get(at + 1..at + 3)?).ok()?;
+                let hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
+                out.push(hex.then(|| u8::from_str_radix(digits, 16).ok()).flatten()?);
+                at += 2;
+            }
+            b'+' if plus && !between_letters(bytes, at) => out.push(b' '),
+            other => out.push(*other),
+        }
+        at += 1;
+    }
+    String::from_utf8(out).ok().map(Cow::Owned)
+}
+
+fn between_letters(bytes: &[u8], at: usize) -> bool {
+    let letter = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at))
+            .is_some_and(u8::is_ascii_alphanumeric)
+    };
+    letter(at.checked_sub(1)) && letter(at.checked_add(1))
+}
+
+const READ: &[Method] = &[Method::GET, Method::HEAD];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    const ID: &str = "00112233-4455-4677-8899-aabbccddeeff";
+
+    fn digest() -> Digest {
+        format!("sha256:{HEX}").parse().unwrap()
+    }
+
+    fn parse(line: &str) -> Result<Route, OciError> {
+        let (method, target) = line.split_once(' ').unwrap();
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        Route::parse(&method.parse().unwrap(), path, query)
+    }
+
+    #[test]
+    fn every_endpoint_of_the_specification() {
+        let a = || "a/b".parse::<Repository>().unwrap();
+        let id = || UploadId::parse(ID).unwrap();
+        let tag = |text: &str| text.parse::<Tag>().unwrap();
+        let whole = Page {
+            limit: MAX_PAGE,
+            after: None,
+        };
+        let all = ReferrerQuery {
+            artifact_type: None,
+            limit: MAX_PAGE,
+            after: None,
+        };
+        for (line, want) in [
+            ("GET /v2/".into(), Route::Version),
+            ("GET /v2".into(), Route::Version),
+            ("GET /v2/_catalog".into(), Route::Catalog(whole.clone())),
+            ("GET /v2/a/b/tags/list".into(), Route::Tags(a(), whole)),
+            (
+                "GET /v2/a/b/tags/list?n=99999999999&last=x".into(),
+                Route::Tags(
+                    a(),
+                    Page {
+                        limit: MAX_PAGE,
+                        after: Some("x".into()),
+                    },
+                ),
+            ),
+            (
+                "GET /v2/a/b/tags/list?n=0".into(),
+                Route::Tags(
+                    a(),
+                    Page {
+                        limit: 0,
+                        after: None,
+                    },
+                ),
+            ),
+            (
+                format!("HEAD /v2/a/b/blobs/sha256:{HEX}"),
+                Route::ReadBlob(a(), digest()),
+            ),
+            (
+                format!("GET /v2/a/b/blobs/sha256%3A{HEX}"),
+                Route::ReadBlob(a(), digest()),
+            ),
+            (
+                format!("DELETE /v2/a/b/blobs/sha256:{HEX}"),
+                Route::DeleteBlob(a(), digest()),
+            ),
+            (
+                "POST /v2/a/b/blobs/uploads/".into(),
+                Route::StartUpload(a(), Start::Session(Algorithm::Sha256)),
+            ),
+            (
+                "POST /v2/a/b/blobs/uploads?digest-algorithm=sha512".into(),
+                Route::StartUpload(a(), Start::Session(Algorithm::Sha512)),
+            ),
+            (
+                format!("POST /v2/a/b/blobs/uploads/?digest=sha256:{HEX}"),
+                Route::StartUpload(a(), Start::Monolithic(digest())),
+            ),
+            (
+                format!("POST /v2/a/b/blobs/uploads/?mount=sha256:{HEX}&from=c"),
+                Route::StartUpload(a(), Start::Mount(digest(), Some("c".parse().unwrap()))),
+            ),
+            (
+                format!("POST /v2/a/b/blobs/uploads/?mount=sha256:{HEX}"),
+                Route::StartUpload(a(), Start::Mount(digest(), None)),
+            ),
+            (
+                format!("GET /v2/a/b/blobs/uploads/{ID}"),
+                Route::UploadStatus(a(), id()),
+            ),
+            (
+                format!("PATCH /v2/a/b/blobs/uploads/{ID}"),
+                Route::Append(a(), id()),
+            ),
+            (
+                format!("DELETE /v2/a/b/blobs/uploads/{ID}"),
+                Route::CancelUpload(a(), id()),
+            ),
+            (
+                format!("PUT /v2/a/b/blobs/uploads/{ID}?digest=sha256:{HEX}"),
+                Route::FinishUpload(a(), id(), digest()),
+            ),
+            (
+                "GET /v2/a/b/manifests/1.0".into(),
+                Route::ReadManifest(a(), Reference::Tag(tag("1.0"))),
+            ),
+            (
+                format!("PUT /v2/a/b/manifests/sha256:{HEX}?tag=1&tag=2"),
+                Route::WriteManifest(a(), Reference::Digest(digest()), vec![tag("1"), tag("2")]),
+            ),
+            (
+                "DELETE /v2/a/b/manifests/x".into(),
+                Route::DeleteManifest(a(), Reference::Tag(tag("x"))),
+            ),
+            (
+                format!("GET /v2/a/b/referrers/sha256:{HEX}"),
+                Route::Referrers(a(), digest(), all),
+            ),
+            (
+                format!("GET /v2/a/b/referrers/sha256:{HEX}?artifactType=a/b%2Bjson&n=5"),
+                Route::Referrers(
+                    a(),
+                    digest(),
+                    ReferrerQuery {
+                        artifact_type: Some("a/b+json".into()),
+                        limit: 5,
+                        after: None,
+                    },
+                ),
+            ),
+        ] {
+            let line: String = line;
+            assert_eq!(parse(&line), Ok(want), "{line}");
+        }
+    }
+
+    #[test]
+    fn names_may_contain_the_words_of_the_protocol() {
+        let name: Repository = "blobs/uploads/manifests/tags".parse().unwrap();
+        assert_eq!(
+            parse("GET /v2/blobs/uploads/manifests/tags/tags/list"),
+            Ok(Route::Tags(
+                name,
+                Page {
+                    limit: MAX_PAGE,
+                    after: None
+                }
+            ))
+        );
+    }
+
+    #[test]
+    fn what_is_malformed_is_the_client_s_fault() {
+        let long = format!("GET /v2/a/manifests/{}", "a".repeat(MAX_TARGET));
+        let many = format!(
+            "PUT /v2/a/manifests/sha256:{HEX}?{}",
+            "tag=a&".repeat(MAX_TAG_PARAMETERS + 1)
+        );
+        for (line, status, code) in [
+            ("GET /", 404, Code::NameUnknown),
+            ("GET /v1/", 404, Code::NameUnknown),
+            ("GET /v2x", 404, Code::NameUnknown),
+            ("GET /v2/a", 404, Code::NameUnknown),
+            ("GET /v2//manifests/x", 400, Code::NameInvalid),
+            ("GET /v2/../manifests/x", 400, Code::NameInvalid),
+            ("GET /v2/a/../../etc/manifests/x", 400, Code::NameInvalid),
+            ("GET /v2/%2e%2e/manifests/x", 400, Code::NameInvalid),
+            ("GET /v2/A/tags/list", 400, Code::NameInvalid),
+            ("GET /v2/a%/tags/list", 400, Code::Unsupported),
+            ("GET /v2/a%ff/tags/list", 400, Code::Unsupported),
+            ("GET /v2/a%+1/tags/list", 400, Code::Unsupported),
+            ("GET /v2/a/tags/list?n=-1", 400, Code::Unsupported),
+            ("GET /v2/a/tags/list?n=x", 400, Code::Unsupported),
+            ("GET /v2/a/manifests/.INVALID", 404, Code::ManifestUnknown),
+            ("GET /v2/a/manifests/%2e%2e%2f", 404, Code::NameUnknown),
+            ("GET /v2/a/manifests/sha256:x", 400, Code::DigestInvalid),
+            ("PUT /v2/a/manifests/.x", 400, Code::ManifestInvalid),
+            ("PUT /v2/a/manifests/sha256:x", 400, Code::DigestInvalid),
+            ("GET /v2/a/blobs/sha256:x", 400, Code::DigestInvalid),
+            ("GET /v2/a/blobs/md5:00", 400, Code::DigestInvalid),
+            ("GET /v2/a/referrers/x", 400, Code::DigestInvalid),
+            ("PATCH /v2/a/blobs/uploads/x", 404, Code::BlobUploadUnknown),
+            (
+                "PUT /v2/a/blobs/uploads/00112233-4455-4677-8899-aabbccddeeff",
+                400,
+                Code::DigestInvalid,
+            ),
+            (
+                "POST /v2/a/blobs/uploads/?digest-algorithm=md5",
+                400,
+                Code::DigestInvalid,
+            ),
+            (
+                "POST /v2/a/blobs/uploads/?mount=x",
+                400,
+                Code::DigestInvalid,
+            ),
+            ("POST /v2/a/manifests/x", 405, Code::Unsupported),
+            ("DELETE /v2/a/tags/list", 405, Code::Unsupported),
+            ("PUT /v2/", 405, Code::Unsupported),
+            (long.as_str(), 414, Code::Unsupported),
+            (many.as_str(), 414, Code::Unsupported),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(
+                (error.status.as_u16(), error.code),
+                (status, code),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn upload_ids_are_uuids_of_version_4() {
+        let id = UploadId::from_random([0xff; 16]);
+        assert_eq!(id.to_string(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(UploadId::parse(&id.to_string()), Some(id));
+        for bad in [
+            "",
+            "x",
+            "ffffffffffff4fffbfffffffffffffff",
+            "FFFFFFFF-ffff-4fff-bfff-ffffffffffff",
+        ] {
+            assert_eq!(UploadId::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Blobs as files: `blobs/<algorithm>/<first two digits>/<digits>`, uploads beside them.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{Content, Partial, Store};
+use crate::{
+    digest::{Algorithm, Digest},
+    route::UploadId,
+};
+
+/// A folder on a local file system.
+pub struct Directory {
+    blobs: PathBuf,
+    uploads: PathBuf,
+}
+
+impl Directory {
+    /// Opens or creates the folders under `root`. Bytes of uploads that cannot be
+    /// resumed are removed.
+    ///
+    /// All folders exist from the start, so that keeping a blob never has to make one
+    /// durable: it flushes the file and the one folder that names it.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        let (blobs, uploads) = (root.join("blobs"), root.join("uploads"));
+        fs::create_dir_all(&uploads)?;
+        for algorithm in Algorithm::ALL {
+            let folder = blobs.join(algorithm.name());
+            let last = folder.join("ff");
+            if !last.is_dir() {
+                for prefix in 0..=0xff_u8 {
+                    fs::create_dir_all(folder.join(format!("{prefix:02x}")))?;
+                }
+                sync(&folder)?;
+            }
+        }
+        sync(&blobs)?;
+        sync(root)?;
+        let directory = Self { blobs, uploads };
+        directory.remove_lost_uploads()?;
+        Ok(directory)
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.to_hex();
+        let folder = self.blobs.join(digest.algorithm().name());
+        folder.join(&hex[..2]).join(hex)
+    }
+
+    fn remove_lost_uploads(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.uploads)? {
+            let path = entry?.path();
+            let noted = path.extension().is_some() || path.with_extension(NOTE).exists();
+            if !noted {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Extension of the file that says what an upload is for.
+const NOTE: &str = "note";
+
+impl Store for Directory {
+    fn begin(&self, id: UploadId) -> io::Result<Box<dyn Partial>> {
+        let path = self.uploads.join(id.to_string());
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        let blobs = self.blobs.clone();
+        Ok(Box::new(FilePartial {
+            file,
+            path: Some(path),
+            len: 0,
+            noted: false,
+            blobs,
+        }))
+    }
+
+    fn resume(&self, id: UploadId) -> io::Result<Box<dyn Partial>> {
+        let path = self.uploads.join(id.to_string());
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let len = file.metadata()?.len();
+        let blobs = self.blobs.clone();
+        Ok(Box::new(FilePartial {
+            file,
+            path: Some(path),
+            len,
+            noted: true,
+            blobs,
+        }))
+    }
+
+    fn unfinished(&self) -> io::Result<Vec<(UploadId, String)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.uploads)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != NOTE) {
+                continue;
+            }
+            let data = path.with_extension("");
+            let name = data.file_name().and_then(|name| name.to_str());
+            match name.and_then(UploadId::parse) {
+                Some(id) if data.exists() => found.push((id, fs::read_to_string(&path)?)),
+                _ => fs::remove_file(&path)?,
+            }
+        }
+        Ok(found)
+    }
+
+    fn open(&self, digest: &Digest) -> io::Result<Option<Box<dyn Content>>> {
+        let file = match File::open(self.path(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let size = file.metadata()?.len();
+        Ok(Some(Box::new(FileContent { file, size })))
+    }
+
+    fn remove(&self, digest: &Digest) -> io::Result<()> {
+        match fs::remove_file(self.path(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<(Digest, u64)>> {
+        let mut found = Vec::new();
+        for algorithm in Algorithm::ALL {
+            for folder in fs::read_dir(self.blobs.join(algorithm.name()))? {
+                for entry in fs::read_dir(folder?.path())? {
+                    let entry = entry?;
+                    let name = entry.file_name();
+                    let name = format!("{}:{}", algorithm.name(), name.to_string_lossy());
+                    let Ok(digest) = name.parse() else {
+                        continue;
+                    };
+                    let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+                    found.push((digest, age.as_secs()));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+struct FilePartial {
+    file: File,
+    /// Taken once the file has been renamed or removed.
+    path: Option<PathBuf>,
+    len: u64,
+    noted: bool,
+    blobs: PathBuf,
+}
+
+impl FilePartial {
+    fn remove_note(&self, path: &Path) -> io::Result<()> {
+        match self
+            .noted
+            .then(|| fs::remove_file(path.with_extension(NOTE)))
+        {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Partial for FilePartial {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.len).inspect_err(|_| {
+            // What was written of it is overwritten by the next attempt; cutting it off
+            // gives the room back when the disk is full.
+            let _ = self.file.set_len(self.len);
+        })?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn note(&mut self, note: &str) -> io::Result<()> {
+        if let (Some(path), false) = (&self.path, self.noted) {
+            fs::write(path.with_extension(NOTE), note)?;
+            self.noted = true;
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+        let mut buffer = vec![0; self.len.min(1 << 18) as usize];
+        let mut offset = 0;
+        while offset < self.len {
+            let want = (self.len - offset).min(buffer.len() as u64) as usize;
+            self.file.read_exact_at(&mut buffer[..want], offset)?;
+            take(&buffer[..want]);
+            offset += want as u64;
+        }
+        Ok(())
+    }
+
+    fn keep(mut self: Box<Self>, digest: &Digest) -> io::Result<()> {
+        let hex = digest.to_hex();
+        let folder = self.blobs.join(digest.algorithm().name()).join(&hex[..2]);
+        // A resumed upload may be shorter than its file after a failed append.
+        self.file.set_len(self.len)?;
+        self.file.sync_all()?;
+        if let Some(path) = self.path.take() {
+            fs::rename(&path, folder.join(hex))?;
+            sync(&folder)?;
+            self.remove_note(&path)?;
+        }
+        Ok(())
+    }
+
+    fn discard(mut self: Box<Self>) -> io::Result<()> {
+        let Some(path) = self.path.take() else {
+            return Ok(());
+        };
+        fs::remove_file(&path)?;
+        self.remove_note(&path)
+    }
+}
+
+impl Drop for FilePartial {
+    fn drop(&mut self) {
+        if let (Some(path), false) = (&self.path, self.noted) {
+            // Left behind, it would be removed at the next start.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+struct FileContent {
+    file: File,
+    size: u64,
+}
+
+impl Content for FileContent {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+}
+
+/// Makes the names in a folder durable.
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

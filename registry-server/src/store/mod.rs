@@ -1,0 +1,160 @@
+//! Where blobs' bytes are. The metadata says which of them exist; a store only keeps
+//! bytes and promises that what it [keeps](Partial::keep) survives a power cut.
+//!
+//! All calls block: the server makes them on threads for blocking work.
+
+mod directory;
+#[cfg(test)]
+mod memory;
+
+use std::io;
+
+use crate::{digest::Digest, route::UploadId};
+
+pub use directory::Directory;
+
+/// A place for blobs.
+pub trait Store: Send + Sync + 'static {
+    /// Begins the bytes of an upload.
+    fn begin(&self, id: UploadId) -> io::Result<Box<dyn Partial>>;
+
+    /// Takes up the bytes of an upload that an earlier process began.
+    fn resume(&self, id: UploadId) -> io::Result<Box<dyn Partial>>;
+
+    /// The uploads that an earlier process left, with the note of each.
+    fn unfinished(&self) -> io::Result<Vec<(UploadId, String)>>;
+
+    /// A blob's bytes, or nothing.
+    fn open(&self, digest: &Digest) -> io::Result<Option<Box<dyn Content>>>;
+
+    /// Forgets a blob. One that does not exist is no error.
+    fn remove(&self, digest: &Digest) -> io::Result<()>;
+
+    /// Every stored blob with its age in seconds, in no order.
+    fn list(&self) -> io::Result<Vec<(Digest, u64)>>;
+}
+
+/// The bytes of an upload so far. Dropped without being kept, it stays for a later
+/// [`Store::resume`] if it has a note, and goes away otherwise.
+pub trait Partial: Send {
+    /// How many bytes there are.
+    fn len(&self) -> u64;
+
+    /// Adds bytes at the end, all of them or (on an error) none.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Lets a later process find this upload by what the note says.
+    fn note(&mut self, note: &str) -> io::Result<()>;
+
+    /// Passes everything so far to `take`, in order.
+    fn replay(&mut self, take: &mut dyn FnMut(&[u8])) -> io::Result<()>;
+
+    /// Makes the bytes the blob `digest`. They are durable when this returns.
+    fn keep(self: Box<Self>, digest: &Digest) -> io::Result<()>;
+
+    /// Throws the bytes away.
+    fn discard(self: Box<Self>) -> io::Result<()>;
+}
+
+/// A blob that can be read. Stays readable while it is being removed.
+pub trait Content: Send + Sync {
+    /// How many bytes there are.
+    fn size(&self) -> u64;
+
+    /// Fills `buffer` from `offset` on, or fails.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{memory::Memory, *};
+    use crate::digest::Algorithm;
+
+    /// The same table for every store.
+    fn each(test: impl Fn(&dyn Fn() -> Box<dyn Store>)) {
+        let memory = Memory::default();
+        test(&|| Box::new(memory.clone()));
+        let folder = tempfile::tempdir().unwrap();
+        test(&|| Box::new(Directory::open(folder.path()).unwrap()));
+    }
+
+    fn id(n: u8) -> UploadId {
+        UploadId::from_random([n; 16])
+    }
+
+    fn read(store: &dyn Store, digest: &Digest) -> Option<Vec<u8>> {
+        let content = store.open(digest).unwrap()?;
+        let mut bytes = vec![0; content.size() as usize];
+        content.read_at(&mut bytes, 0).unwrap();
+        Some(bytes)
+    }
+
+    #[test]
+    fn a_blob_is_invisible_until_it_is_kept() {
+        each(|open| {
+            let store = open();
+            for (n, algorithm) in (1..).zip(Algorithm::ALL) {
+                let digest = Digest::of(algorithm, b"hello");
+                let mut partial = store.begin(id(n)).unwrap();
+                partial.append(b"hel").unwrap();
+                partial.append(b"lo").unwrap();
+                assert_eq!(partial.len(), 5);
+                assert_eq!(read(&*store, &digest), None);
+                partial.keep(&digest).unwrap();
+                assert_eq!(read(&*store, &digest), Some(b"hello".to_vec()));
+                assert_eq!(read(&*open(), &digest), Some(b"hello".to_vec()));
+                store.remove(&digest).unwrap();
+                store.remove(&digest).unwrap();
+                assert_eq!(read(&*store, &digest), None);
+            }
+            assert_eq!(store.list().unwrap(), []);
+        });
+    }
+
+    #[test]
+    fn only_an_upload_with_a_note_can_be_resumed() {
+        each(|open| {
+            let store = open();
+            let mut noted = store.begin(id(1)).unwrap();
+            noted.note("sha256 a/b").unwrap();
+            noted.append(b"hel").unwrap();
+            drop(noted);
+            let mut plain = store.begin(id(2)).unwrap();
+            plain.append(b"lost").unwrap();
+            drop(plain);
+            let store = open();
+            assert_eq!(
+                store.unfinished().unwrap(),
+                [(id(1), "sha256 a/b".to_owned())]
+            );
+            assert!(
+                store
+                    .resume(id(2))
+                    .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+            );
+            let mut resumed = store.resume(id(1)).unwrap();
+            resumed.append(b"lo").unwrap();
+            let mut all = Vec::new();
+            resumed
+                .replay(&mut |bytes| all.extend_from_slice(bytes))
+                .unwrap();
+            assert_eq!(all, b"hello");
+            resumed.discard().unwrap();
+            assert_eq!(store.unfinished().unwrap(), []);
+        });
+    }
+
+    #[test]
+    fn a_directory_names_files_after_digests() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Directory::open(folder.path()).unwrap();
+        let digest = Digest::of(Algorithm::Sha256, b"{}");
+        let mut partial = store.begin(id(1)).unwrap();
+        partial.append(b"{}").unwrap();
+        partial.keep(&digest).unwrap();
+        let path = Path::new("blobs/sha256/44").join(digest.to_hex());
+        assert_eq!(std::fs::read(folder.path().join(path)).unwrap(), b"{}");
+    }
+}
