@@ -1,6 +1,8 @@
 //! Which crate may reach which: the design's arrows, read from what cargo resolves; and
 //! where `unsafe` may stand.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::Command,

@@ -1,6 +1,8 @@
 //! Every crate that we link is under a licence that `deny.toml` allows. cargo-deny checks the
 //! same and more, where it is installed.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use cargo_metadata::MetadataCommand;
 use tests::lab;
 
