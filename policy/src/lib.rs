@@ -1,11 +1,18 @@
 //! Trust and decisions, pure and offline: who may be believed, what a rule allows,
 //! and the numbered reasons for refusing.
 
+mod base32;
+pub mod decision;
+pub mod document;
+pub mod dsse;
+pub mod effective;
 pub mod key;
 pub mod language;
+pub mod permit;
 pub mod reason;
 pub mod refusal;
 pub mod rule;
+pub mod schema;
 pub mod scope;
 pub mod shape;
 pub mod signer;
@@ -14,6 +21,7 @@ pub mod target;
 pub mod version;
 pub mod vocabulary;
 
+pub use decision::Context;
 pub use language::{Fault, Mode, Policy, PolicyError};
 pub use reason::Reason;
 pub use refusal::{Refusal, RuleRef};

@@ -22,8 +22,8 @@ pub struct Rule {
     pub program_types: BTreeSet<String>,
     /// Targets allowed for programs that the kernel binds at load.
     pub load_targets: Vec<TargetPattern>,
-    /// Attach points allowed for all other programs; `None`: any.
-    pub attach: Option<Vec<TargetPattern>>,
+    /// Attach points allowed for all other programs, as they declare them.
+    pub attach: Vec<TargetPattern>,
     /// Helpers (`bpf_…`) and kernel functions (`kfunc:…`) that no program may call.
     pub forbid_calls: BTreeSet<String>,
     /// Variables that a loader may set, by name.
@@ -36,6 +36,8 @@ pub struct Rule {
     pub other_map_sizes: Option<Entries>,
     /// Lowest version allowed.
     pub min_version: Option<Version>,
+    /// Keys that the file leaves out, so that the values here are defaults.
+    pub defaults: BTreeSet<&'static str>,
 }
 
 impl Rule {

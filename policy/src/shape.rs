@@ -47,4 +47,6 @@ pub struct Shape {
     pub maps: u32,
     /// Most instructions, at most [`MAX_INSNS`].
     pub max_insns: u32,
+    /// Keys that the file leaves out, so that the values here are defaults.
+    pub defaults: BTreeSet<&'static str>,
 }

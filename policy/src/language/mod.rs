@@ -5,7 +5,7 @@
 //! as if it were. `docs/policy.md` explains the language to its users.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
 };
 
@@ -37,7 +37,7 @@ pub const MAX_ENTRIES: usize = 1000;
 pub struct Policy {
     digest: Digest,
     version: u64,
-    explicit_version: bool,
+    defaults: BTreeSet<&'static str>,
     mode: Mode,
     keys: BTreeMap<String, TrustedKey>,
     rules: Vec<Rule>,
@@ -107,8 +107,13 @@ impl Policy {
     }
 
     /// Does the file itself say its version? Without, it cannot be signed.
-    pub const fn has_explicit_version(&self) -> bool {
-        self.explicit_version
+    pub fn has_explicit_version(&self) -> bool {
+        !self.defaults.contains("version")
+    }
+
+    /// Keys at the top that the file leaves out, so that their values are defaults.
+    pub const fn defaults(&self) -> &BTreeSet<&'static str> {
+        &self.defaults
     }
 
     /// Enforce or audit.
@@ -191,7 +196,7 @@ fn read(
     let mut policy = Policy {
         digest: Digest::of(text.as_bytes()),
         version: version.as_ref().map_or(1, |at| at.value.unsigned_abs()),
-        explicit_version: version.is_some(),
+        defaults: file.lacking(FILE.known),
         mode,
         keys,
         rules,

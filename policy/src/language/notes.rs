@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Policy;
+use crate::target::TargetPattern;
 
 /// Something that a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,7 +32,7 @@ pub(super) fn of(policy: &Policy) -> Vec<Note> {
             );
             notes.push(note(rule.line, message));
         }
-        if rule.attach.is_some() {
+        if rule.attach != [TargetPattern::any()] {
             let message = format!(
                 "rule {:?}: `attach` is compared with what the objects declare; the gate does \
                  not yet compare it when a program is attached",

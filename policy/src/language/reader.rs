@@ -1,7 +1,7 @@
 //! Reads TOML tables with their positions: each wrong type, missing and unknown key is
 //! one fault, and reading goes on.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -80,6 +80,12 @@ impl<'a, 'i> Table<'a, 'i> {
     /// Where the table starts.
     pub(super) fn span(&self) -> Range<usize> {
         self.span.clone()
+    }
+
+    /// Those of `keys` that the table leaves out.
+    pub(super) fn lacking(&self, keys: &[&'static str]) -> BTreeSet<&'static str> {
+        let absent = |key: &&'static str| self.value(key).is_none();
+        keys.iter().copied().filter(absent).collect()
     }
 
     /// The value of `key`, of any type.

@@ -24,7 +24,7 @@ use crate::{
     vocabulary,
 };
 
-const RULE: Keys = Keys {
+pub(super) const RULE: Keys = Keys {
     known: &[
         "attach",
         "forbid_calls",
@@ -48,7 +48,7 @@ const RULE: Keys = Keys {
     ],
 };
 
-const SIGNED_BY: Keys = Keys {
+pub(super) const SIGNED_BY: Keys = Keys {
     known: &["at_least", "of"],
     later: &[],
 };
@@ -121,6 +121,7 @@ fn read_limits(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Rule {
         map_sizes,
         other_map_sizes,
         min_version: read_version(table, faults),
+        defaults: table.lacking(RULE.known),
     }
 }
 
@@ -250,8 +251,10 @@ fn read_load_targets(
     targets
 }
 
-fn read_attach(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Option<Vec<TargetPattern>> {
-    let patterns = table.strings("attach", faults)?;
+fn read_attach(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Vec<TargetPattern> {
+    let Some(patterns) = table.strings("attach", faults) else {
+        return vec![TargetPattern::any()];
+    };
     let kinds: Vec<&str> = vocabulary::program_types()
         .filter(|kind| !["ext", "lsm", "struct_ops", "tracing"].contains(kind))
         .collect();
@@ -268,7 +271,7 @@ fn read_attach(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Option<Vec<Tar
             attach.extend(read_patterns(vec![pattern], &kinds, faults));
         }
     }
-    Some(attach)
+    attach
 }
 
 fn read_patterns(

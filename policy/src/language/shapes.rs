@@ -15,7 +15,7 @@ use crate::{
 /// Most shapes: the gate holds a shape's types in fixed slots.
 const MOST: usize = 16;
 
-const SHAPE: Keys = Keys {
+pub(super) const SHAPE: Keys = Keys {
     known: &["calls", "maps", "max_insns", "name", "program_types"],
     later: &[
         ("exe", "a shape is for anyone, whoever makes it"),
@@ -50,6 +50,7 @@ pub(super) fn read(text: &str, file: &Table<'_, '_>, faults: &mut Faults<'_>) ->
             max_insns: table
                 .integer("max_insns", 1..=i64::from(MAX_INSNS), faults)
                 .map_or(MAX_INSNS, |at| u32::try_from(at.value).unwrap_or(MAX_INSNS)),
+            defaults: table.lacking(SHAPE.known),
         });
     }
     shapes

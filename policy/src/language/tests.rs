@@ -322,3 +322,85 @@ fn notes_say_what_is_probably_not_meant() {
         ]
     );
 }
+
+const FULL: &str = r#"
+program_types = ["kprobe", "tracing"]
+load_targets = ["fentry:vfs_*"]
+tunables = { pid = { min = -1, max = 9 }, mask = { one_of = [1, 3] }, "*" = "any" }
+map_sizes = { events = { max_entries = { min = 1, max = 65536 } }, "*" = "any" }
+min_version = "1.4"
+[[rule]]
+name = "second \"quoted\""
+scope = "file"
+signed_by = { at_least = 2, of = ["security", "release"] }
+[[shape]]
+name = "device filters"
+program_types = ["cgroup_device"]
+"#;
+
+#[test]
+fn the_effective_policy_means_the_same_and_marks_its_defaults() {
+    let policy = parse(&with_rule(FULL)).unwrap();
+    let text = crate::effective::to_toml(&policy);
+    let again = parse(&text).unwrap();
+    let plain = |policy: &Policy| {
+        let rules = policy.rules().iter().cloned().map(|rule| Rule {
+            line: 0,
+            defaults: BTreeSet::new(),
+            ..rule
+        });
+        let shapes = policy.shapes().iter().cloned().map(|shape| Shape {
+            line: 0,
+            defaults: BTreeSet::new(),
+            ..shape
+        });
+        (
+            rules.collect::<Vec<_>>(),
+            shapes.collect::<Vec<_>>(),
+            policy.mode(),
+            policy.version(),
+        )
+    };
+    assert_eq!(plain(&again), plain(&policy));
+    for line in [
+        "version = 1 # default\n",
+        "mode = \"enforce\" # default\n",
+        "load_targets = [\"fentry:vfs_*\"]\n",
+        "load_targets = [\"*\"] # default\n",
+        "attach = [\"*\"] # default\n",
+        "forbid_calls = [] # default\n",
+        "tunables = {} # default\n",
+        "# min_version: none # default\n",
+        "min_version = \"1.4\"\n",
+        "maps = 0 # default\n",
+        "max_insns = 4096 # default\n",
+        "signed_by = { at_least = 1, of = [\"release\"] }\n",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+}
+
+#[test]
+fn the_schema_has_the_same_keys_as_the_reader() {
+    let schema = crate::schema::policy();
+    let keys_of = |pointer: &str| {
+        let properties = schema.pointer(pointer).unwrap().as_object().unwrap();
+        properties
+            .keys()
+            .map(String::as_str)
+            .collect::<BTreeSet<_>>()
+    };
+    for (pointer, keys) in [
+        ("/properties", &FILE),
+        ("/$defs/KeyEntry/properties", &KEY),
+        ("/$defs/RuleEntry/properties", &rules::RULE),
+        ("/$defs/SignedByEntry/properties", &rules::SIGNED_BY),
+        ("/$defs/ShapeEntry/properties", &shapes::SHAPE),
+    ] {
+        assert_eq!(
+            keys_of(pointer),
+            keys.known.iter().copied().collect(),
+            "{pointer}"
+        );
+    }
+}

@@ -1,0 +1,349 @@
+//! What the policy says about a bundle that verified: facts in, a decision out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bundle::{
+    Digest,
+    image::{Allowed, TunableRange},
+    inventory::{Inventory, Object, Program, Variable},
+};
+use serde::Serialize;
+
+use crate::{
+    Policy, Reason, Refusal, RuleRef, language::TrustedKey, rule::Rule, target::load_kind,
+    version::Version,
+};
+
+/// What a decision depends on besides bundle and policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// The artifact's scope: `host[:port]/repository`, or see [`crate::scope::of_file`].
+    pub scope: String,
+    /// The version of this package that is admitted already; lower ones are refused.
+    pub version_floor: Option<String>,
+}
+
+impl Context {
+    /// For a scope, with no package admitted before.
+    pub fn of(scope: impl Into<String>) -> Self {
+        Self {
+            scope: scope.into(),
+            version_floor: None,
+        }
+    }
+}
+
+/// One of the rule's keys that signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SignedBy {
+    /// Its names in the policy, sorted; more than one where the policy names a key twice.
+    pub names: Vec<String>,
+    /// SHA-256 of its SPKI.
+    pub key: Digest,
+}
+
+/// What a loader may change in one object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Variables that may be set, by section (`.rodata`), in order of offset. Every other
+    /// byte of read-only data is as signed.
+    pub tunables: BTreeMap<String, Vec<TunableRange>>,
+    /// Fewest and most entries, by map name. Every other map is as signed.
+    pub map_entries: BTreeMap<String, (u32, u32)>,
+}
+
+/// A yes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) rule: RuleRef,
+    pub(crate) signed_by: Vec<SignedBy>,
+    /// One for each object of the inventory, in its order.
+    pub(crate) limits: Vec<Limits>,
+}
+
+/// Decides. `signers` are the keys whose signatures over the manifest were verified.
+pub(crate) fn decide(
+    policy: &Policy,
+    inventory: &Inventory,
+    signers: &BTreeSet<Digest>,
+    context: &Context,
+) -> Result<Decision, Refusal> {
+    let rule = policy.rule_for(&context.scope).ok_or_else(|| {
+        let count = policy.rules().len();
+        Refusal::new(
+            Reason::NoRule,
+            format!(
+                "none of the policy's {count} rules covers the scope {:?}",
+                context.scope
+            ),
+        )
+    })?;
+    check(policy.keys(), rule, inventory, signers, context)
+        .map_err(|refusal| refusal.by(rule.reference()))
+}
+
+fn check(
+    keys: &BTreeMap<String, TrustedKey>,
+    rule: &Rule,
+    inventory: &Inventory,
+    signers: &BTreeSet<Digest>,
+    context: &Context,
+) -> Result<Decision, Refusal> {
+    let signed_by = check_signers(keys, rule, signers)?;
+    check_version(rule, inventory, context)?;
+    for object in &inventory.objects {
+        for program in &object.programs {
+            check_type(rule, object, program)?;
+            check_targets(rule, object, program)?;
+            check_calls(rule, object, program)?;
+        }
+    }
+    let limits = inventory
+        .objects
+        .iter()
+        .map(|object| limits(rule, object))
+        .collect::<Result<_, _>>()?;
+    Ok(Decision {
+        rule: rule.reference(),
+        signed_by,
+        limits,
+    })
+}
+
+/// The rule's keys that signed, each once whatever its names.
+fn check_signers(
+    keys: &BTreeMap<String, TrustedKey>,
+    rule: &Rule,
+    signers: &BTreeSet<Digest>,
+) -> Result<Vec<SignedBy>, Refusal> {
+    let mut found: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+    for name in &rule.signed_by.of {
+        if let Some(id) = keys.get(name).map(|trusted| trusted.key.id())
+            && signers.contains(&id)
+        {
+            found.entry(id).or_default().push(name.clone());
+        }
+    }
+    if found.len() < rule.signed_by.at_least {
+        let got: Vec<String> = found.values().map(|names| names.join("=")).collect();
+        let others: Vec<&str> = keys
+            .values()
+            .filter(|key| signers.contains(&key.key.id()) && !found.contains_key(&key.key.id()))
+            .map(|key| key.name.as_str())
+            .collect();
+        return Err(Refusal::new(
+            Reason::Threshold,
+            format!(
+                "want {} distinct signers of {}; got {}{}",
+                rule.signed_by.at_least,
+                rule.signed_by.of.join(", "),
+                if got.is_empty() {
+                    "none".to_owned()
+                } else {
+                    got.join(", ")
+                },
+                if others.is_empty() {
+                    String::new()
+                } else {
+                    format!(
+                        " (signed by {}, whom the rule does not name)",
+                        others.join(", ")
+                    )
+                },
+            ),
+        ));
+    }
+    let signed_by = found.into_iter().map(|(key, mut names)| {
+        names.sort();
+        SignedBy { names, key }
+    });
+    Ok(signed_by.collect())
+}
+
+fn check_version(rule: &Rule, inventory: &Inventory, context: &Context) -> Result<(), Refusal> {
+    let refuse = |detail: String| Err(Refusal::new(Reason::MinVersion, detail));
+    let floor = context.version_floor.as_deref().and_then(Version::parse);
+    for (want, why) in [
+        (rule.min_version.as_ref(), "the rule wants at least version"),
+        (floor.as_ref(), "this host already admitted version"),
+    ] {
+        let Some(want) = want else {
+            continue;
+        };
+        let Some(text) = inventory.version.as_deref() else {
+            return refuse(format!("{why} {want}; the bundle says none"));
+        };
+        match Version::parse(text) {
+            None => return refuse(format!("{why} {want}; got {text:?}, which has no order")),
+            Some(got) if got < *want => return refuse(format!("{why} {want}; got {got}")),
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_type(rule: &Rule, object: &Object, program: &Program) -> Result<(), Refusal> {
+    if rule.program_types.contains(&program.kind) {
+        return Ok(());
+    }
+    let types: Vec<&str> = rule.program_types.iter().map(String::as_str).collect();
+    Err(Refusal::new(
+        Reason::ProgramType,
+        format!(
+            "{} is of type {}; the rule allows {}",
+            say(object, program),
+            program.kind,
+            types.join(", ")
+        ),
+    ))
+}
+
+fn check_targets(rule: &Rule, object: &Object, program: &Program) -> Result<(), Refusal> {
+    let target = program.target.as_deref();
+    let (kind, patterns, reason) = match load_kind(program) {
+        Some(kind) => (kind, &rule.load_targets, Reason::LoadTarget),
+        None => (program.kind.as_str(), &rule.attach, Reason::AttachPoint),
+    };
+    if patterns.iter().any(|pattern| pattern.covers(kind, target)) {
+        return Ok(());
+    }
+    let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+    Err(Refusal::new(
+        reason,
+        format!(
+            "{} has the target {kind}:{}; the rule allows {}",
+            say(object, program),
+            target.unwrap_or("(its loader chooses)"),
+            if patterns.is_empty() {
+                "none".to_owned()
+            } else {
+                patterns.join(", ")
+            },
+        ),
+    ))
+}
+
+fn check_calls(rule: &Rule, object: &Object, program: &Program) -> Result<(), Refusal> {
+    let kfuncs = program.kfuncs.iter().map(|name| format!("kfunc:{name}"));
+    let forbidden: Vec<String> = program
+        .helpers
+        .iter()
+        .cloned()
+        .chain(kfuncs)
+        .filter(|call| rule.forbid_calls.contains(call))
+        .collect();
+    if forbidden.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::ForbiddenCall,
+        format!(
+            "{} calls {}, which the rule forbids",
+            say(object, program),
+            forbidden.join(", ")
+        ),
+    ))
+}
+
+/// What a loader may change in `object`, if rule and publisher agree about it.
+fn limits(rule: &Rule, object: &Object) -> Result<Limits, Refusal> {
+    let mut limits = Limits::default();
+    for section in &object.data {
+        for variable in &section.variables {
+            let named = rule.tunables.get(&variable.name);
+            if let Some(values) = named {
+                check_named(
+                    object,
+                    &section.section,
+                    section.readonly,
+                    variable,
+                    &values.0,
+                )?;
+            }
+            let Some(values) = rule.tunable(&variable.name) else {
+                continue;
+            };
+            if !section.readonly || !variable.tunable {
+                continue;
+            }
+            let range = tunable(object, variable, &values.0)?;
+            limits
+                .tunables
+                .entry(section.section.clone())
+                .or_default()
+                .push(range);
+        }
+    }
+    for ranges in limits.tunables.values_mut() {
+        ranges.sort_by_key(|range| range.offset);
+    }
+    for map in &object.maps {
+        if let Some(entries) = rule.entries(&map.name) {
+            limits
+                .map_entries
+                .insert(map.name.clone(), (entries.min, entries.max));
+        }
+    }
+    Ok(limits)
+}
+
+/// A rule that limits a variable by name must not be told a fairy tale about it.
+fn check_named(
+    object: &Object,
+    section: &str,
+    readonly: bool,
+    variable: &Variable,
+    allowed: &Allowed,
+) -> Result<(), Refusal> {
+    let name = &variable.name;
+    let detail = if readonly && !variable.tunable {
+        format!(
+            "the rule lets loaders set {name:?}, but {} declares it fixed",
+            object.name
+        )
+    } else if !readonly && *allowed != Allowed::Any {
+        format!(
+            "the rule limits {name:?}, but in {} it is in {section}, which can change at any \
+             time",
+            object.name
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(Reason::Tunable, detail))
+}
+
+fn tunable(
+    object: &Object,
+    variable: &Variable,
+    allowed: &Allowed,
+) -> Result<TunableRange, Refusal> {
+    let is_integer = matches!(variable.size, 1 | 2 | 4 | 8);
+    if !is_integer && *allowed != Allowed::Any {
+        return Err(Refusal::new(
+            Reason::Tunable,
+            format!(
+                "the rule limits {:?} as an integer, but in {} it has {} bytes: only \"any\" fits",
+                variable.name, object.name, variable.size
+            ),
+        ));
+    }
+    Ok(TunableRange {
+        name: variable.name.clone(),
+        offset: variable.offset,
+        size: variable.size,
+        signed: variable.signed,
+        allowed: allowed.clone(),
+    })
+}
+
+/// `program "trace_open" (kprobe/do_open) of opensnoop.bpf.o`.
+fn say(object: &Object, program: &Program) -> String {
+    format!(
+        "program {:?} ({}) of {}",
+        program.name, program.section, object.name
+    )
+}
+
+#[cfg(test)]
+mod tests;

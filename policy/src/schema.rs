@@ -1,0 +1,162 @@
+//! The JSON Schema of a policy file, for editors and for other tools that write one.
+//!
+//! These types are the schema only; [`crate::Policy::parse`] reads the file itself, with
+//! better errors. A test holds the two lists of keys together.
+
+#![expect(dead_code, reason = "the types exist for their derived schema")]
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema};
+
+/// The JSON Schema (2020-12) of a policy file.
+pub fn policy() -> Schema {
+    schemars::schema_for!(PolicyFile)
+}
+
+/// A bpfseal policy: who is trusted, with what.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, title = "bpfseal policy")]
+pub(crate) struct PolicyFile {
+    /// Rises with each change; a signed policy must say it. Default: 1.
+    #[schemars(range(min = 1))]
+    version: Option<u64>,
+    /// What the gate does with what the policy refuses. Default: "enforce".
+    mode: Option<ModeEntry>,
+    /// Trusted keys by name.
+    keys: Option<BTreeMap<String, KeyEntry>>,
+    /// The first rule whose scope covers an artifact decides; none: refused.
+    rule: Option<Vec<RuleEntry>>,
+    /// Programs that can do no harm, whoever makes them.
+    shape: Option<Vec<ShapeEntry>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum ModeEntry {
+    /// Refuse it.
+    Enforce,
+    /// Let it pass and report it.
+    Audit,
+}
+
+/// A public key: either `file` or `pem`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct KeyEntry {
+    /// A PEM file, relative to the policy file.
+    file: Option<String>,
+    /// The PEM text itself.
+    pem: Option<String>,
+}
+
+/// For a scope, who must have signed and what the programs may be.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct RuleEntry {
+    /// Unique name; refusals print it.
+    name: String,
+    /// `host[:port]/repository`; `*` within a segment, a final `/*` for everything below.
+    scope: String,
+    /// Who must have signed.
+    signed_by: SignedByEntry,
+    /// Program types allowed. Default: all but "ext" and "syscall".
+    program_types: Option<Vec<String>>,
+    /// `kind:name` of what the kernel binds at load. Default: ["*"], any but ext.
+    load_targets: Option<Vec<String>>,
+    /// `type:name` of declared attach points of all other programs. Default: ["*"].
+    attach: Option<Vec<String>>,
+    /// Helpers (`bpf_…`) and kernel functions (`kfunc:…`) that no program may call. Default: [].
+    forbid_calls: Option<Vec<String>>,
+    /// Variables that a loader may set; "*" for all that the bundle declares. Default: none.
+    tunables: Option<BTreeMap<String, ValuesEntry>>,
+    /// Maps that may have another size than signed; "*" for all. Default: none.
+    map_sizes: Option<BTreeMap<String, SizeEntry>>,
+    /// Lowest package version allowed.
+    min_version: Option<String>,
+}
+
+/// So many distinct keys out of these.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct SignedByEntry {
+    /// Distinct keys needed. Default: 1.
+    #[schemars(range(min = 1))]
+    at_least: Option<u64>,
+    /// Names of [keys.NAME].
+    #[schemars(length(min = 1))]
+    of: Vec<String>,
+}
+
+/// Values of a tunable.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum ValuesEntry {
+    /// Any bytes.
+    Any(Any),
+    /// An integer from `min` to `max`, inclusive.
+    Range(RangeEntry),
+    /// One of these integers.
+    OneOf(OneOfEntry),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum Any {
+    Any,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct RangeEntry {
+    min: i64,
+    max: i64,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct OneOfEntry {
+    #[schemars(length(min = 1, max = 8))]
+    one_of: Vec<i64>,
+}
+
+/// Sizes of a map.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum SizeEntry {
+    /// Whatever the kernel accepts.
+    Any(Any),
+    /// So many entries.
+    Entries(EntriesEntry),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct EntriesEntry {
+    max_entries: CountEntry,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct CountEntry {
+    min: u32,
+    max: u32,
+}
+
+/// Programs that anyone may load.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct ShapeEntry {
+    /// Unique name; events print it.
+    name: String,
+    /// Out of "cgroup_device" and "socket_filter".
+    program_types: Vec<String>,
+    /// Helpers without effect that they may call. Default: [].
+    calls: Option<Vec<String>>,
+    /// Most maps: 0.
+    #[schemars(range(max = 0))]
+    maps: Option<u32>,
+    /// Most instructions. Default: 4096.
+    #[schemars(range(min = 1, max = 4096))]
+    max_insns: Option<u32>,
+}
