@@ -6,6 +6,7 @@ pub mod decision;
 pub mod document;
 pub mod dsse;
 pub mod effective;
+pub mod explain;
 pub mod key;
 pub mod language;
 pub mod permit;
