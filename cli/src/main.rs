@@ -3,6 +3,9 @@
 mod commands;
 mod failure;
 mod output;
+mod reference;
+mod registry;
+mod source;
 
 use clap::Parser;
 

@@ -5,15 +5,30 @@ use clap::Subcommand;
 use crate::{Failure, Output};
 
 mod completions;
+mod copy;
+mod login;
+mod logout;
 mod man;
+mod pull;
+mod push;
 
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
     /// Print a completion script for a shell.
     Completions(completions::Args),
+    /// Copy an artifact and everything that refers to it between registries.
+    Copy(copy::Args),
+    /// Check a password with a registry and remember it.
+    Login(login::Args),
+    /// Forget the password of a registry.
+    Logout(logout::Args),
     /// Write the manual pages into a folder.
     Man(man::Args),
+    /// Fetch a bundle and its signatures from a registry.
+    Pull(pull::Args),
+    /// Send a bundle and its signatures to a registry.
+    Push(push::Args),
 }
 
 impl Command {
@@ -21,7 +36,12 @@ impl Command {
     pub fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
             Self::Completions(args) => completions::run(&args),
+            Self::Copy(args) => copy::run(&args, output),
+            Self::Login(args) => login::run(&args, output),
+            Self::Logout(args) => logout::run(&args, output),
             Self::Man(args) => man::run(&args, output),
+            Self::Pull(args) => pull::run(&args, output),
+            Self::Push(args) => push::run(&args, output),
         }
     }
 }

@@ -1,0 +1,126 @@
+//! `bpfseal pull`.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use bundle::{Digest, layout::Layout};
+use serde::Serialize;
+
+use crate::{
+    Failure, Output,
+    registry::{Client, Connection, Referrer},
+    source,
+};
+
+/// Fetch a bundle and its signatures from a registry.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  bpfseal pull registry.example.com/net/xdp:v1 -o xdp.tar
+  bpfseal pull localhost:5000/net/xdp@sha256:… -o xdp.tar
+
+An interrupted pull leaves FILE.partial; the same command goes on there. Nothing is
+verified but digests: that is what `bpfseal verify` is for.")]
+pub struct Args {
+    /// From where: host[:port]/repository[:tag][@digest].
+    reference: String,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Serialize)]
+struct Done<'a> {
+    repository: String,
+    digest: Digest,
+    output: &'a Path,
+    bytes: u64,
+    referrers: &'a [Referrer],
+}
+
+pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
+    let reference = source::reference(&args.reference)?;
+    let folder = partial_folder(&args.output);
+    let made = make_folder(&folder)?;
+    let client = Client::new(&args.connection, source::progress(output, "pull"))?;
+    let pulled = client.fetch_via(&reference, &folder);
+    if pulled.is_err() {
+        drop_empty(&folder, made);
+    }
+    let pulled = pulled?;
+    write_layout(&pulled.layout, &args.output)?;
+    let _ = fs::remove_dir_all(&folder);
+    let done = Done {
+        repository: reference.repository.to_string(),
+        digest: pulled.digest,
+        output: &args.output,
+        bytes: pulled.bytes,
+        referrers: &pulled.referrers,
+    };
+    output.result(&done, || describe(&done));
+    Ok(())
+}
+
+fn describe(done: &Done<'_>) -> String {
+    let mut text = format!("{}@{}\n", done.repository, done.digest);
+    for referrer in done.referrers {
+        text += &format!(
+            "  referrer  {} {}\n",
+            referrer.digest, referrer.artifact_type
+        );
+    }
+    text += &format!("  written   {}\n", done.output.display());
+    text
+}
+
+/// Writes beside the target and renames, so that the file is the old or the new one.
+pub fn write_layout(layout: &Layout, path: &Path) -> Result<(), Failure> {
+    let failed = |error| Failure::io("cannot write", path, error);
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut fresh = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    let mut writer = std::io::BufWriter::new(fresh.as_file_mut());
+    layout.write(&mut writer, 0).map_err(failed)?;
+    writer.flush().map_err(failed)?;
+    drop(writer);
+    fresh.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+fn partial_folder(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+fn make_folder(folder: &Path) -> Result<bool, Failure> {
+    match fs::create_dir(folder) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Failure::io("cannot make the folder", folder, error)),
+    }
+}
+
+/// Leaves nothing behind where nothing has arrived.
+fn drop_empty(folder: &Path, made: bool) {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    for file in files {
+        if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            let _ = fs::remove_file(file.path());
+        }
+    }
+    if made {
+        // Refuses where something is in it.
+        let _ = fs::remove_dir(folder);
+    }
+}
