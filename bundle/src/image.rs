@@ -92,3 +92,159 @@ pub enum Allowed {
     /// One of these integers, at most eight.
     OneOf(Vec<i64>),
 }
+
+/// Words over which the fingerprint is taken at once; the last block is padded with zeros.
+/// `FINGERPRINT_WORDS` in `lsm-enforcer/bpf/shared.h`.
+const FINGERPRINT_WORDS: usize = 32;
+
+/// 2^64 divided by the golden ratio, made odd. `FINGERPRINT_PRIME` in `shared.h`.
+const FINGERPRINT_PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Is this word the first half of an `ld_imm64` whose immediate is a map's descriptor
+/// (`BPF_PSEUDO_MAP_FD`, `BPF_PSEUDO_MAP_VALUE`)?
+pub const fn is_map_reference(word: u64) -> bool {
+    let source = (word >> 12) & 0xf;
+    word & 0xff == 0x18 && (source == 1 || source == 2)
+}
+
+/// The word without what differs from load to load: a map's descriptor.
+pub const fn mask(word: u64) -> u64 {
+    if is_map_reference(word) {
+        word & 0xffff_ffff
+    } else {
+        word
+    }
+}
+
+/// The gate's fingerprint of a stream: it finds a candidate, and proves nothing. Never zero.
+pub fn fingerprint(words: &[u64]) -> u64 {
+    let padding = words.len().next_multiple_of(FINGERPRINT_WORDS) - words.len();
+    let hash = words
+        .iter()
+        .copied()
+        .chain(std::iter::repeat_n(0, padding))
+        .fold(0u64, |hash, word| {
+            let hash = (hash ^ mask(word)).wrapping_mul(FINGERPRINT_PRIME);
+            hash ^ (hash >> 32)
+        });
+    hash | 1
+}
+
+/// Replaces map descriptors by [`MAP_INDEX`] and the index of first appearance.
+/// Returns the descriptors in that order.
+pub fn index_maps(words: &mut [u64]) -> Vec<u32> {
+    let mut descriptors = Vec::new();
+    for word in words.iter_mut().filter(|word| is_map_reference(**word)) {
+        let descriptor = (*word >> 32) as u32;
+        let index = descriptors
+            .iter()
+            .position(|&known| known == descriptor)
+            .unwrap_or_else(|| {
+                descriptors.push(descriptor);
+                descriptors.len() - 1
+            });
+        *word = mask(*word) | u64::from(MAP_INDEX | index as u32) << 32;
+    }
+    descriptors
+}
+
+impl Image {
+    /// The words as the kernel keeps them: a map reference names the word that first refers
+    /// to the same map, so that the gate compares descriptors without a table of them.
+    pub fn stored_words(&self) -> Vec<u64> {
+        let mut first = std::collections::BTreeMap::new();
+        self.words
+            .iter()
+            .enumerate()
+            .map(|(at, &word)| {
+                if !is_map_reference(word) {
+                    return word;
+                }
+                let at = *first.entry(word >> 32).or_insert(at as u32);
+                mask(word) | u64::from(MAP_INDEX | at) << 32
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAP_FD: u64 = 0x1118; // ld_imm64 r1, map_fd
+    const MAP_VALUE: u64 = 0x2118;
+    const EXIT: u64 = 0x95;
+
+    fn with_imm(word: u64, imm: u32) -> u64 {
+        word | u64::from(imm) << 32
+    }
+
+    #[test]
+    fn fingerprint_of_return_zero_is_what_the_kernel_side_computes() {
+        // The gate's kernel test admits this program by this very number.
+        assert_eq!(fingerprint(&[0xb7, EXIT]), 0x86a9_6dd3_09f8_73d5);
+        assert_eq!(fingerprint(&[]), 1);
+    }
+
+    #[test]
+    fn fingerprint_ignores_descriptors_and_nothing_else() {
+        let one = [with_imm(MAP_FD, 7), 0, EXIT];
+        let two = [with_imm(MAP_FD, 9), 0, EXIT];
+        assert_eq!(fingerprint(&one), fingerprint(&two));
+        let constant = [with_imm(0x118, 7), 0, EXIT];
+        let other = [with_imm(0x118, 9), 0, EXIT];
+        assert_ne!(fingerprint(&constant), fingerprint(&other));
+        let offset = [with_imm(MAP_VALUE, 7), with_imm(0, 4), EXIT];
+        let another = [with_imm(MAP_VALUE, 7), with_imm(0, 8), EXIT];
+        assert_ne!(fingerprint(&offset), fingerprint(&another));
+    }
+
+    #[test]
+    fn maps_are_numbered_as_they_appear() {
+        let mut words = vec![
+            with_imm(MAP_FD, 12),
+            0,
+            with_imm(MAP_VALUE, 5),
+            0,
+            with_imm(MAP_FD, 12),
+            0,
+            EXIT,
+        ];
+        assert_eq!(index_maps(&mut words), [12, 5]);
+        assert_eq!(
+            words,
+            [
+                with_imm(MAP_FD, MAP_INDEX),
+                0,
+                with_imm(MAP_VALUE, MAP_INDEX | 1),
+                0,
+                with_imm(MAP_FD, MAP_INDEX),
+                0,
+                EXIT
+            ]
+        );
+        let image = Image {
+            name: "p".into(),
+            identity: Identity {
+                prog_type: 1,
+                expected_attach_type: 0,
+                attach_btf_id: 0,
+                flags: 0,
+            },
+            words,
+            maps: vec![],
+        };
+        assert_eq!(
+            image.stored_words(),
+            [
+                with_imm(MAP_FD, MAP_INDEX),
+                0,
+                with_imm(MAP_VALUE, MAP_INDEX | 2),
+                0,
+                with_imm(MAP_FD, MAP_INDEX),
+                0,
+                EXIT
+            ]
+        );
+    }
+}

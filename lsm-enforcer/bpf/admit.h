@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Gate 1: may these instructions reach the verifier? */
+#pragma once
+
+/* One load, as the hooks of this kernel let us see it. */
+struct load {
+	struct bpf_prog *prog;
+	struct bpf_prog_aux *aux;
+	u64 src;
+	struct key key;
+	u32 odd_flags;
+	u32 core_relos;
+	u32 fd_array;
+	u32 attach_fd;
+	u64 detail;
+	u32 image;
+	u32 class;
+	u32 maps;
+	u32 spare;
+};
+
+static __always_inline u32 loader_shares_files(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, files, count.counter) != 1;
+}
+
+/* Facts that no admitted program has, whatever its instructions. */
+static __noinline u32 refuse_facts(struct load *l)
+{
+	struct bpf_prog_aux *aux = l->aux;
+	struct btf *btf;
+
+	if (l->core_relos)
+		return REASON_KERNEL_CORE;
+	if (l->odd_flags)
+		return REASON_LOAD_FLAGS;
+	if (BPF_CORE_READ(aux, dst_prog))
+		return REASON_ATTACH_PROGRAM;
+	if (l->key.btf_id || l->attach_fd) {
+		btf = BPF_CORE_READ(aux, attach_btf);
+		if (btf && (!BPF_CORE_READ(btf, kernel_btf) || BPF_CORE_READ(btf, base_btf)))
+			return REASON_MODULE_BTF;
+	}
+	return 0;
+}
+
+/* Nothing admitted is like it: does a shape allow it, and if not, what is it? */
+static __noinline u32 judge_stranger(struct load *l, void *index)
+{
+	struct scan s = { .src = l->src, .len = l->key.len };
+	struct key key = { .prog_type = l->key.prog_type, .use = USE_SHAPE };
+	struct header *shape = 0;
+
+	if (!l->key.btf_id && !l->key.flags && !l->fd_array)
+		shape = bpf_map_lookup_elem(index, &key);
+	if (shape) {
+		s.helpers[0] = shape->helpers[0];
+		s.helpers[1] = shape->helpers[1];
+		s.helpers[2] = shape->helpers[2];
+		s.helpers[3] = shape->helpers[3];
+	}
+	bpf_loop((s.len + SCAN_WORDS - 1) / SCAN_WORDS, scan_block, &s, 0);
+	if (s.failed)
+		return REASON_UNREADABLE;
+	if (shape && !s.harm && !s.map_index && s.len <= shape->max_insns && (!s.maps || shape->maps)) {
+		l->image = shape->image;
+		l->class = CLASS_SHAPE;
+		l->maps = shape->maps;
+		return 0;
+	}
+	if (s.module)
+		return REASON_MODULE_BTF;
+	if (s.map_index || l->fd_array)
+		return REASON_MAP_INDEX;
+	return REASON_UNSIGNED;
+}
+
+/* The program that it claims to be, by name: only to say where they differ. */
+static __noinline u32 find_named(struct load *l, void *index)
+{
+	struct key key = { .prog_type = l->key.prog_type, .use = USE_NAMED };
+	struct bpf_prog_aux *aux = l->aux;
+	struct header *named;
+	u64 name[2] = {};
+	u32 reason;
+
+	bpf_probe_read_kernel(name, sizeof(name), &aux->name);
+	if (!name[0])
+		return 0;
+	key.fingerprint = name[0] * FINGERPRINT_PRIME ^ name[1];
+	named = bpf_map_lookup_elem(index, &key);
+	if (!named)
+		return 0;
+	l->image = named->image;
+	reason = compare(l->src, l->key.len < named->max_insns ? l->key.len : named->max_insns,
+			 named->image, &l->detail);
+	if (!reason) /* one is the beginning of the other */
+		l->detail = l->key.len < named->max_insns ? l->key.len : named->max_insns;
+	return REASON_INSTRUCTION_DIFFERS;
+}
+
+static __noinline u32 judge_mismatch(struct load *l, void *index)
+{
+	struct key key = { .fingerprint = l->key.fingerprint, .len = l->key.len, .use = USE_ALIKE };
+	struct header *alike = bpf_map_lookup_elem(index, &key);
+	u32 reason = judge_stranger(l, index);
+
+	if (reason != REASON_UNSIGNED)
+		return reason;
+	if (alike) {
+		l->image = alike->image;
+		return REASON_OTHER_TYPE;
+	}
+	return find_named(l, index) ?: REASON_UNSIGNED;
+}
+
+/* 0: admitted; else the reason. */
+static __always_inline u32 judge(struct load *l, void *index)
+{
+	struct header *h;
+	u32 reason = refuse_facts(l);
+
+	if (reason)
+		return reason;
+	l->key.fingerprint = fingerprint(l->src, l->key.len);
+	if (!l->key.fingerprint)
+		return REASON_UNREADABLE;
+	h = l->fd_array ? 0 : bpf_map_lookup_elem(index, &l->key);
+	if (!h)
+		return judge_mismatch(l, index);
+	l->image = h->image;
+	l->class = h->class;
+	l->maps = h->maps;
+	return compare(l->src, l->key.len, h->image, &l->detail);
+}
+
+/* Remembers the verdict for gate 2. */
+static __noinline u32 remember(struct load *l, u32 reason, u32 audited)
+{
+	u64 aux = (u64)l->aux;
+	u64 id = bpf_get_current_pid_tgid();
+	struct record r = {
+		.image = l->image,
+		.class = l->class,
+		.state = reason && !audited ? STATE_REFUSED : STATE_ADMITTED,
+		.shared_files = loader_shares_files(),
+		.audited = audited,
+		.reason = reason,
+		.maps = l->maps,
+		.detail = l->detail,
+		.pid = id >> 32,
+		.uid = (u32)bpf_get_current_uid_gid(),
+	};
+
+	bpf_get_current_comm(r.comm, sizeof(r.comm));
+	if (bpf_map_update_elem(&records, &aux, &r, BPF_ANY))
+		return REASON_RECORDS_FULL;
+	count(COUNT_RECORDS);
+	return 0;
+}
+
+static __noinline void report_load(struct load *l, u32 reason, u32 refused)
+{
+	struct note n = {
+		.prog = l->prog,
+		.aux = l->aux,
+		.detail = l->detail,
+		.gate = 1,
+		.reason = reason,
+		.refused = refused,
+		.class = l->class,
+		.image = l->image,
+		.flags = l->key.flags,
+	};
+
+	emit_refusal(&n);
+}
+
+/* Judges, reports, remembers. Returns the reason to refuse, or 0. */
+static __always_inline u32 admit(struct load *l)
+{
+	u32 zero = 0, reason, audited = 0;
+	void *index = bpf_map_lookup_elem(&set, &zero);
+	struct header *settings;
+
+	if (!index)
+		return REASON_NO_VERDICT;
+	reason = judge(l, index);
+	if (reason) {
+		struct key key = { .use = USE_SETTINGS };
+
+		settings = bpf_map_lookup_elem(index, &key);
+		audited = settings && settings->mode == MODE_AUDIT;
+		if (audited)
+			l->class = CLASS_AUDITED;
+		report_load(l, reason, !audited);
+	}
+	if (remember(l, reason, audited)) {
+		l->detail = 0;
+		report_load(l, REASON_RECORDS_FULL, 1);
+		return REASON_RECORDS_FULL;
+	}
+	return audited ? 0 : reason;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Gate 3, as far as it goes: loaders' probe programs are never attached. */
+#pragma once
+
+/* The program behind a descriptor of the current task, best effort. */
+static __always_inline struct record *record_of_fd(u32 fd)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **files, *file = 0;
+	struct bpf_prog *prog;
+	u64 aux;
+
+	if (!table || fd >= BPF_CORE_READ(table, max_fds))
+		return 0;
+	files = BPF_CORE_READ(table, fd);
+	if (bpf_probe_read_kernel(&file, sizeof(file), &files[fd]) || !file)
+		return 0;
+	/* Another file's private data that happened to lead to a record's key would only be refused. */
+	prog = BPF_CORE_READ(file, private_data);
+	aux = (u64)BPF_CORE_READ(prog, aux);
+	return bpf_map_lookup_elem(&records, &aux);
+}
+
+/*
+ * EBADF for the commands by which libbpf asks whether the kernel knows perf links and uprobe
+ * multi links: it hands in a probe and a bad target and expects just this.
+ */
+static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
+{
+	struct record *r;
+	int error = -EPERM;
+	u32 fd;
+
+	if (cmd == BPF_LINK_CREATE) {
+		fd = BPF_PROBE_READ(attr, link_create.prog_fd);
+		error = -EBADF;
+	} else if (cmd == BPF_RAW_TRACEPOINT_OPEN) {
+		fd = BPF_PROBE_READ(attr, raw_tracepoint.prog_fd);
+	} else if (cmd == BPF_PROG_ATTACH) {
+		fd = BPF_PROBE_READ(attr, prog_attach.attach_bpf_fd);
+	} else if (cmd == BPF_LINK_UPDATE) {
+		fd = BPF_PROBE_READ(attr, link_update.new_prog_fd);
+	} else if (cmd == BPF_LINK_GET_FD_BY_ID) {
+		struct guard *g = locked_guard();
+
+		return g && refuse_own(g, OWN_LINK, BPF_PROBE_READ(attr, get_id.link_id)) ? -EPERM : 0;
+	} else {
+		return 0;
+	}
+	r = record_of_fd(fd);
+	if (!r || r->class != CLASS_PROBE)
+		return 0;
+	emit_attempt(3, REASON_PROBE_ATTACH, cmd);
+	return error;
+}

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Gate 2: is it bound to what was signed: maps, read-only data, target? Judged once per aux. */
+#pragma once
+
+/* Map types that a shape's program may use: plain storage, nothing that steers control flow. */
+static __always_inline bool is_plain(u32 type)
+{
+	/* hash, array, percpu hash, percpu array, lru hash, lru percpu hash, lpm trie, ringbuf */
+	return type == 1 || type == 2 || type == 5 || type == 6 || type == 9 || type == 10 ||
+	       type == 11 || type == 27;
+}
+
+struct binding {
+	struct bpf_prog_aux *aux;
+	struct bpf_map **used_maps;
+	struct data_key key;	/* image, map, chunk */
+	u64 data;		/* address of the contents */
+	u32 size;
+	u32 reason;
+	u64 detail;
+};
+
+static long compare_data(u32 i, struct binding *b)
+{
+	struct data *want;
+	u64 got[8];
+	u64 n, at;
+	int part, k;
+
+	b->key.chunk = i;
+	want = bpf_map_lookup_elem(&contents, &b->key);
+	b->reason = REASON_NO_VERDICT;
+	if (!want)
+		return 1;
+#pragma unroll
+	for (part = 0; part < DATA_BYTES / 64; part++) {
+		at = (u64)i * DATA_BYTES + part * 64;
+		if (at >= b->size)
+			break;
+		n = b->size - at;
+		asm volatile("" : "+r"(n));
+		__builtin_memset(got, 0, sizeof(got));
+		if (n > sizeof(got))
+			n = sizeof(got);
+		if (n == 0)
+			break;
+		b->reason = REASON_UNREADABLE;
+		if (bpf_probe_read_kernel(got, n, (void *)(b->data + at)))
+			return 1;
+#pragma unroll
+		for (k = 0; k < 8; k++) {
+			if ((got[k] ^ want->want[part * 8 + k]) & want->mask[part * 8 + k]) {
+				b->reason = REASON_DATA_DIFFERS;
+				b->detail = at + k * 8;
+				return 1;
+			}
+		}
+	}
+	b->reason = 0;
+	return 0;
+}
+
+static long check_tunable(u32 i, struct binding *b)
+{
+	struct tunable *t;
+	s64 value = 0;
+	u32 size;
+	int k;
+
+	b->key.chunk = i;
+	t = bpf_map_lookup_elem(&tunables, &b->key);
+	b->reason = REASON_NO_VERDICT;
+	if (!t)
+		return 1;
+	size = t->size;
+	b->detail = t->offset;
+	b->reason = REASON_UNREADABLE;
+	if (size == 1) {
+		if (bpf_probe_read_kernel(&value, 1, (void *)(b->data + t->offset)))
+			return 1;
+		value = t->is_signed ? (s64)(signed char)value : value;
+	} else if (size == 2) {
+		if (bpf_probe_read_kernel(&value, 2, (void *)(b->data + t->offset)))
+			return 1;
+		value = t->is_signed ? (s64)(short)value : value;
+	} else if (size == 4) {
+		if (bpf_probe_read_kernel(&value, 4, (void *)(b->data + t->offset)))
+			return 1;
+		value = t->is_signed ? (s64)(int)value : value;
+	} else if (bpf_probe_read_kernel(&value, 8, (void *)(b->data + t->offset))) {
+		return 1;
+	}
+	b->reason = 0;
+	if (!t->count) {
+		/* An unsigned 64-bit value over the signed range is never between two limits. */
+		if (value >= t->values[0] && value <= t->values[1] &&
+		    !(size == 8 && !t->is_signed && value < 0))
+			return 0;
+	} else {
+#pragma unroll
+		for (k = 0; k < 8; k++)
+			if (k < t->count && value == t->values[k])
+				return 0;
+	}
+	b->reason = REASON_TUNABLE_RANGE;
+	return 1;
+}
+
+static __always_inline u32 check_map(struct binding *b, struct bpf_map *map)
+{
+	struct map_key key = { .image = b->key.image, .map = b->key.map };
+	struct map_spec *spec = bpf_map_lookup_elem(&specs, &key);
+	u32 entries;
+
+	if (!spec)
+		return REASON_NO_VERDICT;
+	if (BPF_CORE_READ(map, map_type) != spec->type)
+		return REASON_MAP_KIND;
+	if (BPF_CORE_READ(map, key_size) != spec->key_size ||
+	    BPF_CORE_READ(map, value_size) != spec->value_size)
+		return REASON_MAP_SIZE;
+	entries = BPF_CORE_READ(map, max_entries);
+	if (entries < spec->min_entries || entries > spec->max_entries)
+		return REASON_MAP_SIZE;
+	if ((BPF_CORE_READ(map, map_flags) ^ spec->flags) & ~spec->flags_free)
+		return REASON_MAP_FLAGS;
+	if (!spec->size)
+		return 0;
+	if (!BPF_CORE_READ(map, frozen))
+		return REASON_NOT_FROZEN;
+	b->data = (u64)map + bpf_core_field_offset(struct bpf_array, value);
+	b->size = spec->size;
+	b->reason = 0;
+	bpf_loop((spec->size + DATA_BYTES - 1) / DATA_BYTES, compare_data, b, 0);
+	if (!b->reason && spec->tunables)
+		bpf_loop(spec->tunables, check_tunable, b, 0);
+	return b->reason;
+}
+
+static long check_map_at(u32 i, struct binding *b)
+{
+	struct bpf_map *map = 0;
+
+	b->key.map = i;
+	b->detail = 0;
+	if (bpf_probe_read_kernel(&map, sizeof(map), &b->used_maps[i]) || !map) {
+		b->reason = REASON_UNREADABLE;
+		return 1;
+	}
+	b->reason = check_map(b, map);
+	return b->reason != 0;
+}
+
+static long check_plain_map(u32 i, struct binding *b)
+{
+	struct bpf_map *map = 0;
+
+	b->reason = 0;
+	if (bpf_probe_read_kernel(&map, sizeof(map), &b->used_maps[i]) || !map)
+		b->reason = REASON_UNREADABLE;
+	else if (!is_plain(BPF_CORE_READ(map, map_type)))
+		b->reason = REASON_MAP_KIND;
+	return b->reason != 0;
+}
+
+/* 0, or the reason; *detail says where. */
+static __noinline u32 judge_binding(struct bpf_prog_aux *aux, struct record *r, u64 *detail)
+{
+	struct binding b = { .aux = aux, .key.image = r->image };
+	struct btf *btf = BPF_CORE_READ(aux, attach_btf);
+	u32 maps = BPF_CORE_READ(aux, used_map_cnt);
+
+	if (BPF_CORE_READ(aux, dst_prog))
+		return REASON_ATTACH_PROGRAM;
+	if (btf && (!BPF_CORE_READ(btf, kernel_btf) || BPF_CORE_READ(btf, base_btf)))
+		return REASON_MODULE_BTF;
+	if (bpf_core_field_exists(aux->exception_cb) && BPF_CORE_READ(aux, exception_cb))
+		return REASON_EXCEPTION_CALLBACK;
+	*detail = maps;
+	if (maps > MAX_MAPS || (r->class == CLASS_SHAPE ? maps > r->maps : maps != r->maps))
+		return REASON_MAP_COUNT;
+	b.used_maps = BPF_CORE_READ(aux, used_maps);
+	if (r->class == CLASS_SHAPE)
+		bpf_loop(maps, check_plain_map, &b, 0);
+	else
+		bpf_loop(maps, check_map_at, &b, 0);
+	*detail = (u64)b.key.map << 32 | (u32)b.detail;
+	if (b.reason)
+		return b.reason;
+	/*
+	 * The verifier resolves each instruction's descriptor by itself. With one map, or with a
+	 * file table that nobody else holds, all references to an index are one map.
+	 */
+	if (maps > 1 && r->class != CLASS_SHAPE && r->shared_files)
+		return REASON_SHARED_FILES;
+	return 0;
+}
+
+static __noinline void report_binding(struct bpf_prog *prog, struct record *r, u32 reason,
+				      u32 refused, u64 detail)
+{
+	struct note n = {
+		.prog = prog,
+		.aux = BPF_CORE_READ(prog, aux),
+		.detail = detail,
+		.gate = 2,
+		.reason = reason,
+		.refused = refused,
+		.class = r ? r->class : 0,
+		.image = r ? r->image : 0,
+	};
+
+	if (reason)
+		emit_refusal(&n);
+	else
+		emit_pass(&n);
+}
+
+static __always_inline bool audits(void)
+{
+	struct key key = { .use = USE_SETTINGS };
+	u32 zero = 0;
+	void *index = bpf_map_lookup_elem(&set, &zero);
+	struct header *settings;
+
+	if (!index)
+		return false;
+	settings = bpf_map_lookup_elem(index, &key);
+	return settings && settings->mode == MODE_AUDIT;
+}
+
+/* Called for every new descriptor of every program. */
+static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
+{
+	struct bpf_prog_aux *aux = prog->aux;
+	u64 key = (u64)aux, detail = 0;
+	struct record *r = bpf_map_lookup_elem(&records, &key);
+	u32 reason;
+
+	if (!r) {
+		if (aux->load_time < g->armed_at)
+			return 0;
+		if (audits())
+			return 0;
+		report_binding(prog, 0, REASON_NO_VERDICT, 1, 0);
+		return REASON_NO_VERDICT;
+	}
+	if (r->state == STATE_PASSED)
+		return 0;
+	if (r->state == STATE_REFUSED)
+		return r->reason ?: REASON_NO_VERDICT;
+	r->id = aux->id;
+	if (r->class == CLASS_AUDITED) {
+		r->state = STATE_PASSED;
+		return 0;
+	}
+	reason = judge_binding(aux, r, &detail);
+	if (reason && audits()) {
+		report_binding(prog, r, reason, 0, detail);
+		r->class = CLASS_AUDITED;
+		r->state = STATE_PASSED;
+		return 0;
+	}
+	report_binding(prog, r, reason, reason != 0, detail);
+	r->reason = reason;
+	r->state = reason ? STATE_REFUSED : STATE_PASSED;
+	return reason;
+}

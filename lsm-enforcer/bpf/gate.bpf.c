@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The gate: BPF LSM programs that refuse BPF programs nobody signed.
+ *
+ * Hooks stand here, short; what they decide is in the headers. Which of them are loaded on a
+ * kernel is chosen by user space from BTF (src/kernel/ladder.rs): `?` keeps libbpf from
+ * loading one by itself. None sleeps: the RCU read lock that a non-sleepable program holds is
+ * what lets user space free a replaced set.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "reason.h"
+#include "shared.h"
+#include "maps.h"
+#include "emit.h"
+#include "compare.h"
+#include "admit.h"
+#include "bind.h"
+#include "guard.h"
+#include "attach.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define MEANING_FLAGS (BPF_F_SLEEPABLE | BPF_F_XDP_HAS_FRAGS)
+
+/* 6.9 and later: the kernel's own copy of the instructions, before the verifier. */
+SEC("?lsm/bpf_prog_load")
+int BPF_PROG(gate1_load, struct bpf_prog *prog, struct prog_load_attr *attr)
+{
+	struct bpf_prog_aux *aux = prog->aux;
+	struct load l = {
+		.prog = prog,
+		.aux = aux,
+		.src = (u64)prog + bpf_core_field_offset(struct bpf_prog, insnsi),
+		.key.len = prog->len,
+		.key.prog_type = prog->type,
+		.key.attach_type = prog->expected_attach_type,
+		.key.btf_id = attr->attach_btf_id,
+		.key.flags = attr->prog_flags & MEANING_FLAGS,
+		.odd_flags = (attr->prog_flags & ~MEANING_FLAGS) | attr->prog_ifindex,
+		.core_relos = attr->core_relo_cnt,
+		.fd_array = attr->fd_array != 0,
+		.attach_fd = attr->attach_prog_fd,
+	};
+
+	return deny(admit(&l));
+}
+
+/*
+ * 6.1 to 6.8 have no such hook. There lsm/bpf sees the command's attributes,
+ * bpf_prog_alloc_security the new program's aux before the instructions are copied, and
+ * capable() is called by bpf_check() before anything is rewritten.
+ */
+static __always_inline void note_pending(struct prog_load_attr *attr)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid();
+	struct pending p = {
+		.flags = attr->prog_flags,
+		.core_relos = attr->core_relo_cnt,
+		.ifindex = attr->prog_ifindex,
+		.fd_array = attr->fd_array != 0,
+		.attach_fd = attr->attach_prog_fd,
+	};
+
+	bpf_map_update_elem(&pendings, &tid, &p, BPF_ANY);
+}
+
+SEC("?lsm/bpf_prog_alloc_security")
+int BPF_PROG(gate1_alloc, struct bpf_prog_aux *aux)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid();
+	u64 key = (u64)aux;
+	struct pending *p = bpf_map_lookup_elem(&pendings, &tid);
+
+	/* Addresses are used again: what an earlier program left must not speak for this one. */
+	forget(key);
+	if (p)
+		p->aux = key;
+	return 0;
+}
+
+/*
+ * find_prog_type() sets aux->ops after the instructions were copied completely, and
+ * bpf_check()'s first act is bpf_capable(), long before resolve_pseudo_ldimm64() computes the
+ * tag and rewrites. So the first call with ops and without tag sees exactly what user space
+ * asked for. Nothing rewrites in between without kernel-side CO-RE, which is refused.
+ * A task without the capability never gets here, has no record, and is refused for that.
+ */
+SEC("?lsm/capable")
+int BPF_PROG(gate1_capable, const struct cred *cred, struct user_namespace *ns, int cap)
+{
+	struct bpf_prog_aux *aux;
+	struct pending *p;
+	u32 tid;
+
+	if (cap != 39 && cap != 21 && cap != 38) /* CAP_BPF, CAP_SYS_ADMIN, CAP_PERFMON */
+		return 0;
+	tid = (u32)bpf_get_current_pid_tgid();
+	p = bpf_map_lookup_elem(&pendings, &tid);
+	if (!p || !p->aux)
+		return 0;
+	aux = (void *)p->aux;
+	if (!BPF_CORE_READ(aux, ops))
+		return 0;
+
+	struct bpf_prog *prog = BPF_CORE_READ(aux, prog);
+	struct load l = {
+		.prog = prog,
+		.aux = aux,
+		.src = (u64)prog + bpf_core_field_offset(struct bpf_prog, insnsi),
+		.key.len = BPF_CORE_READ(prog, len),
+		.key.prog_type = BPF_CORE_READ(prog, type),
+		.key.attach_type = BPF_CORE_READ(prog, expected_attach_type),
+		.key.btf_id = BPF_CORE_READ(aux, attach_btf_id),
+		.key.flags = p->flags & MEANING_FLAGS,
+		.odd_flags = (p->flags & ~MEANING_FLAGS) | p->ifindex,
+		.core_relos = p->core_relos,
+		.fd_array = p->fd_array,
+		.attach_fd = p->attach_fd,
+	};
+	u64 tag = 0;
+
+	bpf_map_delete_elem(&pendings, &tid);
+	bpf_probe_read_kernel(&tag, sizeof(tag), &prog->tag);
+	if (!tag)
+		admit(&l);
+	return 0;
+}
+
+SEC("?lsm/bpf")
+int BPF_PROG(gate_bpf_pending, int cmd, struct prog_load_attr *attr)
+{
+	if (cmd == BPF_PROG_LOAD) {
+		note_pending(attr);
+		return 0;
+	}
+	return refuse_attach(cmd, (void *)attr);
+}
+
+/* 6.9 and later. */
+SEC("?lsm/bpf")
+int BPF_PROG(gate_bpf, int cmd, union attach_attr *attr)
+{
+	return refuse_attach(cmd, attr);
+}
+
+/* Gate 2, and guard of our own programs. */
+SEC("?lsm/bpf_prog")
+int BPF_PROG(gate2_prog, struct bpf_prog *prog)
+{
+	u32 zero = 0;
+	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
+
+	if (!g)
+		return -EPERM;
+	return deny(refuse_own(g, OWN_PROG, prog->aux->id) ?: bind(prog, g));
+}
+
+SEC("?lsm/bpf_prog_free")
+int BPF_PROG(forget_prog, struct bpf_prog *prog)
+{
+	forget((u64)prog->aux);
+	return 0;
+}
+
+SEC("?lsm/bpf_prog_free_security")
+int BPF_PROG(forget_aux, struct bpf_prog_aux *aux)
+{
+	forget((u64)aux);
+	return 0;
+}
+
+SEC("?lsm/bpf_map")
+int BPF_PROG(guard_map, struct bpf_map *map)
+{
+	struct guard *g = locked_guard();
+
+	return deny(g ? refuse_own(g, OWN_MAP, map->id) : 0);
+}
+
+SEC("?lsm/inode_unlink")
+int BPF_PROG(guard_unlink, struct inode *dir, struct dentry *dentry)
+{
+	return deny(refuse_unlink(dir, dentry));
+}
+
+SEC("?lsm/inode_rmdir")
+int BPF_PROG(guard_rmdir, struct inode *dir, struct dentry *dentry)
+{
+	return deny(refuse_unlink(dir, dentry));
+}
+
+SEC("?lsm/inode_rename")
+int BPF_PROG(guard_rename, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir,
+	     struct dentry *new_dentry)
+{
+	return deny(refuse_unlink(old_dir, old_dentry) ?: refuse_unlink(new_dir, new_dentry));
+}
+
+SEC("?lsm/sb_umount")
+int BPF_PROG(guard_umount, struct vfsmount *mnt, int flags)
+{
+	return deny(refuse_umount(mnt, flags));
+}
+
+SEC("?lsm/file_open")
+int BPF_PROG(guard_open, struct file *file)
+{
+	if (!(file->f_mode & FMODE_WRITE))
+		return 0;
+	return deny(refuse_open(file));
+}
+
+SEC("?lsm/path_truncate")
+int BPF_PROG(guard_truncate, struct path *path)
+{
+	struct guard *g = locked_guard();
+	struct inode *inode = BPF_CORE_READ(path, dentry, d_inode);
+
+	if (!g || !is_inode(inode, g->exe_dev, g->exe))
+		return 0;
+	emit_attempt(0, REASON_DAEMON_FILE, 0);
+	return -EPERM;
+}
+
+SEC("?lsm/ptrace_access_check")
+int BPF_PROG(guard_trace, struct task_struct *child, unsigned int mode)
+{
+	return deny(refuse_trace(child, mode));
+}
+
+SEC("?lsm/bprm_committed_creds")
+int BPF_PROG(mark_daemon, struct linux_binprm *bprm)
+{
+	note_exec(bprm);
+	return 0;
+}
+
+SEC("?lsm/task_free")
+int BPF_PROG(unmark_daemon, struct task_struct *task)
+{
+	u32 tgid = task->tgid;
+
+	if (task->pid == tgid)
+		bpf_map_delete_elem(&marks, &tgid);
+	return 0;
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Self-protection: who may touch the gate's own objects, pins and daemon. */
+#pragma once
+
+/* Nanoseconds of a clock tick as /proc/PID/stat counts them, which is how user space knows. */
+#define TICK 10000000
+#define FMODE_WRITE 2
+#define MNT_DETACH 2
+#define LSM_UNSAFE_PTRACE 2
+#define PTRACE_MODE_ATTACH 2
+#define PROC_SUPER_MAGIC 0x9fa0
+
+static __always_inline u64 start_ticks(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, group_leader, start_boottime) / TICK;
+}
+
+/* Does the current task run the daemon's executable, seen at exec? */
+static __always_inline bool is_daemon(void)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 *start = bpf_map_lookup_elem(&marks, &tgid);
+
+	return start && *start == start_ticks((void *)bpf_get_current_task());
+}
+
+static __always_inline struct guard *locked_guard(void)
+{
+	u32 zero = 0;
+	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
+
+	return g && g->locked ? g : 0;
+}
+
+static __always_inline u32 refuse_own(struct guard *g, u32 kind, u32 id)
+{
+	struct own_key key = { .kind = kind, .id = id };
+
+	if (!g->locked || !bpf_map_lookup_elem(&own, &key) || is_daemon())
+		return 0;
+	emit_attempt(0, REASON_OWN_OBJECT, (u64)kind << 32 | id);
+	return REASON_OWN_OBJECT;
+}
+
+static __always_inline bool is_inode(struct inode *inode, u32 dev, u64 ino)
+{
+	return inode && BPF_CORE_READ(inode, i_ino) == ino && BPF_CORE_READ(inode, i_sb, s_dev) == dev;
+}
+
+/* A name in `dir` is about to vanish or to be covered. */
+static __always_inline u32 refuse_unlink(struct inode *dir, struct dentry *dentry)
+{
+	struct guard *g = locked_guard();
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	u32 reason = 0;
+
+	if (!g)
+		return 0;
+	if (is_inode(dir, g->pins_dev, g->pins) || is_inode(inode, g->pins_dev, g->pins))
+		reason = REASON_OWN_PIN;
+	else if (is_inode(inode, g->exe_dev, g->exe))
+		reason = REASON_DAEMON_FILE;
+	if (!reason || is_daemon())
+		return 0;
+	emit_attempt(0, reason, 0);
+	return reason;
+}
+
+/* Opening for writing: the daemon's file, or the switch that turns BPF LSM programs off. */
+static __always_inline u32 refuse_open(struct file *file)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct guard *g = locked_guard();
+	struct proc_inode *proc;
+	const char *name;
+	char text[16] = {};
+
+	if (!g)
+		return 0;
+	if (is_inode(inode, g->exe_dev, g->exe)) {
+		emit_attempt(0, REASON_DAEMON_FILE, 0);
+		return REASON_DAEMON_FILE;
+	}
+	if (BPF_CORE_READ(inode, i_sb, s_magic) != PROC_SUPER_MAGIC)
+		return 0;
+	proc = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
+	name = BPF_CORE_READ(proc, sysctl_entry, procname);
+	if (!name || bpf_probe_read_kernel_str(text, sizeof(text), name) != 15)
+		return 0;
+	if (bpf_strncmp(text, 15, "ftrace_enabled"))
+		return 0;
+	emit_attempt(0, REASON_FTRACE, 0);
+	return REASON_FTRACE;
+}
+
+/*
+ * Unmounting the pins' file system, or lazily what it is mounted on, in the mount namespace
+ * that has the pins. Elsewhere it takes nothing away.
+ */
+static __always_inline u32 refuse_umount(struct vfsmount *mnt, int flags)
+{
+	struct guard *g = locked_guard();
+	struct mount *mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+	u32 dev = BPF_CORE_READ(mnt, mnt_sb, s_dev);
+
+	if (!g || BPF_CORE_READ(mount, mnt_ns, ns.inum) != g->mount_ns)
+		return 0;
+	if (dev != g->pins_dev &&
+	    !((flags & MNT_DETACH) && (dev == g->over_dev[0] || dev == g->over_dev[1] ||
+				       dev == g->over_dev[2] || dev == g->over_dev[3])))
+		return 0;
+	if (is_daemon())
+		return 0;
+	emit_attempt(0, REASON_OWN_PIN, dev);
+	return REASON_OWN_PIN;
+}
+
+/* Marks a process that has just become the daemon, and forgets one that no longer is. */
+static __always_inline void note_exec(struct linux_binprm *bprm)
+{
+	struct guard *g = locked_guard();
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct file *file = BPF_CORE_READ(bprm, file);
+	u64 start;
+
+	if (!g)
+		return;
+	if (!is_inode(BPF_CORE_READ(file, f_inode), g->exe_dev, g->exe) ||
+	    (BPF_CORE_READ(bprm, unsafe) & LSM_UNSAFE_PTRACE)) {
+		bpf_map_delete_elem(&marks, &tgid);
+		return;
+	}
+	start = start_ticks((void *)bpf_get_current_task());
+	bpf_map_update_elem(&marks, &tgid, &start, BPF_ANY);
+}
+
+static __always_inline u32 refuse_trace(struct task_struct *child, unsigned int mode)
+{
+	u32 tgid = BPF_CORE_READ(child, tgid);
+	u64 *start;
+
+	if (!(mode & PTRACE_MODE_ATTACH))
+		return 0;
+	start = bpf_map_lookup_elem(&marks, &tgid);
+	if (!start || *start != start_ticks(child) || is_daemon())
+		return 0;
+	emit_attempt(0, REASON_TRACE, tgid);
+	return REASON_TRACE;
+}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What we need of the kernel's own types, and nothing else. Every struct is relocated by
+ * CO-RE against the running kernel's BTF, so only names matter here, not offsets; the
+ * exception is `prog_load_attr`, which is user ABI and therefore fixed.
+ */
+#pragma once
+
+typedef signed char __s8;
+typedef unsigned char __u8;
+typedef short __s16;
+typedef unsigned short __u16;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long __s64;
+typedef unsigned long long __u64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __s32 s32;
+typedef __u64 u64;
+typedef __s64 s64;
+typedef _Bool bool;
+#define true 1
+#define false 0
+#define NULL ((void *)0)
+
+/* include/uapi/linux/bpf.h */
+enum {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_RINGBUF = 27,
+};
+enum { BPF_ANY = 0, BPF_F_NO_PREALLOC = 1 };
+enum {
+	BPF_PROG_LOAD = 5,
+	BPF_PROG_ATTACH = 8,
+	BPF_RAW_TRACEPOINT_OPEN = 17,
+	BPF_LINK_CREATE = 28,
+	BPF_LINK_UPDATE = 29,
+	BPF_LINK_GET_FD_BY_ID = 30,
+};
+enum {
+	BPF_F_SLEEPABLE = 1 << 4,
+	BPF_F_XDP_HAS_FRAGS = 1 << 5,
+};
+
+#define EPERM 1
+#define EBADF 9
+
+/* union bpf_attr as BPF_PROG_LOAD uses it; offsets are user ABI. */
+struct prog_load_attr {
+	u32 prog_type;
+	u32 insn_cnt;
+	u64 insns;
+	u64 license;
+	u32 log_level;
+	u32 log_size;
+	u64 log_buf;
+	u32 kern_version;
+	u32 prog_flags;
+	char prog_name[16];
+	u32 prog_ifindex;
+	u32 expected_attach_type;
+	u32 prog_btf_fd;
+	u32 func_info_rec_size;
+	u64 func_info;
+	u32 func_info_cnt;
+	u32 line_info_rec_size;
+	u64 line_info;
+	u32 line_info_cnt;
+	u32 attach_btf_id;
+	u32 attach_prog_fd;
+	u32 core_relo_cnt;
+	u64 fd_array;
+};
+
+/* union bpf_attr as the attaching commands use it. */
+union attach_attr {
+	struct { u32 prog_fd; } link_create;
+	struct { u32 link_fd; u32 new_prog_fd; } link_update;
+	struct { u32 target_fd; u32 attach_bpf_fd; } prog_attach;
+	struct { u64 name; u32 prog_fd; } raw_tracepoint;
+	struct { u32 link_id; } get_id;
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+enum bpf_prog_type { BPF_PROG_TYPE_UNSPEC };
+enum bpf_attach_type { BPF_CGROUP_INET_INGRESS };
+enum bpf_map_type { BPF_MAP_TYPE_UNSPEC };
+enum bpf_cmd { BPF_MAP_CREATE };
+
+struct bpf_insn {
+	u8 code;
+};
+
+struct btf {
+	struct btf *base_btf;
+	bool kernel_btf;
+};
+
+struct bpf_map {
+	enum bpf_map_type map_type;
+	u32 key_size;
+	u32 value_size;
+	u32 max_entries;
+	u32 map_flags;
+	u32 id;
+	bool frozen;
+};
+
+struct bpf_array {
+	struct bpf_map map;
+	char value[0];
+};
+
+struct bpf_prog_ops;
+struct bpf_prog;
+
+struct bpf_prog_aux {
+	u32 used_map_cnt;
+	u32 id;
+	u32 attach_btf_id;
+	struct btf *attach_btf;
+	struct bpf_prog *dst_prog;
+	bool offload_requested;
+	bool sleepable;
+	bool xdp_has_frags;
+	bool exception_cb;
+	const struct bpf_prog_ops *ops;
+	struct bpf_map **used_maps;
+	struct bpf_prog *prog;
+	u64 load_time;
+	char name[16];
+};
+
+struct bpf_prog {
+	enum bpf_prog_type type;
+	enum bpf_attach_type expected_attach_type;
+	u32 len;
+	u8 tag[8];
+	struct bpf_prog_aux *aux;
+	struct bpf_insn insnsi[0];
+};
+
+typedef struct { int counter; } atomic_t;
+
+struct file;
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+struct files_struct {
+	atomic_t count;
+	struct fdtable *fdt;
+};
+
+struct task_struct {
+	int pid;
+	int tgid;
+	struct task_struct *group_leader;
+	u64 start_boottime;
+	struct files_struct *files;
+};
+
+struct super_block {
+	u32 s_dev;
+	unsigned long s_magic;
+};
+
+struct inode {
+	unsigned long i_ino;
+	struct super_block *i_sb;
+};
+
+struct dentry {
+	struct inode *d_inode;
+};
+
+struct path {
+	struct dentry *dentry;
+};
+
+struct file {
+	unsigned int f_mode;
+	struct inode *f_inode;
+	void *private_data;
+};
+
+struct vfsmount {
+	struct super_block *mnt_sb;
+};
+struct ns_common {
+	unsigned int inum;
+};
+struct mnt_namespace {
+	struct ns_common ns;
+};
+struct mount {
+	struct vfsmount mnt;
+	struct mnt_namespace *mnt_ns;
+};
+
+struct ctl_table {
+	const char *procname;
+};
+struct proc_inode {
+	struct ctl_table *sysctl_entry;
+	struct inode vfs_inode;
+};
+
+struct linux_binprm {
+	struct file *file;
+	int unsafe;
+};
+
+#pragma clang attribute pop
+
+union bpf_attr;
+struct bpf_token;
+struct cred;
+struct user_namespace;

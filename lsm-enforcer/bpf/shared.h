@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the gate's two sides exchange: keys and values of its maps, and events.
+ * lsm-enforcer/src/kernel/shared.rs has the same structs; sizes are asserted on both sides,
+ * and every struct is free of padding that is not named.
+ */
+#pragma once
+
+/* Words of one stored chunk of an image: what one map look-up brings. */
+#define CHUNK_WORDS 64
+/* Words read from the program at once, by each pass: what the stack's 512 bytes leave, all
+ * calling frames together. The fingerprint is over zero-padded blocks of FINGERPRINT_WORDS. */
+#define FINGERPRINT_WORDS 32
+#define COMPARE_WORDS 16
+#define SCAN_WORDS 8
+/* Most chunks: BPF_COMPLEXITY_LIMIT_INSNS is 1,000,000. */
+#define MAX_CHUNKS 15625
+/* First words of a refused program that its event carries. */
+#define EVENT_WORDS 64
+/* Bytes of frozen data compared at once. */
+#define DATA_BYTES 256
+/* Most maps of one program (MAX_USED_MAPS). */
+#define MAX_MAPS 64
+/* Most tunables of one map. */
+#define MAX_TUNABLES 64
+/* Marks a map reference in a stored word; the rest is the word that first refers to this map. */
+#define MAP_MARK 0x80000000u
+/* Multiplier of the fingerprint: 2^64 divided by the golden ratio, odd. */
+#define FINGERPRINT_PRIME 0x9e3779b97f4a7c15ull
+
+enum class {
+	CLASS_NONE = 0,
+	CLASS_SIGNED = 1,
+	CLASS_PROBE = 2,
+	CLASS_SHAPE = 3,
+	CLASS_BEFORE = 4,
+	CLASS_AUDITED = 5,
+};
+
+enum mode { MODE_ENFORCE = 0, MODE_AUDIT = 1 };
+
+/* What an index entry is for. Stored in key.use, so that one map holds all. */
+enum use {
+	USE_IMAGE = 0,    /* the whole identity -> header */
+	USE_ALIKE = 1,    /* fingerprint and length alone, whatever the type: reason other-type */
+	USE_NAMED = 2,    /* name and type: the program that this one claims to be */
+	USE_SHAPE = 3,    /* type, len = number: shape rules */
+	USE_SETTINGS = 4, /* one entry: mode */
+	USE_ARMED = 5,    /* len = number: pieces of what user space keeps with the set */
+};
+
+struct key {
+	u64 fingerprint;
+	u32 len;
+	u32 prog_type;
+	u32 attach_type;
+	u32 btf_id;
+	u32 flags;
+	u32 use;
+};
+
+struct header {
+	u32 image;     /* id, never used again; shape number for USE_SHAPE */
+	u32 class;
+	u32 maps;      /* exact count; most for shapes */
+	u32 max_insns; /* shapes; insns of the image otherwise */
+	u32 mode;      /* USE_SETTINGS */
+	u32 measured;  /* is any map's content compared? */
+	u64 helpers[4];/* shapes: helper ids that may be called */
+	u64 spare;
+};
+
+struct chunk_key {
+	u32 image;
+	u32 chunk;
+};
+
+struct chunk {
+	u64 words[CHUNK_WORDS];
+};
+
+struct map_key {
+	u32 image;
+	u32 map;
+};
+
+struct map_spec {
+	u32 type;
+	u32 key_size;
+	u32 value_size;
+	u32 min_entries;
+	u32 max_entries;
+	u32 flags;
+	u32 flags_free;
+	u32 size;      /* bytes of contents to compare; 0: contents are not compared */
+	u32 tunables;
+	u32 spare;
+};
+
+struct data_key {
+	u32 image;
+	u32 map;
+	u32 chunk;
+	u32 spare;
+};
+
+struct data {
+	u64 want[DATA_BYTES / 8];
+	u64 mask[DATA_BYTES / 8];
+};
+
+struct tunable {
+	u32 offset;
+	u32 size;
+	u32 is_signed;
+	u32 count;     /* 0: a range, values[0] to values[1]; else that many values */
+	s64 values[8];
+};
+
+/* Where an image came from. Written and read by user space alone: it outlives the daemon. */
+struct origin {
+	u8 content[32];	/* SHA-256 of all that was written for it */
+	u8 bundle[32];
+	char name[64];
+	u32 class;
+	u32 has_bundle;
+	u32 maps;
+	u32 insns;
+};
+
+/* One per program that passed gate 1, by aux. */
+struct record {
+	u32 image;
+	u8 class;
+	u8 state;
+	u8 shared_files;
+	u8 audited;
+	u32 reason;
+	u32 maps;
+	u64 detail;
+	u32 pid;
+	u32 uid;
+	u32 id;		/* the kernel's, known at gate 2 */
+	u32 spare;
+	char comm[16];
+};
+
+enum state { STATE_ADMITTED = 1, STATE_PASSED = 2, STATE_REFUSED = 3 };
+
+/* What the gate guards and whom it obeys; one entry, written by user space alone. */
+struct guard {
+	u64 armed_at;      /* boot-time nanoseconds; later programs need a record */
+	u32 locked;        /* is self-protection on? */
+	u32 mount_ns;      /* inum of the mount namespace that has the pins */
+	u64 pins;          /* inode of the folder of pins */
+	u32 pins_dev;
+	u32 exe_dev;
+	u64 exe;           /* inode of the daemon's executable */
+	u32 over_dev[4];   /* devices mounted above the pins: a lazy unmount takes the pins along */
+	u32 next_image;
+	u32 static_exe;
+};
+
+enum own { OWN_MAP = 1, OWN_PROG = 2, OWN_LINK = 3 };
+struct own_key {
+	u32 kind;
+	u32 id;
+};
+
+/* 6.1 to 6.8: what lsm/bpf saw of a load, until lsm/capable judges it. */
+struct pending {
+	u64 aux;
+	u32 flags;
+	u32 core_relos;
+	u32 ifindex;
+	u32 fd_array;
+	u32 attach_fd;
+	u32 spare;
+};
+
+enum counter {
+	COUNT_PASSED,
+	COUNT_REFUSED,
+	COUNT_AUDITED,
+	COUNT_LOST,
+	COUNT_PROTECTED,
+	COUNT_RECORDS,
+	COUNTERS,
+};
+
+struct event {
+	u64 at;
+	u64 detail;
+	u64 cgroup;
+	u32 gate;
+	u32 reason;
+	u32 refused;
+	u32 class;
+	u32 prog_type;
+	u32 attach_type;
+	u32 btf_id;
+	u32 flags;
+	u32 insns;
+	u32 prog_id;
+	u32 image;
+	u32 words_count;
+	u32 pid;
+	u32 tid;
+	u32 uid;
+	u32 spare;
+	char comm[16];
+	char name[16];
+	u64 words[EVENT_WORDS];
+};
+/* An event without its words. */
+#define EVENT_SHORT 120
+
+#define SAME_SIZE(type, size) _Static_assert(sizeof(type) == (size), #type)
+SAME_SIZE(struct key, 32);
+SAME_SIZE(struct header, 64);
+SAME_SIZE(struct chunk_key, 8);
+SAME_SIZE(struct chunk, 512);
+SAME_SIZE(struct map_key, 8);
+SAME_SIZE(struct map_spec, 40);
+SAME_SIZE(struct data_key, 16);
+SAME_SIZE(struct data, 512);
+SAME_SIZE(struct tunable, 80);
+SAME_SIZE(struct record, 56);
+SAME_SIZE(struct origin, 144);
+SAME_SIZE(struct guard, 64);
+SAME_SIZE(struct pending, 32);
+SAME_SIZE(struct event, EVENT_SHORT + 8 * EVENT_WORDS);
