@@ -1,0 +1,387 @@
+//! Arming, taking over, changing and disarming.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, HashSet},
+    fs, io,
+    os::fd::AsRawFd,
+    path::Path,
+    time::Duration,
+};
+
+use bundle::Digest;
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBufferBuilder};
+
+use super::{
+    event,
+    ladder::Ladder,
+    loaded, object, place,
+    shared::{Fields, Guard, Origin},
+    store::{self, Set, Store},
+};
+use crate::gate::{Admissions, Armed, Counters, Coverage, Event, Gate, GateError, Loaded, Mode};
+
+/// Programs that the gate can keep a record of at once.
+const MAX_PROGRAMS: u32 = 98_304;
+
+/// `enum own`.
+const OWN_MAP: u32 = 1;
+const OWN_PROG: u32 = 2;
+const OWN_LINK: u32 = 3;
+
+fn other(error: libbpf_rs::Error) -> io::Error {
+    io::Error::other(error)
+}
+
+/// Says what was being done when the kernel said no.
+trait Doing<T> {
+    fn doing(self, what: &str) -> Result<T, GateError>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, what: &str) -> Result<T, GateError> {
+        self.map_err(|source| GateError {
+            doing: what.into(),
+            source,
+        })
+    }
+}
+
+/// The gate in this machine's kernel. Its state is in pinned maps, not here: a second
+/// process that opens it continues where the first one stopped.
+#[derive(Default)]
+pub struct BpfGate {
+    maps: BTreeMap<String, MapHandle>,
+    origins: HashMap<u32, Origin>,
+}
+
+impl BpfGate {
+    /// Takes over a gate that is armed, or stands before a kernel without one.
+    pub fn open() -> Result<Self, GateError> {
+        libbpf_rs::set_print(None);
+        let mut gate = Self::default();
+        if Path::new(&place::pin("map_set")).exists() {
+            gate.take_over().doing("taking over the pinned gate")?;
+        }
+        Ok(gate)
+    }
+
+    fn take_over(&mut self) -> io::Result<()> {
+        let mut maps = BTreeMap::new();
+        for entry in fs::read_dir(place::PINS)? {
+            let path = entry?.path();
+            let Some(name) = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.strip_prefix("map_"))
+            else {
+                continue;
+            };
+            let map = MapHandle::from_pinned_path(&path)
+                .map_err(|error| io::Error::other(format!("{name}: {error}")))?;
+            maps.insert(name.to_owned(), map);
+        }
+        self.maps = maps;
+        self.origins = self.store(0).origins()?;
+        Ok(())
+    }
+
+    fn map(&self, name: &str) -> io::Result<&MapHandle> {
+        self.maps
+            .get(name)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the gate is not armed"))
+    }
+
+    fn store(&self, next_image: u32) -> Store<'_> {
+        Store {
+            maps: &self.maps,
+            next_image,
+        }
+    }
+
+    fn guard(&self) -> io::Result<Guard> {
+        let value = self
+            .map("guards")?
+            .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(other)?
+            .unwrap_or_default();
+        Ok(Guard::read(&value))
+    }
+
+    fn write_guard(&self, guard: &Guard) -> io::Result<()> {
+        self.map("guards")?
+            .update(&0u32.to_ne_bytes(), &guard.to_bytes(), MapFlags::ANY)
+            .map_err(other)
+    }
+
+    fn current_set(&self) -> io::Result<Option<MapHandle>> {
+        let Some(id) = self
+            .map("set")?
+            .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(other)?
+            .and_then(|id| <[u8; 4]>::try_from(id).ok())
+        else {
+            return Ok(None);
+        };
+        MapHandle::from_map_id(u32::from_ne_bytes(id))
+            .map(Some)
+            .map_err(other)
+    }
+
+    fn own(&self, kind: u32, id: u32) -> io::Result<()> {
+        self.map("own")?
+            .update(
+                &Fields::default().u32s(&[kind, id]).done(8),
+                &1u32.to_ne_bytes(),
+                MapFlags::ANY,
+            )
+            .map_err(other)
+    }
+
+    /// Makes a prepared set the one in force. The kernel waits until nobody uses the old one.
+    fn put_in_force(&self, set: &Set) -> io::Result<()> {
+        let old = self.current_set()?.map(|map| object::map_id(&map));
+        self.own(OWN_MAP, object::map_id(&set.map)?)?;
+        self.map("set")?
+            .update(
+                &0u32.to_ne_bytes(),
+                &set.map.as_fd_number().to_ne_bytes(),
+                MapFlags::ANY,
+            )
+            .map_err(other)?;
+        if let Some(id) = old {
+            let key = Fields::default().u32s(&[OWN_MAP, id?]).done(8);
+            let _absent_on_the_first = self.map("own")?.delete(&key);
+        }
+        Ok(())
+    }
+
+    fn write_admissions(&mut self, armed: &Armed, admissions: &Admissions) -> io::Result<()> {
+        let mut guard = self.guard()?;
+        let mut store = self.store(guard.next_image.max(1));
+        let prepared = store.prepare(armed, admissions);
+        guard.next_image = store.next_image;
+        self.write_guard(&guard)?;
+        let set = prepared?;
+        self.put_in_force(&set)?;
+        let mut keep: HashSet<u32> = set.images.iter().copied().collect();
+        keep.extend(loaded::images(self.map("records")?)?);
+        let store = self.store(guard.next_image);
+        store.forget_all_but(&|id| keep.contains(&id))?;
+        self.origins = self.store(guard.next_image).origins()?;
+        Ok(())
+    }
+
+    fn arm_now(&mut self, armed: &Armed, admissions: &Admissions) -> io::Result<()> {
+        let ladder = Ladder::detect();
+        let rung = match (ladder.rung, ladder.missing.first()) {
+            (Some(rung), None) => rung,
+            (_, why) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    why.map_or("no rung", String::as_str).to_owned(),
+                ));
+            }
+        };
+        place::make_pins()?;
+        let loaded = object::load(rung, MAX_PROGRAMS)?;
+        self.maps = loaded.maps()?;
+        let mut guard = Guard {
+            next_image: 1,
+            ..Guard::default()
+        };
+        place::survey(&mut guard)?;
+        self.write_guard(&guard)?;
+        self.write_admissions(armed, admissions)?;
+        self.map("marks")?
+            .update(
+                &std::process::id().to_ne_bytes(),
+                &place::start_ticks()?.to_ne_bytes(),
+                MapFlags::ANY,
+            )
+            .map_err(other)?;
+        let links = loaded.attach(&mut || {
+            let mut guard = self.guard()?;
+            guard.armed_at = place::boot_time();
+            self.write_guard(&guard)
+        })?;
+        self.pin(&loaded, links)?;
+        let mut guard = self.guard()?;
+        guard.locked = true;
+        self.write_guard(&guard)
+    }
+
+    /// Everything survives this process from here on.
+    fn pin(&self, loaded: &object::Loaded, links: Vec<(String, Link)>) -> io::Result<()> {
+        for (name, map) in &self.maps {
+            // A handle's pin() wants it mutable; the object file system does not care.
+            let path = place::pin(&format!("map_{name}"));
+            map.try_clone_handle()?.pin(&path).map_err(other)?;
+            self.own(OWN_MAP, object::map_id(map)?)?;
+        }
+        for id in loaded.program_ids()? {
+            self.own(OWN_PROG, id)?;
+        }
+        for (name, mut link) in links {
+            link.pin(place::pin(&format!("link_{name}")))
+                .map_err(other)?;
+            self.own(OWN_LINK, object::link_id(&link)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Small things that `MapHandle` does not offer.
+trait Handle {
+    fn as_fd_number(&self) -> i32;
+    fn try_clone_handle(&self) -> io::Result<MapHandle>;
+}
+
+impl Handle for MapHandle {
+    fn as_fd_number(&self) -> i32 {
+        use std::os::fd::AsFd;
+        self.as_fd().as_raw_fd()
+    }
+
+    fn try_clone_handle(&self) -> io::Result<MapHandle> {
+        MapHandle::try_from(self).map_err(other)
+    }
+}
+
+impl Gate for BpfGate {
+    fn armed(&self) -> Result<Option<Armed>, GateError> {
+        if self.maps.is_empty() {
+            return Ok(None);
+        }
+        self.current_set()
+            .and_then(|set| set.map_or(Ok(None), |set| store::read_armed(&set)))
+            .doing("reading what is pinned")
+    }
+
+    fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError> {
+        if !self.maps.is_empty() || Path::new(place::PINS).exists() {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists)).doing("arming the gate");
+        }
+        let result = self.arm_now(armed, admissions);
+        if result.is_err() {
+            self.maps.clear();
+            if Path::new(place::PINS).exists() {
+                let _the_first_error_counts = place::remove_pins();
+            }
+        }
+        result.doing("arming the gate")
+    }
+
+    fn replace(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError> {
+        self.write_admissions(armed, admissions)
+            .doing("replacing the admissions")
+    }
+
+    fn amend(&mut self, armed: &Armed) -> Result<(), GateError> {
+        let amended = || {
+            let current = self
+                .current_set()?
+                .ok_or_else(|| io::Error::other("no set is in force"))?;
+            let set = self.store(0).amend(&current, armed)?;
+            self.put_in_force(&set)
+        };
+        amended().doing("changing what is pinned")
+    }
+
+    fn disarm(&mut self) -> Result<(), GateError> {
+        place::remove_pins().doing("removing the pins")?;
+        self.maps.clear();
+        self.origins.clear();
+        Ok(())
+    }
+
+    fn events(&mut self, timeout: Duration, each: &mut dyn FnMut(Event)) -> Result<(), GateError> {
+        let origins = &self.origins;
+        let found = RefCell::new(Vec::new());
+        let read = || {
+            let map = self.map("events")?;
+            let mut builder = RingBufferBuilder::new();
+            builder
+                .add(map, |bytes| {
+                    found.borrow_mut().push(event::read(bytes, origins));
+                    0
+                })
+                .map_err(other)?;
+            let ring = builder.build().map_err(other)?;
+            ring.poll(timeout).map_err(other)
+        };
+        let result = read();
+        found.into_inner().into_iter().for_each(each);
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            result => result.doing("reading events"),
+        }
+    }
+
+    fn loaded(&self) -> Result<Vec<Loaded>, GateError> {
+        let list = || {
+            let armed_at = Duration::from_nanos(self.guard()?.armed_at);
+            loaded::list(self.map("records")?, &self.origins, armed_at)
+        };
+        list().doing("listing programs")
+    }
+
+    fn coverage(&self) -> Result<Coverage, GateError> {
+        let mut coverage = Ladder::detect().coverage();
+        if let Ok(guard) = self.guard()
+            && !guard.static_exe
+        {
+            coverage.blind.push(
+                "libraries that are loaded into the daemon, which is not linked statically".into(),
+            );
+        }
+        Ok(coverage)
+    }
+
+    fn counters(&self) -> Result<Counters, GateError> {
+        let read = |which: u32| -> io::Result<u64> {
+            let value = self
+                .map("counters")?
+                .lookup(&which.to_ne_bytes(), MapFlags::ANY)
+                .map_err(other)?
+                .and_then(|value| value.try_into().ok());
+            Ok(value.map_or(0, u64::from_ne_bytes))
+        };
+        let all = || {
+            Ok(Counters {
+                passed: read(0)?,
+                refused: read(1)?,
+                audited: read(2)?,
+                events_lost: read(3)?,
+                protected: read(4)?,
+                records: read(5)?,
+            })
+        };
+        all().doing("reading the counters")
+    }
+
+    fn probe_refused(&self) -> Result<bool, GateError> {
+        match super::probe::load_unsigned() {
+            Ok(()) => Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(true),
+            Err(error) => Err(error).doing("loading an unsigned program to see it refused"),
+        }
+    }
+}
+
+/// A mode and digest for callers that need an [`Armed`] of this moment.
+impl Armed {
+    /// Armed now, with nothing spent and no deadline.
+    pub fn now(authority: Digest, policy: Digest, version: u64, mode: Mode, host: Digest) -> Self {
+        Self {
+            authority,
+            at: Duration::from_nanos(place::boot_time()),
+            policy_version: version,
+            policy,
+            mode,
+            confirm_by: None,
+            host,
+            spent: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Which rung of the kernel ladder this host stands on, from BTF and by probing,
+//! never from version strings.
+
+use std::fs;
+
+use libbpf_rs::btf::{Btf, types::Func};
+
+use crate::gate::Coverage;
+
+/// Where a load is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// `lsm/bpf_prog_load`, before the verifier (6.9, kernel commit 1b67772e4e3f).
+    Load,
+    /// `lsm/capable` as called by the verifier's first lines; denied after it (6.1 to 6.8).
+    Capable,
+}
+
+/// Hooks without which nothing can be enforced, with either rung's own.
+const COMMON: &[&str] = &["bpf", "bpf_prog", "bpf_map"];
+const LOAD: &[&str] = &["bpf_prog_load", "bpf_prog_free"];
+const CAPABLE: &[&str] = &[
+    "bpf_prog_alloc_security",
+    "bpf_prog_free_security",
+    "capable",
+];
+
+/// Programs of `gate.bpf.c` by rung; those of neither list run on both.
+pub const LOAD_PROGRAMS: &[&str] = &["gate1_load", "gate_bpf", "forget_prog"];
+pub const CAPABLE_PROGRAMS: &[&str] = &[
+    "gate_bpf_pending",
+    "gate1_alloc",
+    "gate1_capable",
+    "forget_aux",
+];
+
+/// What was found.
+pub struct Ladder {
+    /// The rung, where there is one.
+    pub rung: Option<Rung>,
+    /// Why this kernel cannot enforce; empty if it can.
+    pub missing: Vec<String>,
+}
+
+impl Ladder {
+    /// Looks at the running kernel.
+    pub fn detect() -> Self {
+        let mut missing = Vec::new();
+        match fs::read_to_string("/sys/kernel/security/lsm") {
+            Ok(list) if list.trim().split(',').any(|name| name == "bpf") => {}
+            Ok(list) => missing.push(format!(
+                "bpf is not among the active security modules ({}); boot with lsm={},bpf",
+                list.trim(),
+                list.trim().trim_start_matches("capability,")
+            )),
+            Err(error) => missing.push(format!(
+                "/sys/kernel/security/lsm cannot be read ({error}); mount securityfs there, \
+                 or the kernel has no BPF LSM"
+            )),
+        }
+        if fs::read_to_string("/sys/kernel/security/lockdown")
+            .is_ok_and(|modes| modes.contains("[confidentiality]"))
+        {
+            missing.push(
+                "lockdown=confidentiality keeps BPF from reading kernel memory, so the gate \
+                 would be blind; lockdown=integrity is enough"
+                    .into(),
+            );
+        }
+        let rung = match Btf::from_vmlinux() {
+            Ok(btf) => {
+                let has = |hook: &&str| {
+                    btf.type_by_name::<Func<'_>>(&format!("bpf_lsm_{hook}"))
+                        .is_some()
+                };
+                let rung = if LOAD.iter().all(has) {
+                    Some(Rung::Load)
+                } else if CAPABLE.iter().all(has) {
+                    Some(Rung::Capable)
+                } else {
+                    missing.push(
+                        "neither the hook bpf_prog_load (6.9 and later) nor \
+                         bpf_prog_alloc_security with capable (6.1 to 6.8) is there"
+                            .into(),
+                    );
+                    None
+                };
+                missing.extend(
+                    COMMON
+                        .iter()
+                        .filter(|hook| !has(hook))
+                        .map(|hook| format!("the hook {hook} is not there")),
+                );
+                rung
+            }
+            Err(error) => {
+                missing.push(format!("the kernel has no BTF: {error}"));
+                None
+            }
+        };
+        if cfg!(target_endian = "big") {
+            missing.push("big-endian machines are not supported".into());
+        }
+        Self { rung, missing }
+    }
+
+    /// As a report.
+    pub fn coverage(&self) -> Coverage {
+        let mut blind: Vec<String> = [
+            "where a program is attached: links by netlink, perf ioctl and socket options",
+            "classic BPF (seccomp, SO_ATTACH_FILTER), which the kernel makes itself",
+            "programs made by kernel modules",
+        ]
+        .map(String::from)
+        .to_vec();
+        let rung = match self.rung {
+            Some(Rung::Load) => "bpf_prog_load hook (6.9 and later): refused before the verifier",
+            Some(Rung::Capable) => {
+                blind.push(
+                    "the verifier runs on a refused program before the refusal takes effect".into(),
+                );
+                "capable hook in the verifier (6.1 to 6.8): judged before, refused after the verifier"
+            }
+            None => "none",
+        };
+        Coverage {
+            rung: rung.into(),
+            missing: self.missing.clone(),
+            blind,
+        }
+    }
+}

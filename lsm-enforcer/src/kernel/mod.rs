@@ -1,0 +1,14 @@
+//! The real gate: what runs in the kernel, and the only code here that talks to it.
+
+mod arming;
+mod event;
+mod ladder;
+mod loaded;
+mod object;
+mod place;
+mod probe;
+mod shared;
+mod store;
+
+pub use arming::BpfGate;
+pub use place::PINS;

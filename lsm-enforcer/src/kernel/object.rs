@@ -1,0 +1,133 @@
+//! Opening, loading and attaching the BPF object.
+
+use std::{collections::BTreeMap, io};
+
+use libbpf_rs::{Link, MapCore, MapHandle, ObjectBuilder, OpenObject};
+
+use super::ladder::{CAPABLE_PROGRAMS, LOAD_PROGRAMS, Rung};
+
+/// The compiled `bpf/gate.bpf.c`, aligned as an ELF wants it.
+#[repr(C, align(8))]
+struct Aligned<T: ?Sized>(T);
+
+static GATE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/gate.bpf.o")));
+
+/// Programs in the order in which they are attached. What forgets comes before what
+/// remembers, gate 1 before gate 2: a program that gate 1 did not see must not reach gate 2
+/// with a load time after the arming.
+const ORDER: &[&str] = &[
+    "forget_prog",
+    "forget_aux",
+    "gate_bpf",
+    "gate_bpf_pending",
+    "gate1_alloc",
+    "gate1_capable",
+    "gate1_load",
+    "gate2_prog",
+    "mark_daemon",
+    "unmark_daemon",
+    "guard_map",
+    "guard_unlink",
+    "guard_rmdir",
+    "guard_rename",
+    "guard_umount",
+    "guard_open",
+    "guard_truncate",
+    "guard_trace",
+];
+
+/// Loaded, not attached.
+pub struct Loaded {
+    object: libbpf_rs::Object,
+}
+
+fn other(error: libbpf_rs::Error) -> io::Error {
+    io::Error::other(error)
+}
+
+/// Loads what this rung needs.
+pub fn load(rung: Rung, max_programs: u32) -> io::Result<Loaded> {
+    let mut object = open().map_err(other)?;
+    let absent = match rung {
+        Rung::Load => CAPABLE_PROGRAMS,
+        Rung::Capable => LOAD_PROGRAMS,
+    };
+    for mut program in object.progs_mut() {
+        let wanted = program
+            .name()
+            .to_str()
+            .is_some_and(|name| !absent.contains(&name));
+        program.set_autoload(wanted);
+    }
+    for mut map in object.maps_mut() {
+        if map.name() == "records" {
+            map.set_max_entries(max_programs).map_err(other)?;
+        }
+    }
+    let object = object.load().map_err(other)?;
+    Ok(Loaded { object })
+}
+
+fn open() -> libbpf_rs::Result<OpenObject> {
+    ObjectBuilder::default()
+        .name("bpfseal_gate")?
+        .open_memory(&GATE.0)
+}
+
+impl Loaded {
+    /// Own handles to the maps, by name.
+    pub fn maps(&self) -> io::Result<BTreeMap<String, MapHandle>> {
+        self.object
+            .maps()
+            .map(|map| {
+                let name = map.name().to_string_lossy().into_owned();
+                Ok((name, MapHandle::try_from(&map).map_err(other)?))
+            })
+            .collect()
+    }
+
+    /// Attaches every loaded program; `before_second` runs between gate 1 and gate 2.
+    pub fn attach(
+        &self,
+        before_second: &mut dyn FnMut() -> io::Result<()>,
+    ) -> io::Result<Vec<(String, Link)>> {
+        let mut links = Vec::new();
+        for &name in ORDER {
+            let Some(program) = self
+                .object
+                .progs_mut()
+                .find(|program| program.name() == name && program.autoload())
+            else {
+                continue;
+            };
+            if name == "gate2_prog" {
+                before_second()?;
+            }
+            let link = program
+                .attach_lsm()
+                .map_err(|error| io::Error::other(format!("{name}: {error}")))?;
+            links.push((name.to_owned(), link));
+        }
+        Ok(links)
+    }
+
+    /// Ids of the loaded programs.
+    pub fn program_ids(&self) -> io::Result<Vec<u32>> {
+        use std::os::fd::AsFd;
+        self.object
+            .progs()
+            .filter(|program| program.autoload())
+            .map(|program| libbpf_rs::Program::id_from_fd(program.as_fd()).map_err(other))
+            .collect()
+    }
+}
+
+/// Kernel id of a map.
+pub fn map_id(map: &impl MapCore) -> io::Result<u32> {
+    Ok(map.info().map_err(other)?.info.id)
+}
+
+/// Kernel id of a link.
+pub fn link_id(link: &Link) -> io::Result<u32> {
+    Ok(link.info().map_err(other)?.id)
+}
