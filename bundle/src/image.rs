@@ -4,6 +4,8 @@
 //! map file descriptor replaced by the index of the map's first appearance, together with
 //! all that instructions alone do not say: type, target, maps, read-only data.
 
+use serde::{Deserialize, Serialize};
+
 /// Marks a map reference in [`Image::words`]: the immediate of the first half of an
 /// `ld_imm64` is this bit and the map's index. A file descriptor never has it.
 pub const MAP_INDEX: u32 = 0x8000_0000;
@@ -12,7 +14,7 @@ pub const MAP_INDEX: u32 = 0x8000_0000;
 pub const MAX_MAPS: usize = 64;
 
 /// What must be equal besides the instructions, as the kernel's `struct bpf_prog` has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// `enum bpf_prog_type`.
     pub prog_type: u32,
@@ -25,7 +27,7 @@ pub struct Identity {
 }
 
 /// One admitted program for one kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// Program name, for events.
     pub name: String,
@@ -38,7 +40,7 @@ pub struct Image {
 }
 
 /// What a map must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapSpec {
     /// Name, for events.
     pub name: String,
@@ -59,7 +61,7 @@ pub struct MapSpec {
 }
 
 /// Frozen contents of a single-entry array map.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// The bytes.
     pub bytes: Vec<u8>,
@@ -68,7 +70,7 @@ pub struct Contents {
 }
 
 /// One variable that a loader may set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunableRange {
     /// Name, for events.
     pub name: String,
@@ -83,7 +85,7 @@ pub struct TunableRange {
 }
 
 /// Values that a tunable may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Allowed {
     /// Any bytes.
     Any,

@@ -46,15 +46,11 @@ static __noinline u32 refuse_facts(struct load *l)
 	return 0;
 }
 
-/* Nothing admitted is like it: does a shape allow it, and if not, what is it? */
-static __noinline u32 judge_stranger(struct load *l, void *index)
+/* One scan, with the helpers that a shape allows. */
+static __noinline u32 scan_program(struct load *l, struct header *shape)
 {
 	struct scan s = { .src = l->src, .len = l->key.len };
-	struct key key = { .prog_type = l->key.prog_type, .use = USE_SHAPE };
-	struct header *shape = 0;
 
-	if (!l->key.btf_id && !l->key.flags && !l->fd_array)
-		shape = bpf_map_lookup_elem(index, &key);
 	if (shape) {
 		s.helpers[0] = shape->helpers[0];
 		s.helpers[1] = shape->helpers[1];
@@ -75,6 +71,28 @@ static __noinline u32 judge_stranger(struct load *l, void *index)
 	if (s.map_index || l->fd_array)
 		return REASON_MAP_INDEX;
 	return REASON_UNSIGNED;
+}
+
+/* Nothing admitted is like it: does a shape allow it, and if not, what is it? */
+static __noinline u32 judge_stranger(struct load *l, void *index)
+{
+	struct key key = { .prog_type = l->key.prog_type, .use = USE_SHAPE };
+	struct header *shape = 0;
+	u32 reason = 0;
+	int i;
+
+	for (i = 0; i < MAX_SHAPES; i++) {
+		key.len = i;
+		shape = 0;
+		if (!l->key.btf_id && !l->key.flags && !l->fd_array)
+			shape = bpf_map_lookup_elem(index, &key);
+		if (i && !shape)
+			break;
+		reason = scan_program(l, shape);
+		if (!reason)
+			break;
+	}
+	return reason;
 }
 
 /* The program that it claims to be, by name: only to say where they differ. */
@@ -111,15 +129,42 @@ static __noinline u32 judge_mismatch(struct load *l, void *index)
 		return reason;
 	if (alike) {
 		l->image = alike->image;
-		return REASON_OTHER_TYPE;
+		return alike->prog_type == l->key.prog_type ? REASON_ATTACH_TARGET : REASON_OTHER_TYPE;
 	}
 	return find_named(l, index) ?: REASON_UNSIGNED;
+}
+
+/* The images of one key, one after another; only how they share maps tells them apart. */
+struct candidates {
+	struct load *load;
+	void *index;
+	struct header *next;
+	u32 reason;
+};
+
+static long compare_candidate(u32 i, struct candidates *c)
+{
+	struct load *l = c->load;
+	struct header *h = c->next;
+	struct key after = { .use = USE_OTHER };
+
+	if (!h)
+		return 1;
+	l->image = h->image;
+	l->class = h->class;
+	l->maps = h->maps;
+	after.fingerprint = h->image;
+	c->reason = compare(l->src, l->key.len, l->image, &l->detail);
+	if (c->reason != REASON_MAP_REFERENCE)
+		return 1;
+	c->next = bpf_map_lookup_elem(c->index, &after);
+	return 0;
 }
 
 /* 0: admitted; else the reason. */
 static __always_inline u32 judge(struct load *l, void *index)
 {
-	struct header *h;
+	struct candidates c = { .load = l, .index = index };
 	u32 reason = refuse_facts(l);
 
 	if (reason)
@@ -127,13 +172,11 @@ static __always_inline u32 judge(struct load *l, void *index)
 	l->key.fingerprint = fingerprint(l->src, l->key.len);
 	if (!l->key.fingerprint)
 		return REASON_UNREADABLE;
-	h = l->fd_array ? 0 : bpf_map_lookup_elem(index, &l->key);
-	if (!h)
+	c.next = l->fd_array ? 0 : bpf_map_lookup_elem(index, &l->key);
+	if (!c.next)
 		return judge_mismatch(l, index);
-	l->image = h->image;
-	l->class = h->class;
-	l->maps = h->maps;
-	return compare(l->src, l->key.len, h->image, &l->detail);
+	bpf_loop(MAX_ALIKE, compare_candidate, &c, 0);
+	return c.reason;
 }
 
 /* Remembers the verdict for gate 2. */

@@ -216,17 +216,68 @@ static __noinline void report_binding(struct bpf_prog *prog, struct record *r, u
 		emit_pass(&n);
 }
 
-static __always_inline bool audits(void)
+static __always_inline void *set_in_force(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&set, &zero);
+}
+
+static __noinline bool audits(void)
 {
 	struct key key = { .use = USE_SETTINGS };
-	u32 zero = 0;
-	void *index = bpf_map_lookup_elem(&set, &zero);
+	void *index = set_in_force();
 	struct header *settings;
 
 	if (!index)
 		return false;
 	settings = bpf_map_lookup_elem(index, &key);
 	return settings && settings->mode == MODE_AUDIT;
+}
+
+/* The same instructions may be admitted with several sets of maps: any one of them will do. */
+struct siblings {
+	struct bpf_prog_aux *aux;
+	struct record *record;
+	u64 detail;	/* of the first, which is the one to report */
+	u32 first;
+	u32 passed;
+};
+
+static long judge_sibling(u32 i, struct siblings *s)
+{
+	struct key after = { .use = USE_SIBLING };
+	struct record *r = s->record;
+	void *index = set_in_force();
+	struct header *h;
+	u64 where = 0;
+	u32 reason = judge_binding(s->aux, r, &where);
+
+	if (!reason) {
+		s->passed = 1;
+		return 1;
+	}
+	if (!s->first) {
+		s->first = reason;
+		s->detail = where;
+	}
+	after.fingerprint = r->image;
+	h = index && r->class != CLASS_SHAPE ? bpf_map_lookup_elem(index, &after) : 0;
+	if (!h)
+		return 1;
+	r->image = h->image;
+	r->class = h->class;
+	r->maps = h->maps;
+	return 0;
+}
+
+static __always_inline u32 judge_siblings(struct bpf_prog_aux *aux, struct record *r, u64 *detail)
+{
+	struct siblings s = { .aux = aux, .record = r };
+
+	bpf_loop(MAX_ALIKE, judge_sibling, &s, 0);
+	*detail = s.detail;
+	return s.passed ? 0 : s.first ?: REASON_NO_VERDICT;
 }
 
 /* Called for every new descriptor of every program. */
@@ -254,7 +305,7 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 		r->state = STATE_PASSED;
 		return 0;
 	}
-	reason = judge_binding(aux, r, &detail);
+	reason = judge_siblings(aux, r, &detail);
 	if (reason && audits()) {
 		report_binding(prog, r, reason, 0, detail);
 		r->class = CLASS_AUDITED;

@@ -47,7 +47,13 @@ enum use {
 	USE_SHAPE = 3,    /* type, len = number: shape rules */
 	USE_SETTINGS = 4, /* one entry: mode */
 	USE_ARMED = 5,    /* len = number: pieces of what user space keeps with the set */
+	USE_OTHER = 6,    /* fingerprint = image: the next one that differs only in who shares a map */
+	USE_SIBLING = 7,  /* fingerprint = image: the next one that differs only in its maps */
 };
+/* Most images that share a key, in either way. */
+#define MAX_ALIKE 8
+/* Most shapes for one program type. */
+#define MAX_SHAPES 2
 
 struct key {
 	u64 fingerprint;
@@ -67,7 +73,8 @@ struct header {
 	u32 mode;      /* USE_SETTINGS */
 	u32 measured;  /* is any map's content compared? */
 	u64 helpers[4];/* shapes: helper ids that may be called */
-	u64 spare;
+	u32 prog_type; /* USE_ALIKE */
+	u32 spare;
 };
 
 struct chunk_key {

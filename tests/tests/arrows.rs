@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bpfseal-registry", &["bundle", "policy"]),
     ("bpfseal-enforcer", &["bundle", "policy"]),
     // Nothing may depend on it.
-    ("tests", &["bundle", "policy"]),
+    ("tests", &["bundle", "policy", "bpfseal-enforcer"]),
 ];
 
 /// HTTP and TLS: the privileged process has no way to the network.

@@ -214,9 +214,11 @@ impl BpfGate {
     /// Everything survives this process from here on.
     fn pin(&self, loaded: &object::Loaded, links: Vec<(String, Link)>) -> io::Result<()> {
         for (name, map) in &self.maps {
-            // A handle's pin() wants it mutable; the object file system does not care.
-            let path = place::pin(&format!("map_{name}"));
-            map.try_clone_handle()?.pin(&path).map_err(other)?;
+            // The BPF file system takes no dots in names.
+            let path = place::pin(&format!("map_{}", name.replace('.', "_")));
+            map.try_clone_handle()?
+                .pin(&path)
+                .map_err(|error| io::Error::other(format!("pinning {path}: {error}")))?;
             self.own(OWN_MAP, object::map_id(map)?)?;
         }
         for id in loaded.program_ids()? {
@@ -229,6 +231,20 @@ impl BpfGate {
         }
         Ok(())
     }
+}
+
+/// The kernel detaches programs some time after their last pin is gone.
+fn wait_until_open() -> io::Result<()> {
+    for _ in 0..500 {
+        match super::probe::load_unsigned() {
+            Ok(()) => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::TimedOut))
 }
 
 /// Small things that `MapHandle` does not offer.
@@ -292,7 +308,7 @@ impl Gate for BpfGate {
         place::remove_pins().doing("removing the pins")?;
         self.maps.clear();
         self.origins.clear();
-        Ok(())
+        wait_until_open().doing("waiting until the gate is gone")
     }
 
     fn events(&mut self, timeout: Duration, each: &mut dyn FnMut(Event)) -> Result<(), GateError> {

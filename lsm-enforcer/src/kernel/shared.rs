@@ -17,6 +17,8 @@ pub const EVENT_WORDS: usize = 64;
 pub const MAX_CHUNKS: usize = 15_625;
 /// `MAX_TUNABLES`: most tunables of one map.
 pub const MAX_TUNABLES: usize = 64;
+/// `MAX_ALIKE`: most images that share a key.
+pub const MAX_ALIKE: usize = 8;
 
 /// `enum use`: what an entry of the set is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,10 @@ pub enum Use {
     Settings = 4,
     /// A piece of what user space keeps with the set.
     Armed = 5,
+    /// The next image that differs only in who shares a map.
+    Other = 6,
+    /// The next image that differs only in its maps.
+    Sibling = 7,
 }
 
 /// Writes fields in memory order.
@@ -164,6 +170,7 @@ pub struct Header {
     pub mode: u32,
     pub measured: u32,
     pub helpers: [u64; 4],
+    pub prog_type: u32,
 }
 
 impl Header {
@@ -180,7 +187,7 @@ impl Header {
                 self.measured,
             ])
             .u64s(&self.helpers)
-            .u64s(&[0])
+            .u32s(&[self.prog_type, 0])
             .done(Self::SIZE)
     }
 }
@@ -358,6 +365,7 @@ mod tests {
             ("EVENT_WORDS", EVENT_WORDS),
             ("MAX_CHUNKS", MAX_CHUNKS),
             ("MAX_TUNABLES", MAX_TUNABLES),
+            ("MAX_ALIKE", MAX_ALIKE),
         ] {
             assert!(
                 SHARED.contains(&format!("#define {name} {value}\n")),

@@ -12,7 +12,7 @@ use bundle::{
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys::bpf_map_create_opts};
 
 use super::shared::{
-    CHUNK_WORDS, DATA_BYTES, Fields, Header, Key, MAX_CHUNKS, MAX_TUNABLES, Origin, Use,
+    CHUNK_WORDS, DATA_BYTES, Fields, Header, Key, MAX_ALIKE, MAX_CHUNKS, MAX_TUNABLES, Origin, Use,
     class_number,
 };
 use crate::gate::{Admissions, Armed, Class, Entry, Mode, ShapeRule};
@@ -22,7 +22,7 @@ const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: u32 = 1;
 /// Shape rules for one program type that the kernel side looks at.
-const MAX_SHAPES_PER_TYPE: u32 = 4;
+const MAX_SHAPES_PER_TYPE: u32 = 2;
 
 fn other(error: libbpf_rs::Error) -> io::Error {
     io::Error::other(error)
@@ -83,13 +83,19 @@ impl Store<'_> {
             .collect();
         let mut rows: BTreeMap<Vec<u8>, Header> = BTreeMap::new();
         let mut images = Vec::new();
-        for entry in &admissions.entries {
+        let mut alike = Alike::default();
+        // Fewest maps first: a stream fits its own image and those that tell more maps apart,
+        // so the first that it fits is its own. Where a probe and a signed program are the
+        // same, it is the signed one.
+        let mut entries: Vec<&Entry> = admissions.entries.iter().collect();
+        entries.sort_by_key(|entry| (entry.image.maps.len(), entry.class == Class::Probe));
+        for entry in entries {
             let id = match known.get(&content_of_entry(entry)) {
                 Some(&id) => id,
                 None => self.write_image(entry)?,
             };
             images.push(id);
-            index_entry(&mut rows, entry, id);
+            alike.add(&mut rows, entry, id)?;
         }
         let mut per_type = HashMap::new();
         for shape in &admissions.shapes {
@@ -363,6 +369,7 @@ fn header_of(image: &Image, class: Class, id: u32) -> Header {
         maps: image.maps.len() as u32,
         max_insns: image.words.len() as u32,
         measured: image.maps.iter().any(|map| map.contents.is_some()).into(),
+        prog_type: image.identity.prog_type,
         ..Header::default()
     }
 }
@@ -377,35 +384,83 @@ fn name_key(name: &str) -> u64 {
     word(low).wrapping_mul(PRIME) ^ word(high)
 }
 
-/// The first of two equal entries stays: a signed image before the same probe.
-fn index_entry(rows: &mut BTreeMap<Vec<u8>, Header>, entry: &Entry, id: u32) {
-    let image = &entry.image;
-    let header = header_of(image, entry.class, id);
-    let exact = Key {
-        fingerprint: image::fingerprint(&image.words),
-        len: image.words.len() as u32,
-        prog_type: image.identity.prog_type,
-        attach_type: image.identity.expected_attach_type,
-        btf_id: image.identity.attach_btf_id,
-        flags: image.identity.flags,
-        usage: Use::Image as u32,
-    };
-    rows.entry(exact.to_bytes()).or_insert(header);
-    if entry.class == Class::Probe {
-        return; // `r0 = 0; exit` is like too many programs to help anybody
+/// Images by key: those that only the sharing of maps tells apart, and of each those that
+/// only the maps themselves tell apart. The kernel side walks both as chains.
+#[derive(Default)]
+struct Alike<'a> {
+    by_key: HashMap<Vec<u8>, Vec<Vec<(&'a Image, u32)>>>,
+}
+
+impl<'a> Alike<'a> {
+    fn add(
+        &mut self,
+        rows: &mut BTreeMap<Vec<u8>, Header>,
+        entry: &'a Entry,
+        id: u32,
+    ) -> io::Result<()> {
+        let image = &entry.image;
+        let header = header_of(image, entry.class, id);
+        let exact = Key {
+            fingerprint: image::fingerprint(&image.words),
+            len: image.words.len() as u32,
+            prog_type: image.identity.prog_type,
+            attach_type: image.identity.expected_attach_type,
+            btf_id: image.identity.attach_btf_id,
+            flags: image.identity.flags,
+            usage: Use::Image as u32,
+        };
+        let groups = self.by_key.entry(exact.to_bytes()).or_default();
+        let after = |usage, image: u32| Key {
+            fingerprint: image.into(),
+            ..Key::of(usage)
+        };
+        let full = || {
+            invalid(format!(
+                "{}: more than {MAX_ALIKE} programs with the same instructions",
+                image.name
+            ))
+        };
+        match groups
+            .iter_mut()
+            .find(|group| group[0].0.words == image.words)
+        {
+            Some(group) => {
+                if group.iter().any(|(known, _)| known.maps == image.maps) {
+                    return Ok(());
+                }
+                let &(_, last) = group.last().ok_or_else(full)?;
+                if group.len() == MAX_ALIKE {
+                    return Err(full());
+                }
+                rows.insert(after(Use::Sibling, last).to_bytes(), header);
+                group.push((image, id));
+            }
+            None => {
+                match groups.last() {
+                    None => rows.insert(exact.to_bytes(), header),
+                    Some(_) if groups.len() == MAX_ALIKE => return Err(full()),
+                    Some(last) => rows.insert(after(Use::Other, last[0].1).to_bytes(), header),
+                };
+                groups.push(vec![(image, id)]);
+            }
+        }
+        if entry.class == Class::Probe {
+            return Ok(()); // `r0 = 0; exit` is like too many programs to help anybody
+        }
+        let alike = Key {
+            fingerprint: exact.fingerprint,
+            len: exact.len,
+            ..Key::of(Use::Alike)
+        };
+        rows.entry(alike.to_bytes()).or_insert(header);
+        let named = Key {
+            fingerprint: name_key(&image.name),
+            prog_type: image.identity.prog_type,
+            ..Key::of(Use::Named)
+        };
+        rows.entry(named.to_bytes()).or_insert(header);
+        Ok(())
     }
-    let alike = Key {
-        fingerprint: exact.fingerprint,
-        len: exact.len,
-        ..Key::of(Use::Alike)
-    };
-    rows.entry(alike.to_bytes()).or_insert(header);
-    let named = Key {
-        fingerprint: name_key(&image.name),
-        prog_type: image.identity.prog_type,
-        ..Key::of(Use::Named)
-    };
-    rows.entry(named.to_bytes()).or_insert(header);
 }
 
 fn index_shape(
@@ -443,6 +498,7 @@ fn index_shape(
             mode: 0,
             measured: 0,
             helpers,
+            prog_type,
         };
         rows.insert(key.to_bytes(), header);
     }

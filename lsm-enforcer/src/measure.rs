@@ -1,0 +1,348 @@
+//! What an object's programs look like to this kernel once libbpf has relocated them.
+//!
+//! libbpf does the work up to the point where it would load: it resolves externs and CO-RE,
+//! creates the maps and writes their descriptors into the instructions. It runs here on
+//! bytes that were verified before, in a process of its own: [`measure`] is for a child that
+//! holds nothing worth stealing. libbpf asks the kernel by loading its probe programs, so
+//! an armed gate must admit those ([`crate::probes`]).
+#![expect(unsafe_code, reason = "libbpf-rs has no bpf_object__prepare")]
+
+use std::{collections::BTreeMap, ffi::CString, io, ptr, slice};
+
+use bundle::{
+    image::{Allowed, Contents, Identity, Image, MAX_MAPS, MapSpec, TunableRange, index_maps},
+    inventory::Object,
+};
+use libbpf_rs::{
+    AsRawLibbpf, MapType, ObjectBuilder, OpenObject, ProgramType,
+    libbpf_sys::{
+        self, BPF_CGROUP_INET_SOCK_CREATE, BPF_F_MMAPABLE, BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS,
+        BPF_SK_REUSEPORT_SELECT, BPF_TRACE_UPROBE_MULTI, bpf_map, bpf_map_info, bpf_program,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+/// What was measured, and what could not be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// One image per program, in the object's order.
+    pub images: Vec<Image>,
+    /// Programs that this kernel, or this version of bpfseal, cannot have.
+    pub unmeasured: Vec<Unmeasured>,
+}
+
+/// A program without an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unmeasured {
+    /// Its name.
+    pub name: String,
+    /// Why, a lower-case clause.
+    pub why: String,
+}
+
+/// libbpf cannot read the object at all.
+#[derive(Debug, thiserror::Error)]
+#[error("libbpf cannot open {name}")]
+pub struct MeasureError {
+    /// The object.
+    pub name: String,
+    /// What libbpf said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Measures every program of an object, also those that libbpf would not load by itself.
+///
+/// `inventory` is the verified inventory of exactly these bytes: it says which variables are
+/// tunable; limits for them are the policy's, so they come out as [`Allowed::Any`].
+pub fn measure(elf: &[u8], inventory: &Object) -> Result<Measurement, MeasureError> {
+    let opened = |elf| {
+        open(elf).map_err(|source| MeasureError {
+            name: inventory.name.clone(),
+            source,
+        })
+    };
+    let mut all = opened(elf)?;
+    let names: Vec<String> = all
+        .progs()
+        .map(|program| program.name().to_string_lossy().into_owned())
+        .collect();
+    let mut done = Measurement::default();
+    choose(&mut all, &|_| true);
+    if prepare(&mut all).is_ok() {
+        for name in &names {
+            done.add(name, read(&all, name, inventory));
+        }
+        return Ok(done);
+    }
+    // Something in the object does not fit this kernel: find out which programs it is.
+    for name in &names {
+        let mut alone = opened(elf)?;
+        choose(&mut alone, &|candidate| candidate == name);
+        let image = match prepare(&mut alone) {
+            Ok(()) => read(&alone, name, inventory),
+            Err(error) => Err(format!("libbpf cannot prepare it for this kernel: {error}")),
+        };
+        done.add(name, image);
+    }
+    Ok(done)
+}
+
+impl Measurement {
+    fn add(&mut self, name: &str, image: Result<Image, String>) {
+        match image {
+            Ok(image) => self.images.push(image),
+            Err(why) => self.unmeasured.push(Unmeasured {
+                name: name.into(),
+                why,
+            }),
+        }
+    }
+}
+
+fn open(elf: &[u8]) -> io::Result<OpenObject> {
+    libbpf_rs::set_print(None);
+    let mut object = ObjectBuilder::default()
+        .open_memory(elf)
+        .map_err(io::Error::other)?;
+    for map in object.maps_mut() {
+        let raw = map.as_libbpf_object().as_ptr();
+        // SAFETY: the map is the open object's; no path means that it is not pinned.
+        let _cannot_fail = unsafe { libbpf_sys::bpf_map__set_pin_path(raw, ptr::null()) };
+    }
+    Ok(object)
+}
+
+fn choose(object: &mut OpenObject, wanted: &dyn Fn(&str) -> bool) {
+    for mut program in object.progs_mut() {
+        let load = program.name().to_str().is_some_and(wanted)
+            && program.prog_type() != ProgramType::StructOps;
+        program.set_autoload(load);
+    }
+    for mut map in object.maps_mut() {
+        if map.map_type() == MapType::StructOps {
+            let _stays_as_it_is = map.set_autocreate(false);
+        }
+    }
+}
+
+/// Everything that libbpf does before loading, and nothing that loads.
+fn prepare(object: &mut OpenObject) -> io::Result<()> {
+    // SAFETY: the object is open and not yet prepared; `&mut` keeps others out.
+    let result = unsafe { libbpf_sys::bpf_object__prepare(object.as_libbpf_object().as_ptr()) };
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    Ok(())
+}
+
+fn read(object: &OpenObject, name: &str, inventory: &Object) -> Result<Image, String> {
+    let program = object
+        .progs()
+        .find(|program| program.name() == name)
+        .ok_or("it is gone after preparing")?;
+    let section = program.section().to_string_lossy().into_owned();
+    let identity = identify(
+        program.as_libbpf_object().as_ptr(),
+        program.prog_type(),
+        &section,
+    )?;
+    let mut words: Vec<u64> = program.insns().iter().map(word).collect();
+    refuse_what_the_gate_refuses(&words)?;
+    let descriptors = index_maps(&mut words);
+    if descriptors.len() > MAX_MAPS {
+        return Err(format!("it uses {} maps", descriptors.len()));
+    }
+    let by_descriptor: BTreeMap<u32, *mut bpf_map> = object
+        .maps()
+        .map(|map| map.as_libbpf_object().as_ptr())
+        .map(|map| {
+            // SAFETY: the map is the prepared object's.
+            (unsafe { libbpf_sys::bpf_map__fd(map) } as u32, map)
+        })
+        .collect();
+    let maps = descriptors
+        .into_iter()
+        .map(|descriptor| {
+            let map = by_descriptor
+                .get(&descriptor)
+                .ok_or("it uses a map that is not the object's")?;
+            describe_map(*map, descriptor, inventory)
+        })
+        .collect::<Result<_, String>>()?;
+    Ok(Image {
+        name: name.into(),
+        identity,
+        words,
+        maps,
+    })
+}
+
+/// One instruction slot as memory has it on a little-endian machine.
+fn word(instruction: &libbpf_sys::bpf_insn) -> u64 {
+    u64::from(instruction.code)
+        | u64::from(instruction.dst_reg()) << 8
+        | u64::from(instruction.src_reg()) << 12
+        | u64::from(instruction.off as u16) << 16
+        | u64::from(instruction.imm as u32) << 32
+}
+
+/// What can never pass gate 1 need not be admitted; better said now than at load.
+fn refuse_what_the_gate_refuses(words: &[u64]) -> Result<(), String> {
+    let mut after_btf = false;
+    for &word in words {
+        let (code, source) = (word & 0xff, (word >> 12) & 0xf);
+        if after_btf && word >> 32 != 0 || code == 0x85 && source == 2 && (word >> 16) as u16 != 0 {
+            return Err("it uses a kernel module's BTF, which is not supported yet".into());
+        }
+        after_btf = code == 0x18 && source == 3;
+    }
+    Ok(())
+}
+
+/// What libbpf's `libbpf_prepare_prog_load` would put into the attributes.
+fn identify(
+    program: *mut bpf_program,
+    prog_type: ProgramType,
+    section: &str,
+) -> Result<Identity, String> {
+    let (base, target) = match section.trim_start_matches('?').split_once('/') {
+        Some((base, target)) => (base, Some(target)),
+        None => (section.trim_start_matches('?'), None),
+    };
+    match prog_type {
+        ProgramType::Unspec => return Err("its section names no program type".into()),
+        ProgramType::Ext => return Err("it replaces a function of another program".into()),
+        ProgramType::StructOps => return Err("struct_ops are not supported yet".into()),
+        _ => {}
+    }
+    // SAFETY: the program is the prepared object's.
+    let mut expected_attach_type =
+        unsafe { libbpf_sys::bpf_program__expected_attach_type(program) };
+    // SAFETY: as above.
+    let mut flags = unsafe { libbpf_sys::bpf_program__flags(program) };
+    if base.ends_with(".s") || base == "syscall" {
+        flags |= BPF_F_SLEEPABLE;
+    }
+    if base.starts_with("xdp.frags") {
+        flags |= BPF_F_XDP_HAS_FRAGS;
+    }
+    if base.starts_with("usdt") && has_uprobe_multi() {
+        expected_attach_type = BPF_TRACE_UPROBE_MULTI;
+    }
+    // The kernel's bpf_prog_load_fixup_attach_type().
+    if expected_attach_type == 0 {
+        expected_attach_type = match prog_type {
+            ProgramType::CgroupSock => BPF_CGROUP_INET_SOCK_CREATE,
+            ProgramType::SkReuseport => BPF_SK_REUSEPORT_SELECT,
+            _ => 0,
+        };
+    }
+    let attach_btf_id = match (base.trim_end_matches(".s"), target) {
+        (
+            "fentry" | "fexit" | "fmod_ret" | "fsession" | "lsm" | "lsm_cgroup" | "tp_btf" | "iter",
+            Some(target),
+        ) => find_target(target, expected_attach_type)?,
+        ("fentry" | "fexit" | "fmod_ret" | "fsession" | "lsm" | "lsm_cgroup" | "tp_btf", None) => {
+            return Err("its section names no target; the loader chooses it".into());
+        }
+        _ => 0,
+    };
+    Ok(Identity {
+        prog_type: prog_type as u32,
+        expected_attach_type,
+        attach_btf_id,
+        flags,
+    })
+}
+
+fn find_target(target: &str, attach_type: u32) -> Result<u32, String> {
+    let name = CString::new(target).map_err(|_| "its target has a NUL")?;
+    // SAFETY: the name ends with NUL and outlives the call.
+    let id = unsafe { libbpf_sys::libbpf_find_vmlinux_btf_id(name.as_ptr(), attach_type) };
+    u32::try_from(id).map_err(|_| format!("this kernel itself has no {target} to attach to"))
+}
+
+/// libbpf's FEAT_UPROBE_MULTI_LINK, asked of BTF: 6.6, kernel commit 89ae89f53d20.
+fn has_uprobe_multi() -> bool {
+    libbpf_rs::btf::Btf::from_vmlinux().is_ok_and(|btf| {
+        btf.type_by_name::<libbpf_rs::btf::types::Struct<'_>>("bpf_uprobe_multi_link")
+            .is_some()
+    })
+}
+
+fn describe_map(map: *mut bpf_map, descriptor: u32, inventory: &Object) -> Result<MapSpec, String> {
+    // SAFETY: the map is the prepared object's, and its name lives as long.
+    let name = unsafe { std::ffi::CStr::from_ptr(libbpf_sys::bpf_map__name(map)) };
+    let name = name.to_string_lossy().into_owned();
+    let info = map_info(descriptor).map_err(|error| format!("map {name}: {error}"))?;
+    // SAFETY: as above.
+    let internal = unsafe { libbpf_sys::bpf_map__is_internal(map) };
+    let section = name.find('.').map(|dot| &name[dot..]).unwrap_or_default();
+    let measured = internal && (section.starts_with(".rodata") || section == ".kconfig");
+    Ok(MapSpec {
+        map_type: info.type_,
+        key_size: info.key_size,
+        value_size: info.value_size,
+        max_entries: (info.max_entries, info.max_entries),
+        flags: info.map_flags,
+        // libbpf 1.1 makes every data map mappable, later versions only some.
+        flags_free: if internal { BPF_F_MMAPABLE } else { 0 },
+        contents: measured.then(|| Contents {
+            bytes: initial_value(map, info.value_size as usize),
+            tunables: tunables(inventory, section),
+        }),
+        name,
+    })
+}
+
+fn map_info(descriptor: u32) -> io::Result<bpf_map_info> {
+    let mut info = bpf_map_info::default();
+    let mut size = size_of::<bpf_map_info>() as u32;
+    // SAFETY: the kernel writes at most `size` bytes, all of which are plain integers.
+    let result = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(
+            descriptor as i32,
+            ptr::from_mut(&mut info).cast(),
+            &raw mut size,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    Ok(info)
+}
+
+fn initial_value(map: *mut bpf_map, want: usize) -> Vec<u8> {
+    let mut size = 0;
+    // SAFETY: libbpf returns null or `size` bytes that live as long as the object; they are
+    // copied before anything else happens to it.
+    let bytes = unsafe {
+        let start = libbpf_sys::bpf_map__initial_value(map, &raw mut size);
+        if start.is_null() {
+            &[]
+        } else {
+            slice::from_raw_parts(start.cast::<u8>().cast_const(), size as usize)
+        }
+    };
+    let mut bytes = bytes.to_vec();
+    bytes.resize(want, 0);
+    bytes
+}
+
+fn tunables(inventory: &Object, section: &str) -> Vec<TunableRange> {
+    inventory
+        .data
+        .iter()
+        .filter(|data| data.section == section && data.readonly)
+        .flat_map(|data| &data.variables)
+        .filter(|variable| variable.tunable)
+        .map(|variable| TunableRange {
+            name: variable.name.clone(),
+            offset: variable.offset,
+            size: variable.size,
+            signed: variable.signed,
+            allowed: Allowed::Any,
+        })
+        .collect()
+}
