@@ -6,10 +6,12 @@
 mod api;
 mod body;
 mod cache;
+mod check;
 mod commands;
 mod digest;
 mod error;
 mod failure;
+mod gc;
 mod manifest;
 mod metadata;
 mod name;

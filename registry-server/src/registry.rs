@@ -1,6 +1,11 @@
 //! The registry's state: what every request handler works with.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore};
@@ -29,6 +34,8 @@ pub struct Settings {
     /// How long a client may send nothing in the middle of a request, or take nothing
     /// in the middle of an answer.
     pub idle: Duration,
+    /// How long the collector leaves alone what somebody pushed or asked for.
+    pub grace: Duration,
 }
 
 impl Default for Settings {
@@ -39,6 +46,7 @@ impl Default for Settings {
             uploads: 4096,
             upload_idle: Duration::from_secs(24 * 3600),
             idle: Duration::from_secs(30),
+            grace: Duration::from_secs(24 * 3600),
         }
     }
 }
@@ -54,7 +62,7 @@ pub struct Registry {
     /// Blobs on their way in.
     pub uploads: Arc<Uploads>,
     /// Sizes of blobs by the repository that shows them.
-    pub shown: Cache<(Repository, Digest), u64>,
+    pub shown: Cache<(Repository, Digest), Arc<Shown>>,
     /// Bytes of small blobs. Content under a digest never changes.
     pub blobs: Cache<Digest, Bytes>,
     /// Manifests by name.
@@ -62,6 +70,14 @@ pub struct Registry {
     /// Room for manifests that are being pushed, in units of 64 KiB.
     pub manifest_room: Arc<Semaphore>,
     shelves: Vec<RwLock<()>>,
+}
+
+/// A blob that a repository shows.
+pub struct Shown {
+    /// How many bytes it has.
+    pub size: u64,
+    /// When the metadata last learned that somebody wants it, in seconds since 1970.
+    pub touched: AtomicI64,
 }
 
 /// Why a registry cannot be opened.

@@ -23,9 +23,11 @@ use tokio::{
 
 use crate::{api, registry::Registry};
 
-/// Largest request head, and the most of a body that is read at once. It bounds what a
-/// connection costs in memory.
+/// The most of a body that is read at once. It bounds what a connection costs in memory.
 const BUFFER: usize = 64 * 1024;
+
+/// Largest request head: the longest target, a token of several KiB, and some more.
+const MAX_HEAD: usize = 32 * 1024;
 
 /// Most headers in a request: clients send about ten.
 const MAX_HEADERS: usize = 100;
@@ -45,6 +47,7 @@ pub async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(registry.settings.idle)
         .max_buf_size(BUFFER)
+        .max_header_size(MAX_HEAD)
         .max_headers(MAX_HEADERS);
     let places = Arc::new(Semaphore::new(connections));
     let graceful = GracefulShutdown::new();

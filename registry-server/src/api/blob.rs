@@ -1,5 +1,7 @@
 //! `/v2/<name>/blobs/<digest>` (distribution-spec 1.1, "Pulling blobs", "Deleting Blobs").
 
+use std::sync::{Arc, atomic::Ordering};
+
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use tokio::task::spawn_blocking;
@@ -9,9 +11,10 @@ use crate::{
     body::{Body, Download},
     digest::Digest,
     error::{Code, OciError},
+    metadata,
     name::Repository,
     range::{self, Asked, Span},
-    registry::Registry,
+    registry::{Registry, Shown},
     store::Content,
 };
 
@@ -24,7 +27,7 @@ pub async fn read(
     name: Repository,
     digest: Digest,
 ) -> Result<Response<Body>, OciError> {
-    let size = size(registry, name, digest).await?;
+    let size = size(registry, call.head, name, digest).await?;
     let response = |status| {
         reply(status)
             .with(CONTENT_DIGEST, digest.to_string())
@@ -64,12 +67,12 @@ pub async fn read(
 }
 
 pub async fn delete(
-    registry: &std::sync::Arc<Registry>,
+    registry: &Arc<Registry>,
     name: Repository,
     digest: Digest,
 ) -> Result<Response<Body>, OciError> {
     let key = (name.clone(), digest);
-    let cache = std::sync::Arc::clone(registry);
+    let cache = Arc::clone(registry);
     let forget = move || cache.shown.forget(&key);
     if registry
         .metadata
@@ -91,19 +94,48 @@ fn wanted_range<'a>(call: &'a Call, digest: &Digest) -> Option<&'a str> {
 }
 
 /// The size of a blob that the repository shows.
-async fn size(registry: &Registry, name: Repository, digest: Digest) -> Result<u64, OciError> {
+async fn size(
+    registry: &Registry,
+    head: bool,
+    name: Repository,
+    digest: Digest,
+) -> Result<u64, OciError> {
     let key = (name, digest);
-    if let Some(size) = registry.shown.find(&key) {
-        return Ok(size);
+    let shown = match registry.shown.find(&key) {
+        Some(shown) => shown,
+        None => {
+            let ticket = registry.shown.ticket(&key);
+            let found = registry.metadata.shown_blob(&key.0, &digest).await?;
+            let (size, touched) = found.ok_or_else(blob_unknown)?;
+            let shown = Arc::new(Shown {
+                size,
+                touched: touched.into(),
+            });
+            registry
+                .shown
+                .keep(key.clone(), Arc::clone(&shown), 0, ticket);
+            shown
+        }
+    };
+    if head {
+        touch(registry, &key.0, &digest, &shown).await;
     }
-    let ticket = registry.shown.ticket(&key);
-    let size = registry
-        .metadata
-        .blob_size(&key.0, &digest)
-        .await?
-        .ok_or_else(blob_unknown)?;
-    registry.shown.keep(key, size, 0, ticket);
-    Ok(size)
+    Ok(shown.size)
+}
+
+/// A client that asks whether a blob is there is about to push a manifest and counts on
+/// it: the collector must know. Once in half a grace is enough.
+async fn touch(registry: &Registry, name: &Repository, digest: &Digest, shown: &Shown) {
+    let now = metadata::now();
+    let half = registry.settings.grace.as_secs() as i64 / 2;
+    let before = shown.touched.load(Ordering::Relaxed);
+    if now.saturating_sub(before) > half {
+        shown.touched.store(now, Ordering::Relaxed);
+        // Reading must go on when nothing can be written.
+        if let Err(error) = registry.metadata.touch(name, digest).await {
+            tracing::warn!(%error, "a blob that is asked for could not be marked");
+        }
+    }
 }
 
 async fn content(
@@ -116,7 +148,7 @@ async fn content(
         return Ok(part(&bytes, span));
     }
     let ticket = registry.blobs.ticket(&digest);
-    let store = std::sync::Arc::clone(&registry.store);
+    let store = Arc::clone(&registry.store);
     let opened = spawn_blocking(move || -> Result<_, OciError> {
         let content = store.open(&digest)?;
         let content =

@@ -1,21 +1,30 @@
 //! One file per subcommand.
 
+mod check;
 mod completions;
+mod gc;
 mod man;
 mod serve;
 
 use std::path::{Path, PathBuf};
 
 use crate::{
+    error::OciError,
     failure::{Exit, Failure},
-    registry::{Lock, Registry, RegistryError, Settings},
+    metadata::Metadata,
+    registry::{DATABASE, Lock, Registry, RegistryError, Settings},
+    store::{Directory, Store},
 };
 
 /// What `bpfseal-registry` can do.
 #[derive(clap::Subcommand)]
 pub enum Command {
+    /// Verify every blob and manifest against its digest.
+    Check(check::Args),
     /// Print a shell's completion script.
     Completions(completions::Args),
+    /// Remove blobs that no manifest uses. The registry must not be serving.
+    Gc(gc::Args),
     /// Write the manual pages into a folder.
     Man(man::Args),
     /// Serve the registry over HTTP.
@@ -26,7 +35,9 @@ impl Command {
     /// Does it.
     pub fn run(&self, json: bool) -> Result<(), Failure> {
         match self {
+            Self::Check(args) => check::run(args, json),
             Self::Completions(args) => completions::run(args),
+            Self::Gc(args) => gc::run(args, json),
             Self::Man(args) => man::run(args),
             Self::Serve(args) => serve::run(args, json),
         }
@@ -69,6 +80,36 @@ where
     });
     drop(lock);
     result
+}
+
+/// Runs `work` on a registry that a server may have open: it can only read.
+fn inspect<T, F>(
+    root: &Path,
+    work: impl FnOnce(Metadata, Box<dyn Store>) -> F,
+) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failure::from_error(Exit::Internal, &error))?;
+    runtime.block_on(async {
+        let database = root.join(DATABASE);
+        if !database.is_file() {
+            let message = format!("{} holds no registry", root.display());
+            return Err(Failure::new(Exit::Usage, message).remedy("Name its folder with --root."));
+        }
+        let metadata = Metadata::inspect(&database).await;
+        let metadata = metadata.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
+        let result = work(metadata.clone(), Box::new(Directory::inspect(root))).await;
+        metadata.close().await;
+        result
+    })
+}
+
+fn failed(error: OciError) -> Failure {
+    Failure::from_error(Exit::Internal, &error)
 }
 
 fn unusable(error: RegistryError) -> Failure {

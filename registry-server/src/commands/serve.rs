@@ -5,12 +5,14 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    time::MissedTickBehavior,
 };
 use tracing_subscriber::EnvFilter;
 
 use super::{Root, with_registry};
 use crate::{
     failure::{Exit, Failure},
+    gc::{self, Collected, Scope},
     registry::{Registry, Settings},
     server,
 };
@@ -54,6 +56,15 @@ pub struct Args {
     /// Seconds that a client may stay silent in the middle of a request or an answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     client_timeout: u64,
+    /// Seconds between garbage collections while serving; 0 collects never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    gc_interval: u64,
+    /// Seconds for which garbage collection leaves alone what somebody pushed or asked for.
+    #[arg(long, value_name = "SECONDS", default_value_t = 24 * 3600)]
+    gc_grace: u64,
+    /// Also collect manifests that have no tag, are in no index and whose subject is gone.
+    #[arg(long)]
+    gc_untagged: bool,
 }
 
 pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
@@ -64,6 +75,7 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
         uploads: args.max_uploads as usize,
         upload_idle: Duration::from_secs(args.upload_expiry),
         idle: Duration::from_secs(args.client_timeout),
+        grace: Duration::from_secs(args.gc_grace),
     };
     with_registry(&args.root.root, settings, async |registry| {
         serve(args, json, registry).await
@@ -79,9 +91,20 @@ async fn serve(args: &Args, json: bool, registry: Arc<Registry>) -> Result<(), F
     })?;
     let stop = stop_signal().map_err(|error| Failure::from_error(Exit::Internal, &error))?;
     announce(address, json);
+    let scope = Scope {
+        grace: registry.settings.grace,
+        untagged: args.gc_untagged,
+    };
     let housekeeping = tokio::spawn(expire_uploads(Arc::clone(&registry)));
+    let collecting = (args.gc_interval > 0).then(|| {
+        let every = Duration::from_secs(args.gc_interval);
+        tokio::spawn(collect(Arc::clone(&registry), every, scope))
+    });
     server::serve(registry, listener, args.max_connections as usize, stop).await;
     housekeeping.abort();
+    if let Some(collecting) = collecting {
+        collecting.abort();
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -104,6 +127,26 @@ async fn expire_uploads(registry: Arc<Registry>) {
     loop {
         every.tick().await;
         registry.uploads.expire_idle().await;
+    }
+}
+
+async fn collect(registry: Arc<Registry>, every: Duration, scope: Scope) {
+    let mut every = tokio::time::interval(every);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        match gc::collect(&registry, scope).await {
+            Ok(done) if done == Collected::default() => tracing::debug!("nothing to collect"),
+            Ok(Collected {
+                manifests,
+                blobs,
+                bytes,
+                files,
+            }) => {
+                tracing::info!(manifests, blobs, bytes, files, "collected");
+            }
+            Err(error) => tracing::error!(%error, "garbage collection stopped early"),
+        }
     }
 }
 

@@ -39,6 +39,11 @@ impl Writer {
         Self(sender)
     }
 
+    /// Writes nothing: every write fails.
+    pub fn none() -> Self {
+        Self(mpsc::channel(1).0)
+    }
+
     /// Runs `write` in a transaction that others may share, and returns once it is durable.
     ///
     /// An error from `write` undoes only what `write` did. `committed` runs after the

@@ -5,6 +5,7 @@
 //! concurrent pushes share one flush. Reads use their own connections on the
 //! write-ahead log, so they never wait for a writer.
 
+mod collect;
 mod commit;
 mod read;
 mod write;
@@ -21,6 +22,7 @@ use sqlx::{
 
 use crate::error::OciError;
 
+pub use collect::Place;
 pub use read::StoredManifest;
 pub use write::{Condition, NewManifest, Removed};
 
@@ -56,26 +58,26 @@ const READERS: u32 = 4;
 impl Metadata {
     /// Opens or creates the database at `path` and brings its schema up to date.
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
+        let options = options(path).create_if_missing(true);
+        let options = options
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10))
-            .disable_statement_logging();
+            .foreign_keys(true);
         let mut connection = options.connect().await?;
         migrate(&mut connection).await?;
-        let readers = SqlitePoolOptions::new()
-            .min_connections(READERS)
-            .max_connections(READERS)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(options.read_only(true))
-            .await?;
+        let readers = readers(options).await?;
         Ok(Self {
             writer: commit::Writer::start(connection),
+            readers,
+        })
+    }
+
+    /// Opens an existing database that another process may be writing. Whatever would
+    /// change it fails.
+    pub async fn inspect(path: &Path) -> Result<Self, OpenError> {
+        let readers = readers(options(path)).await?;
+        Ok(Self {
+            writer: commit::Writer::none(),
             readers,
         })
     }
@@ -85,6 +87,24 @@ impl Metadata {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging()
+}
+
+async fn readers(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    SqlitePoolOptions::new()
+        .min_connections(READERS)
+        .max_connections(READERS)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(options.read_only(true))
+        .await
 }
 
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), OpenError> {
@@ -119,7 +139,7 @@ fn integer(number: u64) -> Result<i64, OciError> {
 }
 
 /// Seconds since 1970.
-fn now() -> i64 {
+pub fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs() as i64)
 }

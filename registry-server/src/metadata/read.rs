@@ -36,34 +36,23 @@ pub struct Referrers {
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 impl Metadata {
-    /// The size of a blob that `repository` shows.
-    pub async fn blob_size(
+    /// The size of a blob that `repository` shows, and when it was last pushed, mounted
+    /// or [touched](Metadata::touch), in seconds since 1970.
+    pub async fn shown_blob(
         &self,
         repository: &Repository,
         digest: &Digest,
-    ) -> Result<Option<u64>, OciError> {
+    ) -> Result<Option<(u64, i64)>, OciError> {
         let row = sqlx::query(
-            "SELECT blob.size FROM repository
+            "SELECT blob.size, shown.linked_at FROM repository
              JOIN repository_blob AS shown ON shown.repository = repository.id
              JOIN blob ON blob.digest = shown.digest
              WHERE repository.name = ?1 AND shown.digest = ?2",
         );
         let row = row.bind(repository.as_str()).bind(digest.to_string());
         let row = row.fetch_optional(&self.readers).await?;
-        row.map(|row| size(&row)).transpose()
-    }
-
-    /// The size of a blob that any repository shows.
-    pub async fn blob_size_anywhere(&self, digest: &Digest) -> Result<Option<u64>, OciError> {
-        let row = sqlx::query(
-            "SELECT size FROM blob WHERE digest = ?1
-             AND EXISTS (SELECT 1 FROM repository_blob WHERE digest = ?1)",
-        );
-        let row = row
-            .bind(digest.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        row.map(|row| size(&row)).transpose()
+        row.map(|row| Ok((size(&row)?, row.try_get("linked_at")?)))
+            .transpose()
     }
 
     /// Whether anything was ever pushed to `repository`.
@@ -195,20 +184,6 @@ impl Metadata {
             next: None,
         })
     }
-
-    /// Every blob, for a check of the files: digest and size, ordered, after `after`.
-    pub async fn blobs(&self, after: &str, limit: u32) -> Result<Vec<(Digest, u64)>, OciError> {
-        let rows =
-            sqlx::query("SELECT digest, size FROM blob WHERE digest > ?1 ORDER BY digest LIMIT ?2");
-        let rows = rows
-            .bind(after)
-            .bind(i64::from(limit))
-            .fetch_all(&self.readers)
-            .await?;
-        rows.iter()
-            .map(|row| Ok((digest(row)?, size(row)?)))
-            .collect()
-    }
 }
 
 fn names(rows: &[SqliteRow], limit: u32) -> Result<(Vec<String>, bool), OciError> {
@@ -219,11 +194,11 @@ fn names(rows: &[SqliteRow], limit: u32) -> Result<(Vec<String>, bool), OciError
     Ok((names, rows.len() > limit as usize && limit > 0))
 }
 
-fn size(row: &SqliteRow) -> Result<u64, OciError> {
+pub(super) fn size(row: &SqliteRow) -> Result<u64, OciError> {
     u64::try_from(row.try_get::<i64, _>("size")?).map_err(OciError::internal)
 }
 
-fn digest(row: &SqliteRow) -> Result<Digest, OciError> {
+pub(super) fn digest(row: &SqliteRow) -> Result<Digest, OciError> {
     row.try_get::<String, _>("digest")?
         .parse()
         .map_err(OciError::internal)

@@ -17,32 +17,31 @@ use crate::{
 pub struct Directory {
     blobs: PathBuf,
     uploads: PathBuf,
+    damaged: PathBuf,
 }
 
 impl Directory {
     /// Opens or creates the folders under `root`. Bytes of uploads that cannot be
     /// resumed are removed.
-    ///
-    /// All folders exist from the start, so that keeping a blob never has to make one
-    /// durable: it flushes the file and the one folder that names it.
     pub fn open(root: &Path) -> io::Result<Self> {
-        let (blobs, uploads) = (root.join("blobs"), root.join("uploads"));
-        fs::create_dir_all(&uploads)?;
+        let directory = Self::inspect(root);
+        fs::create_dir_all(&directory.uploads)?;
         for algorithm in Algorithm::ALL {
-            let folder = blobs.join(algorithm.name());
-            let last = folder.join("ff");
-            if !last.is_dir() {
-                for prefix in 0..=0xff_u8 {
-                    fs::create_dir_all(folder.join(format!("{prefix:02x}")))?;
-                }
-                sync(&folder)?;
-            }
+            fs::create_dir_all(directory.blobs.join(algorithm.name()))?;
         }
-        sync(&blobs)?;
+        sync(&directory.blobs)?;
         sync(root)?;
-        let directory = Self { blobs, uploads };
         directory.remove_lost_uploads()?;
         Ok(directory)
+    }
+
+    /// Looks at folders that another process may be using, and changes nothing.
+    pub fn inspect(root: &Path) -> Self {
+        Self {
+            blobs: root.join("blobs"),
+            uploads: root.join("uploads"),
+            damaged: root.join("damaged"),
+        }
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -131,6 +130,15 @@ impl Store for Directory {
         }
     }
 
+    fn set_aside(&self, digest: &Digest) -> io::Result<()> {
+        fs::create_dir_all(&self.damaged)?;
+        let name = digest.to_string().replace(':', "-");
+        match fs::rename(self.path(digest), self.damaged.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
     fn list(&self) -> io::Result<Vec<(Digest, u64)>> {
         let mut found = Vec::new();
         for algorithm in Algorithm::ALL {
@@ -142,7 +150,11 @@ impl Store for Directory {
                     let Ok(digest) = name.parse() else {
                         continue;
                     };
-                    let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+                    // Collected since it was listed.
+                    let Ok(metadata) = entry.metadata() else {
+                        continue;
+                    };
+                    let age = metadata.modified()?.elapsed().unwrap_or_default();
                     found.push((digest, age.as_secs()));
                 }
             }
@@ -213,12 +225,21 @@ impl Partial for FilePartial {
         // A resumed upload may be shorter than its file after a failed append.
         self.file.set_len(self.len)?;
         self.file.sync_all()?;
-        if let Some(path) = self.path.take() {
-            fs::rename(&path, folder.join(hex))?;
-            sync(&folder)?;
-            self.remove_note(&path)?;
+        if let Some(path) = &self.path {
+            let name = folder.join(hex);
+            match fs::rename(path, &name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    create(&folder)?;
+                    fs::rename(path, &name)?;
+                }
+                result => result?,
+            }
         }
-        Ok(())
+        sync(&folder)?;
+        match self.path.take() {
+            Some(path) => self.remove_note(&path),
+            None => Ok(()),
+        }
     }
 
     fn discard(mut self: Box<Self>) -> io::Result<()> {
@@ -252,6 +273,12 @@ impl Content for FileContent {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
     }
+}
+
+/// Makes a folder whose own name is durable. Another thread may have made it.
+fn create(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    folder.parent().map_or(Ok(()), sync)
 }
 
 /// Makes the names in a folder durable.

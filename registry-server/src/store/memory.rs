@@ -63,6 +63,10 @@ impl Store for Memory {
         Ok(())
     }
 
+    fn set_aside(&self, digest: &Digest) -> io::Result<()> {
+        self.remove(digest)
+    }
+
     fn list(&self) -> io::Result<Vec<(Digest, u64)>> {
         Ok(self.with(|state| state.blobs.keys().map(|digest| (*digest, 0)).collect()))
     }

@@ -30,6 +30,9 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets a blob. One that does not exist is no error.
     fn remove(&self, digest: &Digest) -> io::Result<()>;
 
+    /// Puts damaged bytes where they are no blob any more but can be looked at.
+    fn set_aside(&self, digest: &Digest) -> io::Result<()>;
+
     /// Every stored blob with its age in seconds, in no order.
     fn list(&self) -> io::Result<Vec<(Digest, u64)>>;
 }

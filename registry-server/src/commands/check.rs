@@ -1,0 +1,100 @@
+//! `bpfseal-registry check`.
+
+use super::{Root, failed, inspect, with_registry};
+use crate::{
+    check::{self, Report},
+    digest::Digest,
+    failure::{Exit, Failure},
+    registry::Registry,
+};
+
+/// Verify every blob and manifest against its digest.
+///
+/// May run while the registry is serving. With --repair it must not be: a damaged blob
+/// is moved into the folder `damaged` and forgotten, so that clients can push it again.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  bpfseal-registry check --root /var/lib/bpfseal-registry
+  bpfseal-registry check --root /var/lib/bpfseal-registry --json | jq .damage
+
+Exit codes: 0 all is as it was pushed, 1 something is damaged, 2 the folder cannot be used.")]
+pub struct Args {
+    #[command(flatten)]
+    root: Root,
+    /// Set damaged blobs aside and forget them.
+    #[arg(long)]
+    repair: bool,
+}
+
+pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
+    let root = &args.root.root;
+    let report = if args.repair {
+        with_registry(root, Default::default(), async |registry| {
+            repair(&registry).await
+        })?
+    } else {
+        inspect(root, async |metadata, store| {
+            check::check(&metadata, &*store).await.map_err(failed)
+        })?
+    };
+    print(&report, args.repair, json);
+    if report.damage.is_empty() {
+        return Ok(());
+    }
+    let failure = Failure::new(Exit::Refused, format!("{} damaged", report.damage.len()));
+    Err(failure.remedy(if args.repair {
+        "Push what was damaged again; the old bytes are in the folder `damaged`."
+    } else {
+        "Stop the registry and run `bpfseal-registry check --repair`, then push them again."
+    }))
+}
+
+async fn repair(registry: &Registry) -> Result<Report, Failure> {
+    let store = &*registry.store;
+    let report = check::check(&registry.metadata, store)
+        .await
+        .map_err(failed)?;
+    let blobs: Vec<Digest> = report
+        .damage
+        .iter()
+        .filter_map(|damage| damage.blob)
+        .collect();
+    for blob in blobs {
+        registry
+            .metadata
+            .forget_damaged(&blob)
+            .await
+            .map_err(failed)?;
+        store
+            .set_aside(&blob)
+            .map_err(|error| Failure::from_error(Exit::Internal, &error))?;
+    }
+    Ok(report)
+}
+
+fn print(report: &Report, repaired: bool, json: bool) {
+    if json {
+        // A report has no value that JSON cannot hold.
+        println!("{}", serde_json::to_string(report).unwrap_or_default());
+        return;
+    }
+    for damage in &report.damage {
+        let done = if repaired && damage.blob.is_some() {
+            " (set aside)"
+        } else {
+            ""
+        };
+        println!("{}: {}{done}", damage.what, damage.problem);
+    }
+    println!(
+        "checked {} blobs ({} bytes) and {} manifests: {} damaged, {} manifests incomplete, \
+         {} files without a record",
+        report.blobs,
+        report.bytes,
+        report.manifests,
+        report.damage.len(),
+        report.incomplete,
+        report.unrecorded,
+    );
+}

@@ -1,0 +1,53 @@
+//! `bpfseal-registry gc`.
+
+use std::time::Duration;
+
+use super::{Root, failed, with_registry};
+use crate::{
+    failure::Failure,
+    gc::{self, Collected, Scope},
+};
+
+/// Remove blobs that no manifest uses. The registry must not be serving.
+///
+/// A running registry collects by itself with `serve --gc-interval`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  bpfseal-registry gc --root /var/lib/bpfseal-registry
+  bpfseal-registry gc --root /var/lib/bpfseal-registry --untagged --grace 0")]
+pub struct Args {
+    #[command(flatten)]
+    root: Root,
+    /// Leave alone what was pushed, mounted or asked for within so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 24 * 3600)]
+    grace: u64,
+    /// Also remove manifests that have no tag, are in no index and whose subject is gone.
+    #[arg(long)]
+    untagged: bool,
+}
+
+pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
+    let scope = Scope {
+        grace: Duration::from_secs(args.grace),
+        untagged: args.untagged,
+    };
+    let collected = with_registry(&args.root.root, Default::default(), async |registry| {
+        gc::collect(&registry, scope).await.map_err(failed)
+    })?;
+    if json {
+        println!("{}", serde_json::to_string(&collected).unwrap_or_default());
+    } else {
+        let Collected {
+            manifests,
+            blobs,
+            bytes,
+            files,
+        } = collected;
+        println!(
+            "removed {manifests} manifests, {blobs} blobs ({bytes} bytes), \
+             {files} files without a record"
+        );
+    }
+    Ok(())
+}
