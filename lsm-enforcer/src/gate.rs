@@ -174,7 +174,7 @@ pub struct Loaded {
 }
 
 /// Numbers since arming.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
     /// Loads that passed.
     pub passed: u64,

@@ -1,5 +1,33 @@
 //! What `bpfseal-enforcer` is made of: the gate in the kernel and the daemon that feeds it.
 
+pub mod clock;
+pub mod control;
+pub mod daemon;
+pub mod decision;
+pub mod enforcer;
+pub mod failure;
 pub mod gate;
+pub mod host;
+pub mod journal;
 pub mod kernel;
+pub mod limits;
+pub mod listing;
 pub mod measure;
+pub mod notify;
+pub mod observe;
+pub mod output;
+pub mod perform;
+pub mod record;
+pub mod sample;
+pub mod sandbox;
+pub mod signals;
+pub mod status;
+pub mod store;
+pub mod suggest;
+pub mod tools;
+pub mod trust;
+pub mod worker;
+pub mod workshop;
+
+#[cfg(test)]
+mod fake;

@@ -1,0 +1,49 @@
+//! The deadline of a provisional arming, where no daemon runs to keep it.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use enforcer::{control::Runtime, failure::Failure};
+
+use super::Places;
+
+/// Seconds to wait.
+#[derive(clap::Args)]
+pub struct Args {
+    seconds: u64,
+}
+
+/// Starts a process that outlives this one and the terminal.
+pub fn start(places: &Places, time: Duration) -> Result<(), Failure> {
+    Command::new("/proc/self/exe")
+        .args(["--state".as_ref(), places.state.as_os_str()])
+        .args(["--runtime".as_ref(), places.runtime.as_os_str()])
+        .args(["await-confirmation", &time.as_secs().to_string()])
+        .current_dir("/")
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map(drop)
+        .map_err(|error| Failure::internal(format!("cannot wait for the confirmation: {error}")))
+}
+
+/// Waits, then does what any command does first: falls back if it is time. The deadline
+/// itself is pinned in the kernel, so a lost process only makes the fall-back later.
+pub fn run(args: &Args, places: &Places) -> Result<(), Failure> {
+    super::must_be_root()?;
+    // One second more: the deadline has sub-seconds that the argument has not.
+    thread::sleep(Duration::from_secs(args.seconds.saturating_add(1)));
+    let runtime = Runtime::open(&places.runtime)?;
+    if runtime.connect()?.is_some() {
+        return Ok(());
+    }
+    let _lock = runtime.lock(super::PATIENCE)?;
+    places.enforcer()?.settle().map(drop)
+}

@@ -1,0 +1,25 @@
+//! `bpfseal-enforcer selftest`.
+
+use enforcer::{control::Request, enforcer::SelfTest, failure::Failure, output::Output};
+
+use super::Places;
+
+/// Loads an unsigned program, which must be refused, and the device filters of systemd,
+/// runc and crun, which must load. Exits 5 if the gate does not refuse.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  bpfseal-enforcer selftest")]
+pub struct Args {}
+
+pub fn run(_: &Args, places: &Places, output: &Output) -> Result<(), Failure> {
+    let test: SelfTest = places.perform(Request::Selftest, &[])?;
+    output.result(&test, || {
+        test.checks
+            .iter()
+            .map(|check| {
+                let verdict = if check.passed { "passed" } else { "FAILED" };
+                format!("{verdict}: {}: {}\n", check.name, check.detail)
+            })
+            .collect()
+    });
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Admitting and withdrawing bundles.
+
+use bundle::Digest;
+use policy::Reason;
+use serde::{Deserialize, Serialize};
+
+use super::{Accepted, Enforcer, state};
+use crate::{failure::Failure, record::Level, trust::Trusted};
+
+/// What `admit` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Digest of the bundle's manifest.
+    pub bundle: Digest,
+    /// Package name.
+    pub name: Option<String>,
+    /// Package version.
+    pub version: Option<String>,
+    /// The rule that admitted it.
+    pub rule: String,
+    /// Who signed it.
+    pub signers: Vec<String>,
+    /// Each program.
+    pub programs: Vec<Outcome>,
+}
+
+/// What became of one program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Its name.
+    pub program: String,
+    /// May it load now?
+    pub admitted: bool,
+    /// Instructions, where measured.
+    pub insns: Option<usize>,
+    /// Why not.
+    pub why: Option<String>,
+}
+
+impl Admission {
+    fn of(accepted: &Accepted) -> Self {
+        let programs = accepted
+            .programs
+            .iter()
+            .map(|measured| Outcome {
+                program: measured.program.clone(),
+                admitted: measured.image.is_ok(),
+                insns: measured.image.as_ref().ok().map(|image| image.words.len()),
+                why: measured.image.as_ref().err().cloned(),
+            })
+            .collect();
+        let verdict = &accepted.verdict;
+        Self {
+            bundle: verdict.bundle,
+            name: verdict.name.clone(),
+            version: verdict.version.clone(),
+            rule: verdict.rule.clone(),
+            signers: verdict.signers.clone(),
+            programs,
+        }
+    }
+}
+
+impl Enforcer {
+    /// Verifies a bundle from zero, measures it, stores it, admits its programs.
+    pub fn admit(&mut self, bytes: &[u8], scope: Option<&str>) -> Result<Admission, Failure> {
+        self.settle()?;
+        let mut armed = self.must_be_armed()?;
+        let policy = self.must_have_policy()?;
+        let accepted = self.decide(bytes, scope, &policy)?;
+        self.must_not_fall_back(&accepted)?;
+        let admission = Admission::of(&accepted);
+        if !admission.programs.iter().any(|program| program.admitted) {
+            let why = admission
+                .programs
+                .iter()
+                .find_map(|program| program.why.clone())
+                .unwrap_or_else(|| "it holds no program".to_owned());
+            return Err(Failure::kernel(format!(
+                "no program could be measured on this kernel: {why}"
+            ))
+            .with_remedy("Nothing was admitted; use a bundle built for this kernel."));
+        }
+        let bundle = accepted.verdict.bundle;
+        let mut bundles = self.known_bundles()?;
+        bundles.retain(|known| known.verdict.bundle != bundle);
+        bundles.push(accepted);
+        bundles.sort_by_key(|known| known.verdict.bundle);
+        let io = |e| state(&self.store, &e);
+        self.store.put_bundle(&bundle, scope, bytes).map_err(io)?;
+        armed.policy_version = policy.version();
+        armed.policy = policy.digest();
+        let admissions = self.admissions(&policy, &bundles);
+        if let Err(error) = self.tools.gate.replace(&armed, &admissions) {
+            // The gate did not take it; then the next start must not find it either.
+            self.store.remove_bundle(&bundle).map_err(io)?;
+            return Err(error.into());
+        }
+        self.bundles = Some(bundles);
+        self.rejected.retain(|rejected| rejected.bundle != bundle);
+        self.mark(&admission)?;
+        let count = admission
+            .programs
+            .iter()
+            .filter(|program| program.admitted)
+            .count();
+        self.note(
+            Level::Info,
+            "bundle",
+            format!(
+                "admitted {bundle}, {count} programs, {}, signed by {}",
+                admission.rule,
+                admission.signers.join(", ")
+            ),
+        );
+        Ok(admission)
+    }
+
+    /// Withdraws a bundle by digest (or the start of one), or by package name. What it
+    /// already loaded stays loaded; nothing new loads.
+    pub fn withdraw(&mut self, what: &str) -> Result<Vec<Digest>, Failure> {
+        self.settle()?;
+        let armed = self.must_be_armed()?;
+        let policy = self.must_have_policy()?;
+        let bundles = self.known_bundles()?;
+        let hex = what.strip_prefix("sha256:").unwrap_or(what);
+        let names = |digest: &Digest, name: Option<&str>| {
+            name == Some(what) || (hex.len() >= 8 && digest.to_hex().starts_with(hex))
+        };
+        let mut gone: Vec<Digest> = bundles
+            .iter()
+            .filter(|known| names(&known.verdict.bundle, known.verdict.name.as_deref()))
+            .map(|known| known.verdict.bundle)
+            .collect();
+        gone.extend(
+            self.rejected
+                .iter()
+                .map(|r| r.bundle)
+                .filter(|digest| names(digest, None)),
+        );
+        if gone.is_empty() {
+            return Err(
+                Failure::not_found(format!("no admitted bundle is called {what:?}"))
+                    .with_remedy("`bpfseal-enforcer status` lists them."),
+            );
+        }
+        // First the file: a crash then leaves less admitted after the next start, not more.
+        for digest in &gone {
+            self.store
+                .remove_bundle(digest)
+                .map_err(|e| state(&self.store, &e))?;
+        }
+        let left: Vec<Accepted> = bundles
+            .into_iter()
+            .filter(|known| !gone.contains(&known.verdict.bundle))
+            .collect();
+        let admissions = self.admissions(&policy, &left);
+        self.tools.gate.replace(&armed, &admissions)?;
+        self.bundles = Some(left);
+        self.rejected
+            .retain(|rejected| !gone.contains(&rejected.bundle));
+        for digest in &gone {
+            self.note(Level::Info, "bundle", format!("withdrew {digest}"));
+        }
+        Ok(gone)
+    }
+
+    fn must_have_policy(&self) -> Result<Trusted, Failure> {
+        if let Some(policy) = &self.policy {
+            return Ok(policy.clone());
+        }
+        let mut failure = self.trouble.clone().unwrap_or_else(|| {
+            Failure::refused(
+                Reason::BadAuthority,
+                "there is no policy in the state folder",
+            )
+        });
+        failure.message = format!("no policy to decide by: {}", failure.message);
+        Err(failure.with_remedy(
+            "Bring the signed policy back: `bpfseal-enforcer arm --policy FILE --authority PUB`.",
+        ))
+    }
+
+    /// A package's version never goes down on this host, even where the rule names no
+    /// lowest one: an old version with a known hole is still well signed.
+    fn must_not_fall_back(&self, accepted: &Accepted) -> Result<(), Failure> {
+        let (Some(name), Some(version)) = (&accepted.verdict.name, &accepted.verdict.version)
+        else {
+            return Ok(());
+        };
+        let marks = self.store.marks().map_err(|e| state(&self.store, &e))?;
+        let Some(mark) = marks.get(name) else {
+            return Ok(());
+        };
+        if is_lower(version, mark) {
+            let detail = format!(
+                "version {mark} of {name:?} was admitted on this host before, this is {version}"
+            );
+            return Err(Failure::refused(Reason::MinVersion, detail));
+        }
+        Ok(())
+    }
+
+    fn mark(&self, admission: &Admission) -> Result<(), Failure> {
+        let (Some(name), Some(version)) = (&admission.name, &admission.version) else {
+            return Ok(());
+        };
+        let io = |e| state(&self.store, &e);
+        let mut marks = self.store.marks().map_err(io)?;
+        if marks.get(name).is_none_or(|mark| is_lower(mark, version)) {
+            marks.insert(name.clone(), version.clone());
+            self.store.put_marks(&marks).map_err(io)?;
+        }
+        Ok(())
+    }
+}
+
+/// Is the one version lower than the other? What is no version is never lower.
+fn is_lower(one: &str, other: &str) -> bool {
+    use policy::version::Version;
+    matches!((Version::parse(one), Version::parse(other)), (Some(one), Some(other)) if one < other)
+}

@@ -1,0 +1,445 @@
+//! Arming, reloading the policy, disarming, and taking over after a restart.
+
+use std::time::Duration;
+
+use bundle::Digest;
+use policy::{Reason, permit::Action};
+use serde::{Deserialize, Serialize};
+
+use super::{Accepted, Enforcer, Redecided, SelfTest, decide::redecided, not_older, pinned, state};
+use crate::{
+    failure::Failure,
+    gate::{Armed, Mode},
+    host::Obstacle,
+    record::Level,
+    store::{Document, Intent},
+    trust::{self, Trusted},
+};
+
+/// What `arm` brings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArmRequest {
+    /// The policy, its signature and its keys.
+    pub document: Document,
+    /// The authority's public key, PEM.
+    pub authority: String,
+    /// Only look, refuse nothing.
+    pub audit_only: bool,
+    /// Fall back to audit unless confirmed within this time.
+    pub confirm_within: Option<Duration>,
+    /// For a lower version, or audit after enforce.
+    pub permit: Option<String>,
+}
+
+/// What arming or reloading did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arming {
+    /// Was the gate not armed before?
+    pub first: bool,
+    /// Mode now in force.
+    pub mode: Mode,
+    /// Why it is audit although enforcing was asked for.
+    pub why_audit: Option<String>,
+    /// Version of the policy.
+    pub policy_version: u64,
+    /// Digest of the policy.
+    pub policy: Digest,
+    /// The stored bundles under this policy.
+    pub bundles: Redecided,
+    /// The proof, at the first arming and when enforcing begins.
+    pub selftest: Option<SelfTest>,
+    /// Seconds until it falls back to audit unless confirmed.
+    pub confirm_within_seconds: Option<u64>,
+}
+
+impl Enforcer {
+    /// Arms the gate, or loads another policy where it is armed already.
+    pub fn arm(&mut self, request: ArmRequest) -> Result<Arming, Failure> {
+        self.settle()?;
+        match self.armed()? {
+            None => {
+                let authority = trust::authority(&request.authority)?;
+                let policy = Trusted::verify(&request.document, &authority)?;
+                self.must_be_able()?;
+                let intent = Intent {
+                    audit_only: request.audit_only,
+                };
+                let io = |e| state(&self.store, &e);
+                self.store.put_authority(&request.authority).map_err(io)?;
+                self.store.put_document(&request.document).map_err(io)?;
+                self.store.put_intent(Some(intent)).map_err(io)?;
+                let result = self.arm_first(authority.id(), policy, intent, request.confirm_within);
+                if result.is_err() {
+                    self.store
+                        .put_intent(None)
+                        .map_err(|e| state(&self.store, &e))?;
+                }
+                result
+            }
+            Some(armed) => {
+                let authority = pinned(&request.authority, &armed)?;
+                if request.confirm_within.is_some() {
+                    return Err(Failure::usage(
+                        "--confirm-within is for the first arming; the gate is armed already",
+                    ));
+                }
+                let policy = Trusted::verify(&request.document, &authority)?;
+                // The state folder may have lost its copy.
+                self.store
+                    .put_authority(&request.authority)
+                    .map_err(|e| state(&self.store, &e))?;
+                let permit = request.permit.as_deref();
+                self.change_policy(policy, request.audit_only, permit, armed)
+            }
+        }
+    }
+
+    /// Loads the policy that is in the state folder.
+    pub fn reload(&mut self, permit: Option<&str>) -> Result<Arming, Failure> {
+        self.settle()?;
+        let armed = self.must_be_armed()?;
+        let found = match permit {
+            None => self.stored_policy(&armed),
+            // Only a permit makes an older one worth looking at.
+            Some(_) => self.stored_policy(&Armed {
+                policy_version: 0,
+                ..armed.clone()
+            }),
+        };
+        let result = found.and_then(|policy| {
+            let audit_only = self
+                .store
+                .intent()
+                .map_err(|e| state(&self.store, &e))?
+                .is_some_and(|i| i.audit_only);
+            let audit_only = audit_only && armed.mode == Mode::Audit;
+            self.change_policy(policy, audit_only, permit, armed)
+        });
+        if let Err(failure) = &result {
+            self.note(
+                Level::Alarm,
+                "policy",
+                format!(
+                    "the policy in the state folder was not taken, the one in force stays: {}",
+                    failure.line()
+                ),
+            );
+            self.trouble = Some(failure.clone());
+        }
+        result
+    }
+
+    /// Takes the gate away. Needs a permit.
+    pub fn disarm(&mut self, permit: Option<&str>, authority: Option<&str>) -> Result<(), Failure> {
+        self.settle()?;
+        let mut armed = self.must_be_armed()?;
+        self.redeem(permit, authority, Action::Disarm, "disarming", &mut armed)?;
+        self.drain(Duration::ZERO)?;
+        self.tools.gate.disarm()?;
+        self.store
+            .put_intent(None)
+            .map_err(|e| state(&self.store, &e))?;
+        self.policy = None;
+        self.trouble = None;
+        self.bundles = None;
+        self.rejected.clear();
+        self.selftest = None;
+        self.note(
+            Level::Alarm,
+            "arming",
+            "disarmed: unsigned programs load again",
+        );
+        Ok(())
+    }
+
+    /// At the daemon's start: takes over the pinned gate, or arms as the state folder says.
+    /// A gate that is armed stays exactly as it is unless everything checks out.
+    pub fn take_over(&mut self) -> Result<Option<Arming>, Failure> {
+        self.settle()?;
+        if self.armed()?.is_some() {
+            self.note(Level::Info, "daemon", "took over the armed gate");
+            // A crash between the store and the gate is made good here: decide anew, swap. What
+            // fails is in the log and in `status`; the gate stays as it was.
+            return Ok(self.reload(None).ok());
+        }
+        let io = |e| state(&self.store, &e);
+        let Some(intent) = self.store.intent().map_err(io)? else {
+            return Ok(None);
+        };
+        let (Some(pem), documents) = (
+            self.store.authority().map_err(io)?,
+            self.store.documents().map_err(io)?,
+        ) else {
+            return Err(Failure::refused(
+                Reason::BadAuthority,
+                "the state folder says armed, but it has no authority.pub",
+            ));
+        };
+        self.must_be_able()?;
+        let authority = trust::authority(&pem)?;
+        let mut first = Failure::refused(
+            Reason::BadAuthority,
+            "there is no policy.toml in the state folder",
+        );
+        for (index, document) in documents.iter().enumerate() {
+            match Trusted::verify(document, &authority) {
+                Ok(policy) => {
+                    return self
+                        .arm_first(authority.id(), policy, intent, None)
+                        .map(Some);
+                }
+                Err(failure) if index == 0 => first = failure,
+                Err(_) => {}
+            }
+        }
+        Err(first)
+    }
+
+    /// Order matters: everything is pinned in audit first, shapes and probes with it, so that
+    /// systemd and loaders never meet a gate that does not know them; then it enforces; then
+    /// a refusal is proved. What cannot be proved is taken away again.
+    fn arm_first(
+        &mut self,
+        authority: Digest,
+        policy: Trusted,
+        intent: Intent,
+        confirm_within: Option<Duration>,
+    ) -> Result<Arming, Failure> {
+        let (mode, why_audit) = self.wanted_mode(&policy, intent.audit_only);
+        let (accepted, rejected) = self.decide_all(&policy)?;
+        let admissions = self.admissions(&policy, &accepted);
+        let mut armed = Armed {
+            authority,
+            at: self.host().since_boot(),
+            policy_version: policy.version(),
+            policy: policy.digest(),
+            mode: Mode::Audit,
+            confirm_by: None,
+            host: Digest::of(self.host().id().as_bytes()),
+            spent: Vec::new(),
+        };
+        self.tools.gate.arm(&armed, &admissions)?;
+        let proved = self.enforce_and_prove(&mut armed, mode, confirm_within);
+        let selftest = match proved {
+            Ok(selftest) => selftest,
+            Err(failure) => {
+                self.tools.gate.disarm()?;
+                self.note(
+                    Level::Alarm,
+                    "arming",
+                    format!("taken back: {}", failure.line()),
+                );
+                return Err(failure);
+            }
+        };
+        let bundles = redecided(&accepted, &rejected);
+        self.in_force(&policy, accepted, rejected);
+        self.note(
+            Level::Info,
+            "arming",
+            format!("armed, {}, policy version {}", word(mode), policy.version()),
+        );
+        Ok(Arming {
+            first: true,
+            mode,
+            why_audit,
+            policy_version: policy.version(),
+            policy: policy.digest(),
+            bundles,
+            selftest: Some(selftest),
+            confirm_within_seconds: confirm_within.map(|time| time.as_secs()),
+        })
+    }
+
+    fn enforce_and_prove(
+        &mut self,
+        armed: &mut Armed,
+        mode: Mode,
+        confirm_within: Option<Duration>,
+    ) -> Result<SelfTest, Failure> {
+        if mode == Mode::Enforce {
+            armed.mode = Mode::Enforce;
+            armed.confirm_by = confirm_within.map(|time| self.host().since_boot() + time);
+            self.tools.gate.amend(armed)?;
+        }
+        let test = self.selftest()?;
+        match test
+            .checks
+            .iter()
+            .find(|check| check.vital && !check.passed)
+        {
+            None => Ok(test),
+            Some(check) => Err(Failure::refused(
+                Reason::CannotEnforce,
+                format!("the self test failed: {}: {}", check.name, check.detail),
+            )
+            .with_remedy("The gate was taken away again; report this with the kernel's version.")),
+        }
+    }
+
+    /// Another policy for an armed gate: permits where they are needed, every bundle decided
+    /// anew, one swap.
+    fn change_policy(
+        &mut self,
+        policy: Trusted,
+        audit_only: bool,
+        permit: Option<&str>,
+        mut armed: Armed,
+    ) -> Result<Arming, Failure> {
+        let (mode, why_audit) = self.wanted_mode_armed(&policy, audit_only, &armed);
+        if let Err(older) = not_older(policy.clone(), &armed) {
+            if permit.is_none() {
+                return Err(older);
+            }
+            let what = format!(
+                "a policy of version {} after {}",
+                policy.version(),
+                armed.policy_version
+            );
+            self.redeem(permit, None, Action::Downgrade, &what, &mut armed)?;
+            if armed.mode == Mode::Enforce && mode == Mode::Audit {
+                return Err(Failure::refused(
+                    Reason::NeedsPermit,
+                    "a permit is for one change: not for an older policy and audit mode at once",
+                ));
+            }
+        } else if armed.mode == Mode::Enforce && mode == Mode::Audit {
+            self.redeem(
+                permit,
+                None,
+                Action::Audit,
+                "audit after enforce",
+                &mut armed,
+            )?;
+        }
+        let begins = armed.mode == Mode::Audit && mode == Mode::Enforce;
+        if begins {
+            self.must_be_able()?;
+        }
+        let (accepted, rejected) = self.decide_all(&policy)?;
+        self.store
+            .put_document(policy.document())
+            .map_err(|e| state(&self.store, &e))?;
+        let before = armed.mode;
+        armed.policy_version = policy.version();
+        armed.policy = policy.digest();
+        armed.mode = mode;
+        let admissions = self.admissions(&policy, &accepted);
+        self.tools.gate.replace(&armed, &admissions)?;
+        let selftest = if begins {
+            Some(self.prove_or_return(&mut armed, before)?)
+        } else {
+            None
+        };
+        self.store
+            .put_intent(Some(Intent { audit_only }))
+            .map_err(|e| state(&self.store, &e))?;
+        let bundles = redecided(&accepted, &rejected);
+        self.in_force(&policy, accepted, rejected);
+        self.note(
+            Level::Info,
+            "policy",
+            format!("version {} is in force, {}", policy.version(), word(mode)),
+        );
+        Ok(Arming {
+            first: false,
+            mode,
+            why_audit,
+            policy_version: policy.version(),
+            policy: policy.digest(),
+            bundles,
+            selftest,
+            confirm_within_seconds: None,
+        })
+    }
+
+    fn prove_or_return(&mut self, armed: &mut Armed, before: Mode) -> Result<SelfTest, Failure> {
+        let test = self.selftest()?;
+        if test.proves() {
+            return Ok(test);
+        }
+        armed.mode = before;
+        self.tools.gate.amend(armed)?;
+        let failed = test
+            .first_failure()
+            .map_or_else(String::new, |c| format!("{}: {}", c.name, c.detail));
+        Err(Failure::refused(
+            Reason::CannotEnforce,
+            format!("the self test failed: {failed}"),
+        ))
+    }
+
+    fn in_force(
+        &mut self,
+        policy: &Trusted,
+        accepted: Vec<Accepted>,
+        rejected: Vec<super::Rejected>,
+    ) {
+        for refused in &rejected {
+            let line = format!(
+                "{} is not admitted: {}",
+                refused.bundle,
+                refused.failure.line()
+            );
+            self.note(Level::Alarm, "bundle", line);
+        }
+        self.policy = Some(policy.clone());
+        self.trouble = None;
+        self.bundles = Some(accepted);
+        self.rejected = rejected;
+    }
+
+    fn wanted_mode(&self, policy: &Trusted, audit_only: bool) -> (Mode, Option<String>) {
+        let why = if audit_only {
+            "--audit-only"
+        } else if policy.mode() == Mode::Audit {
+            "the policy says mode = \"audit\""
+        } else if self.host().audit_at_boot() {
+            "the kernel's command line says bpfseal=audit"
+        } else {
+            return (Mode::Enforce, None);
+        };
+        (Mode::Audit, Some(why.to_owned()))
+    }
+
+    /// The boot parameter is for arming; it takes nothing back from a gate that enforces.
+    fn wanted_mode_armed(
+        &self,
+        policy: &Trusted,
+        audit_only: bool,
+        armed: &Armed,
+    ) -> (Mode, Option<String>) {
+        let (mode, why) = self.wanted_mode(policy, audit_only);
+        let asked = audit_only || policy.mode() == Mode::Audit;
+        if armed.mode == Mode::Enforce && !asked {
+            (Mode::Enforce, None)
+        } else {
+            (mode, why)
+        }
+    }
+
+    /// Refuses to arm where it would only look as if.
+    fn must_be_able(&self) -> Result<(), Failure> {
+        let mut obstacles = self.host().obstacles();
+        let missing = self.tools.gate.coverage()?.missing;
+        if !missing.is_empty() {
+            obstacles.push(Obstacle {
+                what: format!("the kernel lacks the hooks {}", missing.join(", ")),
+                remedy: "Use a kernel with them; docs/kernel-support.md lists which.".to_owned(),
+            });
+        }
+        let Some(first) = obstacles.first() else {
+            return Ok(());
+        };
+        let what: Vec<_> = obstacles.iter().map(|o| o.what.as_str()).collect();
+        Err(Failure::refused(Reason::CannotEnforce, what.join("; ")).with_remedy(&first.remedy))
+    }
+}
+
+const fn word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforcing",
+        Mode::Audit => "audit only",
+    }
+}

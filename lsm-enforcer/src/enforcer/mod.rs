@@ -1,0 +1,285 @@
+//! The command of the gate: every change of what may load is a function here, over the
+//! state folder and the [`Gate`]. The daemon calls them for its clients, the command line
+//! calls them itself where no daemon runs.
+//!
+//! What was pinned in the kernel decides; the state folder only proposes. So an edited
+//! policy, a copied state folder or another `--state` change nothing: they must verify
+//! under the authority that the kernel remembers.
+
+mod admit;
+mod arm;
+mod decide;
+mod permit;
+mod selftest;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::{io, time::Duration};
+
+use bundle::Digest;
+use policy::{Reason, key::PublicKey};
+use serde::{Deserialize, Serialize};
+
+pub use admit::{Admission, Outcome};
+pub use arm::{ArmRequest, Arming};
+pub use decide::{Accepted, Rejected};
+pub use selftest::{Check, SelfTest};
+
+use crate::{
+    failure::Failure,
+    gate::{Armed, Entry, Event, Gate},
+    host::Host,
+    journal::Journal,
+    observe::Observed,
+    record::{Attempt, Level, Notice, Origin, Record},
+    store::Store,
+    trust::{self, Trusted},
+    workshop::Workshop,
+};
+
+/// What the enforcer works with; tests pretend some of it.
+pub struct Tools {
+    /// The kernel side.
+    pub gate: Box<dyn Gate>,
+    /// Child processes.
+    pub workshop: Box<dyn Workshop>,
+    /// The machine.
+    pub host: Box<dyn Host>,
+    /// Loaders' probe programs, admitted with every policy.
+    pub probes: Vec<Entry>,
+}
+
+/// The state folder, the gate, and what is in force.
+pub struct Enforcer {
+    store: Store,
+    journal: Journal,
+    tools: Tools,
+    /// The policy in force; `None` while not armed, or while none on disk verifies.
+    policy: Option<Trusted>,
+    /// Why the policy on disk was not taken.
+    trouble: Option<Failure>,
+    /// `None`: the stored bundles were not looked at yet.
+    bundles: Option<Vec<Accepted>>,
+    rejected: Vec<Rejected>,
+    selftest: Option<SelfTest>,
+    /// Lines for those who follow the log.
+    fresh: Vec<Record>,
+}
+
+impl Enforcer {
+    /// Looks at the gate and at the state folder; changes neither.
+    pub fn open(store: Store, tools: Tools) -> Result<Self, Failure> {
+        let journal = Journal::open(store.folder()).map_err(|e| state(&store, &e))?;
+        let mut enforcer = Self {
+            store,
+            journal,
+            tools,
+            policy: None,
+            trouble: None,
+            bundles: None,
+            rejected: Vec::new(),
+            selftest: None,
+            fresh: Vec::new(),
+        };
+        if let Some(armed) = enforcer.armed()? {
+            match enforcer.stored_policy(&armed) {
+                Ok(policy) => enforcer.policy = Some(policy),
+                Err(failure) => enforcer.trouble = Some(failure),
+            }
+        }
+        Ok(enforcer)
+    }
+
+    /// What is pinned.
+    pub fn armed(&self) -> Result<Option<Armed>, Failure> {
+        Ok(self.tools.gate.armed()?)
+    }
+
+    /// The machine.
+    pub fn host(&self) -> &dyn Host {
+        self.tools.host.as_ref()
+    }
+
+    /// The kernel side, to look at.
+    pub fn gate(&self) -> &dyn Gate {
+        self.tools.gate.as_ref()
+    }
+
+    /// The policy in force.
+    pub const fn policy(&self) -> Option<&Trusted> {
+        self.policy.as_ref()
+    }
+
+    /// Why the policy on disk was not taken.
+    pub const fn trouble(&self) -> Option<&Failure> {
+        self.trouble.as_ref()
+    }
+
+    /// The last self test.
+    pub const fn last_selftest(&self) -> Option<&SelfTest> {
+        self.selftest.as_ref()
+    }
+
+    /// The state folder.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The event log.
+    pub const fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Records written since the last call.
+    pub fn take_fresh(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    fn must_be_armed(&self) -> Result<Armed, Failure> {
+        self.armed()?.ok_or_else(|| {
+            Failure::not_found("the gate is not armed")
+                .with_remedy("Arm it: `bpfseal-enforcer arm --policy FILE --authority PUB`.")
+        })
+    }
+
+    /// Takes over what the gate judged since the last call. Waits up to `timeout`.
+    pub fn drain(&mut self, timeout: Duration) -> Result<usize, Failure> {
+        if self.armed()?.is_none() {
+            return Ok(0);
+        }
+        let mut events: Vec<(Event, Observed)> = Vec::new();
+        // Tasks end quickly: look at each one at once, think later.
+        self.tools.gate.events(timeout, &mut |event| {
+            let observed = crate::observe::observe(event.pid);
+            events.push((event, observed));
+        })?;
+        let (now, since_boot) = (self.host().now(), self.host().since_boot());
+        let count = events.len();
+        for (event, observed) in events {
+            // Our own probing is in `status`; in the log it would bury what others do.
+            if event.pid == std::process::id() {
+                continue;
+            }
+            let origin = event
+                .bundle
+                .map(|bundle| self.origin(&bundle))
+                .unwrap_or_default();
+            let attempt = Attempt::new(&event, observed, origin, now, since_boot);
+            self.write(Record::Attempt(Box::new(attempt)));
+        }
+        Ok(count)
+    }
+
+    /// Says something in the event log.
+    pub fn note(&mut self, level: Level, about: &str, message: impl Into<String>) {
+        let notice = Notice {
+            time: self.host().now(),
+            level,
+            about: about.to_owned(),
+            message: message.into(),
+        };
+        self.write(Record::Notice(notice));
+    }
+
+    fn write(&mut self, record: Record) {
+        // A full disk must not stop the daemon; the gate itself does not depend on the log.
+        match self.journal.write(record.clone()) {
+            Ok(Some(_)) => self.fresh.push(record),
+            Ok(None) => {}
+            Err(_) => self.fresh.push(record),
+        }
+    }
+
+    fn origin(&self, bundle: &Digest) -> Origin {
+        self.bundles
+            .iter()
+            .flatten()
+            .find(|accepted| accepted.verdict.bundle == *bundle)
+            .map(|accepted| Origin {
+                rule: Some(accepted.verdict.rule.clone()),
+                signers: accepted.verdict.signers.clone(),
+            })
+            .unwrap_or_default()
+    }
+
+    /// The policy on disk, if the pinned authority signed it and it is not older than the
+    /// one in force.
+    fn stored_policy(&self, armed: &Armed) -> Result<Trusted, Failure> {
+        let authority = self.pinned_authority(armed)?;
+        let documents = self.store.documents().map_err(|e| state(&self.store, &e))?;
+        let mut first = None;
+        let mut best: Option<Trusted> = None;
+        for document in documents {
+            let judged =
+                Trusted::verify(&document, &authority).and_then(|policy| not_older(policy, armed));
+            match judged {
+                Ok(policy) if best.as_ref().is_none_or(|b| b.version() < policy.version()) => {
+                    best = Some(policy);
+                }
+                Ok(_) => {}
+                Err(failure) => {
+                    first.get_or_insert(failure);
+                }
+            }
+        }
+        best.ok_or_else(|| {
+            first.unwrap_or_else(|| {
+                Failure::refused(
+                    Reason::BadAuthority,
+                    "there is no policy.toml in the state folder",
+                )
+            })
+        })
+    }
+
+    /// The authority's key from the state folder, if it is the one that was pinned.
+    fn pinned_authority(&self, armed: &Armed) -> Result<PublicKey, Failure> {
+        let pem = self
+            .store
+            .authority()
+            .map_err(|e| state(&self.store, &e))?
+            .ok_or_else(|| {
+                Failure::refused(
+                    Reason::BadAuthority,
+                    "there is no authority.pub in the state folder",
+                )
+            })?;
+        pinned(&pem, armed)
+    }
+}
+
+/// The key, if it is the one that the gate was armed with.
+fn pinned(pem: &str, armed: &Armed) -> Result<PublicKey, Failure> {
+    let key = trust::authority(pem)?;
+    let (want, got) = (armed.authority, key.id());
+    if want == got {
+        return Ok(key);
+    }
+    let detail = format!("the gate was armed with the authority {want}, this key is {got}");
+    Err(Failure::refused(Reason::BadAuthority, detail))
+}
+
+/// A version lower than the one in force needs a permit.
+fn not_older(policy: Trusted, armed: &Armed) -> Result<Trusted, Failure> {
+    policy.must_not_be_older(armed.policy_version)?;
+    Ok(policy)
+}
+
+/// The state folder cannot be read or written.
+fn state(store: &Store, error: &io::Error) -> Failure {
+    Failure::usage(format!(
+        "the state folder {}: {error}",
+        store.folder().display()
+    ))
+}
+
+/// A reload's or arming's consequences for the stored bundles.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redecided {
+    /// Bundles that stay admitted.
+    pub admitted: Vec<Digest>,
+    /// Bundles that the policy no longer admits, each with why.
+    pub refused: Vec<(Digest, String)>,
+}

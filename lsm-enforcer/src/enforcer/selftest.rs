@@ -1,0 +1,120 @@
+//! The self test: proves on the running kernel what `status` is going to say.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Enforcer;
+use crate::{failure::Failure, gate::Mode, record::Level, sample::SAMPLES};
+
+/// What was tried and what happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfTest {
+    /// When.
+    pub time: Timestamp,
+    /// The mode that was in force.
+    pub mode: Mode,
+    /// Everything that was tried.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// What must be so.
+    pub name: String,
+    /// Is it?
+    pub passed: bool,
+    /// Does the gate fail its purpose without it?
+    pub vital: bool,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl SelfTest {
+    /// Did everything vital pass?
+    pub fn proves(&self) -> bool {
+        self.checks.iter().all(|check| check.passed || !check.vital)
+    }
+
+    /// Did everything pass?
+    pub fn is_clean(&self) -> bool {
+        self.checks.iter().all(|check| check.passed)
+    }
+
+    /// The first thing that is not so.
+    pub fn first_failure(&self) -> Option<&Check> {
+        self.checks.iter().find(|check| !check.passed)
+    }
+}
+
+impl Enforcer {
+    /// Runs the self test; it changes nothing but counters and the event log.
+    pub fn selftest(&mut self) -> Result<SelfTest, Failure> {
+        let armed = self.must_be_armed()?;
+        let mut checks = vec![self.check_refusal(armed.mode)?];
+        for sample in SAMPLES {
+            let (passed, detail) = match self.host().load(sample) {
+                Ok(()) => (true, "it loads".to_owned()),
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => (
+                    false,
+                    "it is refused: units and containers would run without their device policy"
+                        .to_owned(),
+                ),
+                // Not the gate's doing: a kernel without CONFIG_CGROUP_BPF, no privilege.
+                Err(error) => (true, format!("this kernel does not take it: {error}")),
+            };
+            let name = format!("{} loads", sample.name);
+            checks.push(Check {
+                name,
+                passed,
+                vital: false,
+                detail,
+            });
+        }
+        let test = SelfTest {
+            time: self.host().now(),
+            mode: armed.mode,
+            checks,
+        };
+        // What it caused belongs into the log now, not into the next person's view.
+        self.drain(std::time::Duration::ZERO)?;
+        if let Some(check) = test.first_failure() {
+            self.note(
+                Level::Alarm,
+                "selftest",
+                format!("{}: {}", check.name, check.detail),
+            );
+        }
+        self.selftest = Some(test.clone());
+        Ok(test)
+    }
+
+    /// In enforce mode the load must fail; in audit mode it must at least be seen.
+    pub(super) fn check_refusal(&self, mode: Mode) -> Result<Check, Failure> {
+        let gate = &self.tools.gate;
+        let before = gate.counters()?.audited;
+        let refused = gate.probe_refused()?;
+        Ok(match mode {
+            Mode::Enforce => Check {
+                name: "an unsigned program is refused".to_owned(),
+                passed: refused,
+                vital: true,
+                detail: if refused { "EPERM" } else { "it loaded" }.to_owned(),
+            },
+            Mode::Audit => {
+                let seen = gate.counters()?.audited > before;
+                Check {
+                    name: "an unsigned program is seen".to_owned(),
+                    passed: seen && !refused,
+                    vital: true,
+                    detail: match (seen, refused) {
+                        (_, true) => "it was refused although the gate only audits",
+                        (true, false) => "it loaded and was counted",
+                        (false, false) => "it loaded and nobody saw it",
+                    }
+                    .to_owned(),
+                }
+            }
+        })
+    }
+}

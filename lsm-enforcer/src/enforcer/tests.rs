@@ -1,0 +1,674 @@
+//! Every path that must refuse, and every restart that must change nothing.
+
+use std::time::Duration;
+
+use ::policy::{Reason, permit::Action};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    fake::{self, World, permit, permit_by, policy, policy_by, request},
+    gate::Mode,
+    host::Obstacle,
+};
+
+const TOOL: &[u8] = b"name=tool version=1.4 programs=open,close";
+
+struct Scene {
+    world: World,
+    state: TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            world: World::new(),
+            state: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Armed and enforcing, policy version 3, `tool` admitted.
+    fn armed() -> Self {
+        let scene = Self::new();
+        let mut enforcer = scene.start();
+        enforcer.arm(request(policy(3, "enforce", "tool"))).unwrap();
+        enforcer.admit(TOOL, None).unwrap();
+        scene
+    }
+
+    fn start(&self) -> Enforcer {
+        self.world.enforcer(self.state.path())
+    }
+
+    fn mode(&self) -> Option<Mode> {
+        self.world
+            .change(|state| state.armed.as_ref().map(|armed| armed.mode))
+    }
+
+    fn edit(&self, name: &str, text: &str) {
+        std::fs::write(self.state.path().join(name), text).unwrap();
+    }
+
+    /// The gate refuses what nobody signed and admits what was.
+    fn assert_shut(&self) {
+        assert_eq!(self.mode(), Some(Mode::Enforce));
+        assert!(!self.world.load("evil"));
+        assert!(self.world.load("open"));
+    }
+}
+
+fn reason<T: std::fmt::Debug>(result: Result<T, Failure>) -> Option<Reason> {
+    result.unwrap_err().reason
+}
+
+#[test]
+fn an_unsigned_load_succeeds_before_arming_and_is_refused_after() {
+    let scene = Scene::new();
+    assert!(scene.world.load("evil"));
+    scene
+        .start()
+        .arm(request(policy(1, "enforce", "tool")))
+        .unwrap();
+    assert!(!scene.world.load("evil"));
+}
+
+#[test]
+fn everything_is_pinned_in_audit_before_it_enforces() {
+    let scene = Scene::armed();
+    let history = scene.world.change(|state| state.history.clone());
+    // The probe is there from the first moment, the bundle's two programs at the end.
+    assert_eq!(
+        history,
+        [
+            (Mode::Audit, 3, 1),
+            (Mode::Enforce, 3, 1),
+            (Mode::Enforce, 3, 3)
+        ]
+    );
+}
+
+#[test]
+fn a_kernel_that_cannot_enforce_is_not_armed() {
+    let obstacle = Obstacle {
+        what: "\"bpf\" is missing from the active security modules (yama)".to_owned(),
+        remedy: "Boot with `lsm=yama,bpf` on the kernel's command line.".to_owned(),
+    };
+    let scene = Scene::new();
+    scene
+        .world
+        .change(|state| state.obstacles = vec![obstacle.clone()]);
+    let failure = scene
+        .start()
+        .arm(request(policy(1, "enforce", "tool")))
+        .unwrap_err();
+    assert_eq!(failure.exit as u8, 5);
+    assert_eq!(
+        (failure.reason, failure.message),
+        (Some(Reason::CannotEnforce), obstacle.what)
+    );
+    assert_eq!(failure.remedy, Some(obstacle.remedy));
+    assert_eq!(scene.mode(), None);
+    assert_eq!(scene.start().store().intent().unwrap(), None);
+}
+
+#[test]
+fn a_missing_hook_is_named() {
+    let scene = Scene::new();
+    scene
+        .world
+        .change(|state| state.missing = vec!["bpf_prog".to_owned()]);
+    let failure = scene
+        .start()
+        .arm(request(policy(1, "enforce", "tool")))
+        .unwrap_err();
+    assert_eq!(failure.message, "the kernel lacks the hooks bpf_prog");
+}
+
+#[test]
+fn a_gate_that_does_not_bite_is_taken_away_again() {
+    for mode in ["enforce", "audit"] {
+        let scene = Scene::new();
+        scene.world.change(|state| state.toothless = true);
+        let result = scene.start().arm(request(policy(1, mode, "tool")));
+        assert_eq!(reason(result), Some(Reason::CannotEnforce));
+        assert_eq!(scene.mode(), None);
+    }
+}
+
+#[test]
+fn audit_is_spelled_out_and_says_why() {
+    let cases: [(&str, bool, bool, Option<&str>); 4] = [
+        ("enforce", false, false, None),
+        ("enforce", true, false, Some("--audit-only")),
+        (
+            "audit",
+            false,
+            false,
+            Some("the policy says mode = \"audit\""),
+        ),
+        (
+            "enforce",
+            false,
+            true,
+            Some("the kernel's command line says bpfseal=audit"),
+        ),
+    ];
+    for (mode, audit_only, audit_at_boot, want) in cases {
+        let scene = Scene::new();
+        scene
+            .world
+            .change(|state| state.audit_at_boot = audit_at_boot);
+        let request = ArmRequest {
+            audit_only,
+            ..request(policy(1, mode, "tool"))
+        };
+        let arming = scene.start().arm(request).unwrap();
+        assert_eq!(arming.why_audit.as_deref(), want);
+        assert_eq!(scene.world.load("evil"), want.is_some());
+    }
+}
+
+#[test]
+fn a_policy_that_the_authority_did_not_sign_does_not_arm() {
+    let scene = Scene::new();
+    let result = scene
+        .start()
+        .arm(request(policy_by(fake::somebody(), 1, "enforce", "tool")));
+    assert_eq!(reason(result), Some(Reason::BadAuthority));
+    assert_eq!(scene.mode(), None);
+}
+
+#[test]
+fn another_authority_does_not_take_over() {
+    let scene = Scene::armed();
+    let foreign = ArmRequest {
+        authority: fake::somebody().pem(),
+        ..request(policy_by(fake::somebody(), 9, "audit", "evil"))
+    };
+    assert_eq!(
+        reason(scene.start().arm(foreign)),
+        Some(Reason::BadAuthority)
+    );
+    // The same through the state folder.
+    scene.edit("authority.pub", &fake::somebody().pem());
+    let document = policy_by(fake::somebody(), 9, "audit", "evil");
+    scene.edit("policy.toml", &document.text);
+    scene.edit("policy.toml.sig", &document.signature);
+    let mut enforcer = scene.start();
+    assert_eq!(enforcer.take_over().unwrap(), None);
+    assert_eq!(
+        enforcer.trouble().unwrap().reason,
+        Some(Reason::BadAuthority)
+    );
+    scene.assert_shut();
+}
+
+#[test]
+fn an_edited_policy_changes_nothing() {
+    let scene = Scene::armed();
+    scene.edit("policy.toml", &fake::policy_text(4, "audit", "*"));
+    let mut enforcer = scene.start();
+    assert_eq!(enforcer.take_over().unwrap(), None);
+    assert_eq!(reason(enforcer.reload(None)), Some(Reason::BadAuthority));
+    assert_eq!(
+        reason(enforcer.admit(TOOL, None)),
+        Some(Reason::BadAuthority)
+    );
+    assert_eq!(
+        enforcer.trouble().unwrap().reason,
+        Some(Reason::BadAuthority)
+    );
+    scene.assert_shut();
+    // The signed one brought back, all is well.
+    enforcer.arm(request(policy(3, "enforce", "tool"))).unwrap();
+    assert_eq!(enforcer.trouble(), None);
+    enforcer.admit(TOOL, None).unwrap();
+    scene.assert_shut();
+}
+
+#[test]
+fn a_lost_state_folder_changes_nothing() {
+    let scene = Scene::armed();
+    std::fs::remove_dir_all(scene.state.path()).unwrap();
+    let mut enforcer = scene.start();
+    assert_eq!(enforcer.take_over().unwrap(), None);
+    scene.assert_shut();
+    let result = enforcer.disarm(Some(&permit(Action::Disarm, 1)), None);
+    assert_eq!(reason(result), Some(Reason::BadAuthority));
+    enforcer
+        .disarm(
+            Some(&permit(Action::Disarm, 1)),
+            Some(&fake::authority().pem()),
+        )
+        .unwrap();
+    assert_eq!(scene.mode(), None);
+}
+
+#[test]
+fn an_older_policy_needs_a_permit() {
+    let scene = Scene::armed();
+    let mut enforcer = scene.start();
+    let older = request(policy(2, "enforce", "tool"));
+    assert_eq!(
+        reason(enforcer.arm(older.clone())),
+        Some(Reason::OlderPolicy)
+    );
+    scene.edit("policy.toml", &older.document.text);
+    scene.edit("policy.toml.sig", &older.document.signature);
+    let mut enforcer = scene.start();
+    assert_eq!(enforcer.take_over().unwrap(), None);
+    assert_eq!(reason(enforcer.reload(None)), Some(Reason::OlderPolicy));
+    scene.assert_shut();
+    let arming = enforcer
+        .reload(Some(&permit(Action::Downgrade, 1)))
+        .unwrap();
+    assert_eq!((arming.policy_version, arming.mode), (2, Mode::Enforce));
+    scene.assert_shut();
+}
+
+#[test]
+fn a_downgrade_is_not_also_a_permit_for_audit() {
+    let scene = Scene::armed();
+    let older = ArmRequest {
+        permit: Some(permit(Action::Downgrade, 1)),
+        ..request(policy(2, "audit", "tool"))
+    };
+    assert_eq!(reason(scene.start().arm(older)), Some(Reason::NeedsPermit));
+    scene.assert_shut();
+}
+
+#[test]
+fn audit_after_enforce_needs_a_permit() {
+    let scene = Scene::armed();
+    let by_policy = request(policy(4, "audit", "tool"));
+    let by_flag = ArmRequest {
+        audit_only: true,
+        ..request(policy(4, "enforce", "tool"))
+    };
+    for request in [by_policy, by_flag] {
+        assert_eq!(
+            reason(scene.start().arm(request.clone())),
+            Some(Reason::NeedsPermit)
+        );
+        scene.assert_shut();
+        let permitted = ArmRequest {
+            permit: Some(permit(Action::Disarm, 1)),
+            ..request
+        };
+        assert_eq!(
+            reason(scene.start().arm(permitted)),
+            Some(Reason::PermitScope)
+        );
+        scene.assert_shut();
+    }
+    let permitted = ArmRequest {
+        permit: Some(permit(Action::Audit, 2)),
+        ..request(policy(4, "audit", "tool"))
+    };
+    assert_eq!(scene.start().arm(permitted).unwrap().mode, Mode::Audit);
+    assert!(scene.world.load("evil"));
+}
+
+#[test]
+fn the_boot_parameter_takes_nothing_back() {
+    let scene = Scene::armed();
+    scene.world.change(|state| state.audit_at_boot = true);
+    scene
+        .start()
+        .arm(request(policy(4, "enforce", "tool")))
+        .unwrap();
+    scene.assert_shut();
+}
+
+#[test]
+fn disarming_needs_a_fitting_permit() {
+    let scene = Scene::armed();
+    let cases: [(Option<String>, Reason); 5] = [
+        (None, Reason::NeedsPermit),
+        (
+            Some(permit_by(fake::somebody(), fake::HOST, Action::Disarm, 1)),
+            Reason::BadAuthority,
+        ),
+        (
+            Some(permit_by(
+                fake::authority(),
+                "another-host",
+                Action::Disarm,
+                1,
+            )),
+            Reason::PermitScope,
+        ),
+        (Some(permit(Action::Audit, 1)), Reason::PermitScope),
+        (Some(permit(Action::Downgrade, 1)), Reason::PermitScope),
+    ];
+    for (permit, want) in cases {
+        let result = scene.start().disarm(permit.as_deref(), None);
+        assert_eq!(reason(result), Some(want), "{permit:?}");
+        scene.assert_shut();
+    }
+    scene
+        .start()
+        .disarm(Some(&permit(Action::Disarm, 1)), None)
+        .unwrap();
+    assert_eq!(scene.mode(), None);
+    assert!(scene.world.load("evil"));
+    // The next start stays disarmed.
+    assert_eq!(scene.start().take_over().unwrap(), None);
+    assert_eq!(scene.mode(), None);
+}
+
+#[test]
+fn a_permit_has_a_beginning_and_an_end() {
+    let scene = Scene::armed();
+    for (shift, want) in [
+        (
+            -10,
+            "the permit is good from 2026-11-22T00:00:00Z on, it is 2026-11-21T23:59:50Z",
+        ),
+        (
+            3601,
+            "the permit was good until 2026-11-22T01:00:00Z, it is 2026-11-22T01:00:01Z",
+        ),
+    ] {
+        scene.world.change(|state| state.calendar_shift = shift);
+        let failure = scene
+            .start()
+            .disarm(Some(&permit(Action::Disarm, 1)), None)
+            .unwrap_err();
+        assert_eq!(
+            (failure.reason, failure.message.as_str()),
+            (Some(Reason::PermitScope), want)
+        );
+    }
+    scene.assert_shut();
+}
+
+#[test]
+fn writing_another_hosts_id_does_not_make_its_permit_fit() {
+    let scene = Scene::armed();
+    scene
+        .world
+        .change(|state| state.machine_id = "another-host".to_owned());
+    let foreign = permit_by(fake::authority(), "another-host", Action::Disarm, 1);
+    let result = scene.start().disarm(Some(&foreign), None);
+    assert_eq!(reason(result), Some(Reason::PermitScope));
+    scene.assert_shut();
+}
+
+#[test]
+fn a_permit_is_good_once_even_if_the_state_folder_forgets() {
+    let scene = Scene::armed();
+    let once = ArmRequest {
+        permit: Some(permit(Action::Audit, 1)),
+        ..request(policy(4, "audit", "tool"))
+    };
+    scene.start().arm(once.clone()).unwrap();
+    scene
+        .start()
+        .arm(request(policy(5, "enforce", "tool")))
+        .unwrap();
+    let again = ArmRequest {
+        document: policy(6, "audit", "tool"),
+        ..once
+    };
+    for _ in 0..2 {
+        let failure = scene.start().arm(again.clone()).unwrap_err();
+        assert_eq!(failure.message, "the permit was used already");
+        scene.assert_shut();
+        std::fs::remove_file(scene.state.path().join("permits.json")).ok();
+    }
+}
+
+#[test]
+fn a_restart_takes_over_without_a_window() {
+    let scene = Scene::armed();
+    let before = scene.world.change(|state| state.history.len());
+    let mut enforcer = scene.start();
+    let arming = enforcer.take_over().unwrap().unwrap();
+    assert_eq!((arming.first, arming.mode), (false, Mode::Enforce));
+    let history = scene.world.change(|state| state.history.split_off(before));
+    assert_eq!(history, [(Mode::Enforce, 3, 3)]);
+    scene.assert_shut();
+}
+
+#[test]
+fn a_boot_arms_as_the_state_folder_says() {
+    let scene = Scene::armed();
+    scene.world.change(|state| {
+        state.armed = None;
+        state.admissions = Default::default();
+        state.since_boot = 5;
+    });
+    let arming = scene.start().take_over().unwrap().unwrap();
+    assert_eq!((arming.first, arming.mode), (true, Mode::Enforce));
+    scene.assert_shut();
+}
+
+#[test]
+fn a_boot_with_an_edited_policy_does_not_pretend() {
+    let scene = Scene::armed();
+    scene.world.change(|state| state.armed = None);
+    scene.edit("policy.toml", &fake::policy_text(4, "enforce", "*"));
+    assert_eq!(
+        reason(scene.start().take_over()),
+        Some(Reason::BadAuthority)
+    );
+    assert_eq!(scene.mode(), None);
+}
+
+#[test]
+fn a_crash_between_store_and_gate_is_made_good() {
+    let scene = Scene::armed();
+    let store = scene.start().store().clone();
+    let bytes = b"name=tool version=1.5 programs=stat";
+    store.put_bundle(&Digest::of(bytes), None, bytes).unwrap();
+    assert!(!scene.world.load("stat"));
+    scene.start().take_over().unwrap();
+    assert!(scene.world.load("stat"));
+    // And the other way round: withdrawn from the store, still in the gate.
+    store.remove_bundle(&Digest::of(bytes)).unwrap();
+    scene.start().take_over().unwrap();
+    assert!(!scene.world.load("stat"));
+    scene.assert_shut();
+}
+
+#[test]
+fn a_bundle_that_the_gate_did_not_take_is_not_stored() {
+    let scene = Scene::armed();
+    scene.world.change(|state| state.replace_fails = true);
+    let failure = scene
+        .start()
+        .admit(b"name=tool version=1.5 programs=stat", None)
+        .unwrap_err();
+    assert_eq!(failure.exit as u8, 5);
+    assert_eq!(scene.start().store().bundles().unwrap().len(), 1);
+    scene.assert_shut();
+}
+
+#[test]
+fn a_new_policy_decides_everything_anew_and_swaps_once() {
+    let scene = Scene::armed();
+    let before = scene.world.change(|state| state.history.len());
+    let arming = scene
+        .start()
+        .arm(request(policy(4, "enforce", "other")))
+        .unwrap();
+    let digest = Digest::of(TOOL);
+    assert_eq!(
+        arming.bundles,
+        Redecided {
+            admitted: vec![],
+            refused: vec![(digest, "E301 no-rule: no rule covers \"tool\"".to_owned())],
+        }
+    );
+    let history = scene.world.change(|state| state.history.split_off(before));
+    assert_eq!(history, [(Mode::Enforce, 4, 1)]);
+    assert!(!scene.world.load("open"));
+    // The bundle stays in the store; a policy that names it again brings it back.
+    scene
+        .start()
+        .arm(request(policy(5, "enforce", "tool")))
+        .unwrap();
+    scene.assert_shut();
+}
+
+#[test]
+fn each_program_is_told_apart() {
+    let scene = Scene::armed();
+    let admission = scene
+        .start()
+        .admit(b"name=tool version=1.5 programs=stat,unmeasurable", None)
+        .unwrap();
+    assert_eq!(
+        admission.programs,
+        [
+            Outcome {
+                program: "stat".to_owned(),
+                admitted: true,
+                insns: Some(2),
+                why: None
+            },
+            Outcome {
+                program: "unmeasurable".to_owned(),
+                admitted: false,
+                insns: None,
+                why: Some("no such function in this kernel".to_owned()),
+            },
+        ]
+    );
+    let failure = scene
+        .start()
+        .admit(b"name=tool version=1.6 programs=unmeasurable", None)
+        .unwrap_err();
+    assert_eq!(failure.exit as u8, 5);
+}
+
+#[test]
+fn a_packages_version_never_falls_back() {
+    let scene = Scene::armed();
+    let old = b"name=tool version=1.3 programs=open";
+    assert_eq!(
+        reason(scene.start().admit(old, None)),
+        Some(Reason::MinVersion)
+    );
+    scene.start().withdraw("tool").unwrap();
+    assert_eq!(
+        reason(scene.start().admit(old, None)),
+        Some(Reason::MinVersion)
+    );
+    scene.start().admit(TOOL, None).unwrap();
+}
+
+#[test]
+fn a_refused_bundle_leaves_no_trace() {
+    let scene = Scene::armed();
+    let mut enforcer = scene.start();
+    assert_eq!(
+        reason(enforcer.admit(b"name=evil programs=evil", None)),
+        Some(Reason::NoRule)
+    );
+    assert_eq!(
+        reason(enforcer.admit(b"rubbish", None)),
+        Some(Reason::MalformedBundle)
+    );
+    assert_eq!(enforcer.store().bundles().unwrap().len(), 1);
+    scene.assert_shut();
+}
+
+#[test]
+fn a_withdrawn_bundle_is_refused() {
+    let scene = Scene::armed();
+    let digest = Digest::of(TOOL);
+    for what in ["tool", &digest.to_string(), &digest.to_hex()[..12]] {
+        scene.start().admit(TOOL, None).unwrap();
+        assert!(scene.world.load("open"));
+        assert_eq!(scene.start().withdraw(what).unwrap(), [digest]);
+        assert!(!scene.world.load("open"));
+    }
+    let failure = scene.start().withdraw("tool").unwrap_err();
+    assert_eq!(failure.exit as u8, 3);
+}
+
+#[test]
+fn an_arming_that_nobody_confirms_falls_back_to_audit() {
+    let provisional = ArmRequest {
+        confirm_within: Some(Duration::from_secs(600)),
+        ..request(policy(1, "enforce", "tool"))
+    };
+    let scene = Scene::new();
+    scene.start().arm(provisional.clone()).unwrap();
+    scene.world.change(|state| state.since_boot += 599);
+    assert!(!scene.start().settle().unwrap());
+    assert_eq!(scene.mode(), Some(Mode::Enforce));
+    scene.world.change(|state| state.since_boot += 1);
+    assert!(scene.start().settle().unwrap());
+    assert_eq!(scene.mode(), Some(Mode::Audit));
+
+    let scene = Scene::new();
+    scene.start().arm(provisional.clone()).unwrap();
+    scene.start().confirm().unwrap();
+    scene.world.change(|state| state.since_boot += 10_000);
+    assert!(!scene.start().settle().unwrap());
+    assert_eq!(scene.mode(), Some(Mode::Enforce));
+    assert_eq!(scene.start().confirm().unwrap_err().exit as u8, 2);
+    // Only the first arming can be provisional.
+    assert_eq!(scene.start().arm(provisional).unwrap_err().exit as u8, 2);
+}
+
+#[test]
+fn the_watchdog_raises_the_alarm() {
+    let scene = Scene::armed();
+    let mut enforcer = scene.start();
+    assert!(enforcer.watch().unwrap());
+    scene.world.change(|state| state.toothless = true);
+    assert!(!enforcer.watch().unwrap());
+    assert!(!enforcer.last_selftest().unwrap().proves());
+    let last = enforcer.take_fresh().pop().unwrap();
+    assert!(
+        last.line().ends_with(
+            "ALARM: gate: NOT enforcing: an unsigned program is refused failed: it loaded"
+        ),
+        "{}",
+        last.line()
+    );
+}
+
+#[test]
+fn the_self_test_proves_refusal_and_shapes() {
+    let scene = Scene::armed();
+    let checks: Vec<_> = scene
+        .start()
+        .selftest()
+        .unwrap()
+        .checks
+        .into_iter()
+        .map(|check| (check.name, check.passed))
+        .collect();
+    assert_eq!(
+        checks,
+        [
+            ("an unsigned program is refused".to_owned(), true),
+            ("systemd's device filter probe loads".to_owned(), true),
+            ("runc's device filter loads".to_owned(), true),
+            ("crun's device filter loads".to_owned(), true),
+        ]
+    );
+}
+
+#[test]
+fn commands_for_an_unarmed_gate_say_so() {
+    let scene = Scene::new();
+    let mut enforcer = scene.start();
+    for failure in [
+        enforcer.admit(TOOL, None).unwrap_err(),
+        enforcer.withdraw("tool").unwrap_err(),
+        enforcer.reload(None).unwrap_err(),
+        enforcer.confirm().unwrap_err(),
+        enforcer.disarm(None, None).unwrap_err(),
+    ] {
+        assert_eq!(
+            (failure.exit as u8, failure.message.as_str()),
+            (3, "the gate is not armed")
+        );
+    }
+}

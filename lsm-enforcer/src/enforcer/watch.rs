@@ -1,0 +1,68 @@
+//! What the daemon does by itself: deadlines, and proving again and again that the gate bites.
+
+use super::Enforcer;
+use crate::{failure::Failure, gate::Mode, record::Level};
+
+impl Enforcer {
+    /// Falls back to audit when a provisional arming was not confirmed in time. Every
+    /// command does this first, so that the deadline holds without a daemon as well.
+    pub fn settle(&mut self) -> Result<bool, Failure> {
+        let Some(mut armed) = self.armed()? else {
+            return Ok(false);
+        };
+        let due = armed
+            .confirm_by
+            .is_some_and(|by| self.host().since_boot() >= by);
+        if !due {
+            return Ok(false);
+        }
+        armed.mode = Mode::Audit;
+        armed.confirm_by = None;
+        self.tools.gate.amend(&armed)?;
+        self.note(
+            Level::Alarm,
+            "arming",
+            "nobody confirmed the arming in time: fell back to audit; `bpfseal-enforcer arm` enforces again",
+        );
+        Ok(true)
+    }
+
+    /// Makes a provisional arming final.
+    pub fn confirm(&mut self) -> Result<(), Failure> {
+        self.settle()?;
+        let mut armed = self.must_be_armed()?;
+        if armed.confirm_by.take().is_none() {
+            return Err(Failure::usage("there is nothing to confirm")
+                .with_remedy("`bpfseal-enforcer status` says what is in force."));
+        }
+        self.tools.gate.amend(&armed)?;
+        self.note(Level::Info, "arming", "confirmed");
+        Ok(())
+    }
+
+    /// Tries whether the gate still bites, and raises the alarm if it does not.
+    pub fn watch(&mut self) -> Result<bool, Failure> {
+        let Some(armed) = self.armed()? else {
+            return Ok(true);
+        };
+        let check = self.check_refusal(armed.mode)?;
+        let mut test = self.selftest.take().unwrap_or_else(|| super::SelfTest {
+            time: self.host().now(),
+            mode: armed.mode,
+            checks: Vec::new(),
+        });
+        test.time = self.host().now();
+        test.mode = armed.mode;
+        test.checks.retain(|old| !old.vital);
+        test.checks.insert(0, check.clone());
+        self.selftest = Some(test);
+        if !check.passed {
+            self.note(
+                Level::Alarm,
+                "gate",
+                format!("NOT enforcing: {} failed: {}", check.name, check.detail),
+            );
+        }
+        Ok(check.passed)
+    }
+}

@@ -1,0 +1,509 @@
+//! A pretended kernel, authority, worker and machine for tests of the daemon.
+//!
+//! The kernel remembers what is pinned while enforcers come and go, judges loads as the
+//! gates would, and can be told to fail.
+
+use std::{
+    cell::RefCell, collections::BTreeMap, convert::Infallible, io, path::Path, rc::Rc,
+    time::Duration,
+};
+
+use bundle::{
+    Digest,
+    image::{Contents, Identity, Image, MapSpec},
+    inventory::{Endianness, Needs, Object},
+};
+use jiff::{SignedDuration, Timestamp};
+use policy::{
+    Reason,
+    document::Statement,
+    key::PublicKey,
+    permit::{Action, Terms},
+};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+use crate::{
+    enforcer::{ArmRequest, Enforcer, Tools},
+    failure::Failure,
+    gate::{
+        Admissions, Armed, Class, Counters, Coverage, Entry, Event, Gate, GateError, Loaded, Mode,
+    },
+    host::{Executable, Host, Obstacle},
+    sample::Sample,
+    store::{Document, Store},
+    trust::Trusted,
+    workshop::{Approved, Limits, Measured, Task, Verdict, Workshop},
+};
+
+/// The kernel and the machine, shared by all that run on it.
+#[derive(Clone, Default)]
+pub struct World(Rc<RefCell<State>>);
+
+/// What the world remembers.
+#[derive(Default)]
+pub struct State {
+    /// Pins.
+    pub armed: Option<Armed>,
+    /// What may load.
+    pub admissions: Admissions,
+    /// Every change of what is pinned, in order: mode, policy version, number of entries.
+    pub history: Vec<(Mode, u64, usize)>,
+    /// Events that nobody took yet.
+    pub events: Vec<Event>,
+    /// Counters.
+    pub counters: Counters,
+    /// Seconds since boot.
+    pub since_boot: u64,
+    /// Seconds by which somebody moved the calendar.
+    pub calendar_shift: i64,
+    /// The machine's id, as `/etc/machine-id` says now.
+    pub machine_id: String,
+    /// What stands in the way.
+    pub obstacles: Vec<Obstacle>,
+    /// Boot parameter.
+    pub audit_at_boot: bool,
+    /// The gate is attached but never called (`ftrace_enabled=0` on Linux 6.1).
+    pub toothless: bool,
+    /// The next `replace` fails.
+    pub replace_fails: bool,
+    /// Programs in the kernel.
+    pub loaded: Vec<Loaded>,
+    /// Hooks that are missing.
+    pub missing: Vec<String>,
+}
+
+impl World {
+    /// A good machine with a day since boot.
+    pub fn new() -> Self {
+        let world = Self::default();
+        world.change(|state| {
+            state.since_boot = 86_400;
+            state.machine_id = HOST.to_owned();
+        });
+        world
+    }
+
+    /// Changes or reads the state.
+    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.0.borrow_mut())
+    }
+
+    /// A process starts: `run`, or a command.
+    pub fn enforcer(&self, folder: &Path) -> Enforcer {
+        let tools = Tools {
+            gate: Box::new(self.clone()),
+            workshop: Box::new(Bench),
+            host: Box::new(self.clone()),
+            probes: vec![Entry {
+                image: image("probe"),
+                class: Class::Probe,
+                bundle: None,
+            }],
+        };
+        Enforcer::open(Store::open(folder).unwrap(), tools).unwrap()
+    }
+
+    /// Does an unsigned program load now? Leaves an event, as a real load does.
+    pub fn load(&self, name: &str) -> bool {
+        self.change(|state| state.load(name))
+    }
+}
+
+impl State {
+    fn load(&mut self, name: &str) -> bool {
+        let admitted = self
+            .admissions
+            .entries
+            .iter()
+            .any(|entry| entry.image.name == name);
+        let mode = match &self.armed {
+            Some(armed) if !self.toothless && !admitted => armed.mode,
+            _ => {
+                self.counters.passed += 1;
+                return true;
+            }
+        };
+        let refused = mode == Mode::Enforce;
+        match mode {
+            Mode::Enforce => self.counters.refused += 1,
+            Mode::Audit => self.counters.audited += 1,
+        }
+        self.events.push(Event {
+            name: name.to_owned(),
+            refused,
+            ..event()
+        });
+        !refused
+    }
+
+    fn pin(&mut self, armed: &Armed) {
+        self.armed = Some(armed.clone());
+        self.history.push((
+            armed.mode,
+            armed.policy_version,
+            self.admissions.entries.len(),
+        ));
+    }
+}
+
+impl Gate for World {
+    fn armed(&self) -> Result<Option<Armed>, GateError> {
+        Ok(self.change(|state| state.armed.clone()))
+    }
+
+    fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError> {
+        self.change(|state| {
+            state.admissions = admissions.clone();
+            state.pin(armed);
+        });
+        Ok(())
+    }
+
+    fn replace(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError> {
+        self.change(|state| {
+            if std::mem::take(&mut state.replace_fails) {
+                return Err(GateError {
+                    doing: "cannot write the images".to_owned(),
+                    source: io::Error::from_raw_os_error(libc::ENOMEM),
+                });
+            }
+            state.admissions = admissions.clone();
+            state.pin(armed);
+            Ok(())
+        })
+    }
+
+    fn amend(&mut self, armed: &Armed) -> Result<(), GateError> {
+        self.change(|state| state.pin(armed));
+        Ok(())
+    }
+
+    fn disarm(&mut self) -> Result<(), GateError> {
+        self.change(|state| {
+            state.armed = None;
+            state.admissions = Admissions::default();
+        });
+        Ok(())
+    }
+
+    fn events(&mut self, _: Duration, each: &mut dyn FnMut(Event)) -> Result<(), GateError> {
+        let events = self.change(|state| std::mem::take(&mut state.events));
+        events.into_iter().for_each(each);
+        Ok(())
+    }
+
+    fn loaded(&self) -> Result<Vec<Loaded>, GateError> {
+        Ok(self.change(|state| state.loaded.clone()))
+    }
+
+    fn coverage(&self) -> Result<Coverage, GateError> {
+        Ok(Coverage {
+            rung: "a pretended kernel".to_owned(),
+            missing: self.change(|state| state.missing.clone()),
+            blind: Vec::new(),
+        })
+    }
+
+    fn counters(&self) -> Result<Counters, GateError> {
+        Ok(self.change(|state| state.counters))
+    }
+
+    fn probe_refused(&self) -> Result<bool, GateError> {
+        let loads = self.load("selftest");
+        // The real one leaves events of the daemon's own process, which are not logged.
+        self.change(|state| state.events.retain(|event| event.name != "selftest"));
+        Ok(!loads)
+    }
+}
+
+impl Host for World {
+    fn since_boot(&self) -> Duration {
+        Duration::from_secs(self.change(|state| state.since_boot))
+    }
+
+    fn now(&self) -> Timestamp {
+        let boot: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
+        let since =
+            self.change(|state| i64::try_from(state.since_boot).unwrap() + state.calendar_shift);
+        boot + SignedDuration::from_secs(since)
+    }
+
+    fn id(&self) -> String {
+        self.change(|state| state.machine_id.clone())
+    }
+
+    fn obstacles(&self) -> Vec<Obstacle> {
+        self.change(|state| state.obstacles.clone())
+    }
+
+    fn audit_at_boot(&self) -> bool {
+        self.change(|state| state.audit_at_boot)
+    }
+
+    fn load(&self, sample: &Sample) -> io::Result<()> {
+        let fits = self.change(|state| {
+            let enforces = state
+                .armed
+                .as_ref()
+                .is_some_and(|armed| armed.mode == Mode::Enforce);
+            let shaped = state
+                .admissions
+                .shapes
+                .iter()
+                .any(|rule| rule.prog_types.contains(&sample.prog_type));
+            !enforces || shaped
+        });
+        if fits {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EPERM))
+        }
+    }
+
+    fn executable(&self) -> Executable {
+        Executable {
+            path: "/usr/sbin/bpfseal-enforcer".to_owned(),
+            is_static: true,
+        }
+    }
+}
+
+/// A key pair of a pretended party.
+pub struct Party {
+    pair: Ed25519KeyPair,
+    /// Its public half.
+    pub public: PublicKey,
+}
+
+impl Party {
+    fn new(seed: u8) -> Self {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        // RFC 8410, section 10.1: the SubjectPublicKeyInfo of an Ed25519 key.
+        let mut spki = hex::decode("302a300506032b6570032100").unwrap();
+        spki.extend(pair.public_key().as_ref());
+        let public = PublicKey::from_spki(&spki).unwrap();
+        Self { pair, public }
+    }
+
+    fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Infallible> {
+        Ok(self.pair.sign(bytes).as_ref().to_vec())
+    }
+
+    /// The public key as a file.
+    pub fn pem(&self) -> String {
+        self.public.to_pem()
+    }
+}
+
+/// Who commands the gate.
+pub fn authority() -> Party {
+    Party::new(1)
+}
+
+/// Somebody else.
+pub fn somebody() -> Party {
+    Party::new(2)
+}
+
+/// Pretended worker: a bundle is `name=… version=… programs=a,b`, and the policy admits the
+/// names in `scope`.
+pub struct Bench;
+
+impl Workshop for Bench {
+    fn verify(&self, task: &Task<'_>) -> Result<Verdict, Failure> {
+        let text = String::from_utf8(task.bundle.to_vec()).unwrap();
+        let bundle = words(&text);
+        let Some(name) = bundle.get("name") else {
+            return Err(Failure::refused(Reason::MalformedBundle, "no index.json"));
+        };
+        let policy = Trusted::verify(task.document, &authority().public)?;
+        if policy.policy().rule_for(name).is_none() {
+            return Err(Failure::refused(
+                Reason::NoRule,
+                format!("no rule covers {name:?}"),
+            ));
+        }
+        Ok(Verdict {
+            bundle: Digest::of(task.bundle),
+            name: Some(name.clone()),
+            version: bundle.get("version").cloned(),
+            scope: task.scope.unwrap_or(name).to_owned(),
+            rule: "rule \"all\", line 1".to_owned(),
+            signers: vec!["release".to_owned()],
+            objects: vec![Approved {
+                name: "object.bpf.o".to_owned(),
+                elf: bundle["programs"].as_bytes().to_vec(),
+                size: bundle["programs"].len(),
+                inventory: object(),
+                limits: Limits::default(),
+            }],
+        })
+    }
+
+    fn measure(&self, object: &Approved) -> Result<Vec<Measured>, Failure> {
+        let programs = String::from_utf8(object.elf.clone()).unwrap();
+        Ok(programs
+            .split(',')
+            .map(|program| Measured {
+                program: program.to_owned(),
+                image: match program {
+                    "unmeasurable" => Err("no such function in this kernel".to_owned()),
+                    _ => Ok(image(program)),
+                },
+            })
+            .collect())
+    }
+}
+
+fn words(text: &str) -> BTreeMap<String, String> {
+    text.split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The machine's id.
+pub const HOST: &str = "0123456789abcdef";
+
+/// A policy signed by the authority that admits packages by name.
+pub fn policy(version: u64, mode: &str, admit: &str) -> Document {
+    policy_by(authority(), version, mode, admit)
+}
+
+/// A policy signed by anybody.
+pub fn policy_by(signer: Party, version: u64, mode: &str, admit: &str) -> Document {
+    signed(signer, &policy_text(version, mode, admit))
+}
+
+/// The text of such a policy.
+pub fn policy_text(version: u64, mode: &str, admit: &str) -> String {
+    let pem = somebody().pem();
+    format!(
+        "version = {version}\nmode = {mode:?}\n[keys.release]\npem = {pem:?}\n[[rule]]\nname = \"all\"\n\
+         scope = {admit:?}\nsigned_by = {{ of = [\"release\"] }}\n"
+    )
+}
+
+/// Any text, signed as a policy.
+pub fn signed(signer: Party, text: &str) -> Document {
+    let nothing = |_: &str| Err(io::Error::from(io::ErrorKind::NotFound));
+    let statement = Statement::about(text, &nothing).unwrap();
+    let signature = statement
+        .seal(&signer.public, |bytes| signer.sign(bytes))
+        .unwrap();
+    Document {
+        text: text.to_owned(),
+        signature,
+    }
+}
+
+/// Arming with that policy.
+pub fn request(document: Document) -> ArmRequest {
+    ArmRequest {
+        document,
+        authority: authority().pem(),
+        audit_only: false,
+        confirm_within: None,
+        permit: None,
+    }
+}
+
+/// A permit by the authority for this host and the first hour of the day.
+pub fn permit(action: Action, nonce: u8) -> String {
+    permit_by(authority(), HOST, action, nonce)
+}
+
+/// A permit by anybody for any host.
+pub fn permit_by(signer: Party, host: &str, action: Action, nonce: u8) -> String {
+    let terms = Terms {
+        action,
+        host: host.to_owned(),
+        not_before: "2026-11-22T00:00:00Z".parse().unwrap(),
+        not_after: "2026-11-22T01:00:00Z".parse().unwrap(),
+        nonce: [nonce; 8],
+        reason: "a test".to_owned(),
+    };
+    terms.seal(|bytes| signer.sign(bytes)).unwrap()
+}
+
+/// An object with nothing in it.
+pub fn object() -> Object {
+    Object {
+        name: "object.bpf.o".to_owned(),
+        digest: Digest::of(b""),
+        size: 0,
+        endianness: Endianness::Little,
+        license: None,
+        btf: true,
+        btf_ext: true,
+        programs: Vec::new(),
+        subprograms: Vec::new(),
+        maps: Vec::new(),
+        data: Vec::new(),
+        externs: Vec::new(),
+        needs: Needs::default(),
+    }
+}
+
+/// An image with read-only data, an event map and a hash.
+pub fn image(name: &str) -> Image {
+    let map = |name: &str, map_type, max_entries, contents| MapSpec {
+        name: name.to_owned(),
+        map_type,
+        key_size: 4,
+        value_size: 8,
+        max_entries: (max_entries, max_entries),
+        flags: 0,
+        flags_free: 0,
+        contents,
+    };
+    let rodata = Contents {
+        bytes: vec![0; 8],
+        tunables: Vec::new(),
+    };
+    Image {
+        name: name.to_owned(),
+        identity: Identity {
+            prog_type: 5,
+            expected_attach_type: 0,
+            attach_btf_id: 0,
+            flags: 0,
+        },
+        words: vec![0xb7, 0x95],
+        maps: vec![
+            map("opensnoo.rodata", 2, 1, Some(rodata)),
+            map("events", 27, 4096, None),
+            map("start", 1, 10, None),
+        ],
+    }
+}
+
+/// An unsigned tracepoint program by a tool.
+pub fn event() -> Event {
+    Event {
+        at: Duration::from_secs(90),
+        refused: true,
+        reason: Some(Reason::Unsigned),
+        gate: 1,
+        class: None,
+        name: "evil".to_owned(),
+        identity: Identity {
+            prog_type: 5,
+            expected_attach_type: 0,
+            attach_btf_id: 0,
+            flags: 0,
+        },
+        insns: 12,
+        detail: 0,
+        prog_id: 0,
+        bundle: None,
+        admitted: None,
+        words: vec![0x95],
+        // No process has this id: pid_max is at most 4,194,304.
+        pid: 4_194_305,
+        tid: 4_194_305,
+        uid: 0,
+        comm: "bpftool".to_owned(),
+        cgroup: 1,
+    }
+}

@@ -1,0 +1,100 @@
+//! Where commands print: text for people, one JSON document for machines.
+
+use std::io::Write as _;
+
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// The chosen form of output.
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// JSON if asked for, else text.
+    pub const fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Was `--json` given?
+    pub const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints a result: `value` as JSON, or else what `text` says.
+    ///
+    /// A closed pipe (`| head`) is not an error.
+    pub fn result<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) {
+        let rendered = if self.json {
+            serde_json::to_string_pretty(value)
+                .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+        } else {
+            text()
+        };
+        let mut stdout = anstream::stdout().lock();
+        let _ = stdout.write_all(rendered.as_bytes());
+        if !rendered.ends_with('\n') {
+            let _ = stdout.write_all(b"\n");
+        }
+    }
+
+    /// Says on standard error what is being done; silent with `--json`.
+    pub fn note(&self, message: &str) {
+        if !self.json {
+            anstream::eprintln!("{}", printable(message));
+        }
+    }
+
+    /// Prints a failure once: one line that says what, one that says what to do.
+    pub fn failure(&self, failure: &Failure) {
+        if self.json {
+            let document = serde_json::json!({
+                "error": {
+                    "exit": failure.exit as u8,
+                    "reason": failure.reason.map(|reason| reason.code()),
+                    "number": failure.reason.map(|reason| reason.number()),
+                    "message": failure.message,
+                    "remedy": failure.remedy,
+                }
+            });
+            anstream::println!("{document}");
+            return;
+        }
+        let red = anstyle::AnsiColor::Red.on_default().bold();
+        anstream::eprintln!("{red}error{red:#}: {}", printable(&failure.line()));
+        if let Some(remedy) = &failure.remedy {
+            anstream::eprintln!("  help: {}", printable(remedy));
+        }
+    }
+}
+
+/// Replaces control characters, which input may carry to fool a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+/// The same, line by line.
+pub fn printable_lines(text: &str) -> String {
+    text.lines()
+        .map(|line| format!("{}\n", printable(line)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn control_bytes_never_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\nc"), "a\u{fffd}[31mb\u{fffd}c");
+    }
+}

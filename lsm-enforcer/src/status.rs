@@ -1,0 +1,470 @@
+//! What is in force, said as it is measured and not as it was asked for.
+
+use std::fmt::Write as _;
+
+use bundle::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    enforcer::{Enforcer, SelfTest},
+    failure::Failure,
+    gate::{Class, Counters, Mode},
+};
+
+/// The report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The one line that matters.
+    pub headline: String,
+    /// Was an unsigned program refused a moment ago?
+    pub enforcing: bool,
+    /// Is the gate in the kernel?
+    pub armed: bool,
+    /// The mode that is pinned.
+    pub mode: Option<Mode>,
+    /// Seconds until a provisional arming falls back to audit.
+    pub unconfirmed_seconds: Option<u64>,
+    /// Does the daemon run?
+    pub daemon: bool,
+    /// What a permit must name.
+    pub host: String,
+    /// The policy.
+    pub policy: Option<PolicyStatus>,
+    /// The authority.
+    pub authority: Option<AuthorityStatus>,
+    /// Admitted bundles.
+    pub bundles: Vec<BundleStatus>,
+    /// Stored bundles that the policy does not admit.
+    pub refused_bundles: Vec<RefusedBundle>,
+    /// Programs in the kernel.
+    pub programs: ProgramCounts,
+    /// Since arming.
+    pub counters: Option<Counters>,
+    /// The last self test, with the refusal proved just now.
+    pub selftest: Option<SelfTest>,
+    /// The step of the kernel ladder.
+    pub rung: String,
+    /// What this kernel cannot show the gate.
+    pub blind: Vec<String>,
+    /// What the gate does not cover on any kernel.
+    pub not_covered: Vec<String>,
+    /// What stands in the way of enforcing.
+    pub obstacles: Vec<String>,
+    /// Rules that trust an executable instead of a signature; this version has none.
+    pub generators: usize,
+    /// The daemon's executable.
+    pub executable: String,
+    /// Is it linked statically?
+    pub executable_is_static: bool,
+}
+
+/// The policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// Version in force.
+    pub version: u64,
+    /// Digest of the policy in force.
+    pub digest: Digest,
+    /// Why the policy on disk was not taken, if it was not.
+    pub on_disk: Option<String>,
+}
+
+/// Who commands the gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityStatus {
+    /// SHA-256 of its key.
+    pub key: Digest,
+    /// How far it can be relied upon.
+    pub trust: String,
+}
+
+/// An admitted bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleStatus {
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Package name.
+    pub name: Option<String>,
+    /// Package version.
+    pub version: Option<String>,
+    /// Rule that admitted it.
+    pub rule: String,
+    /// Who signed it.
+    pub signers: Vec<String>,
+    /// Programs that may load.
+    pub programs: usize,
+    /// Programs that could not be measured for this kernel.
+    pub unmeasured: usize,
+}
+
+/// A stored bundle that is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedBundle {
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Why.
+    pub why: String,
+}
+
+/// Programs in the kernel, by how they came in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramCounts {
+    /// All.
+    pub loaded: usize,
+    /// From signed bundles.
+    pub signed: usize,
+    /// Harmless by shape, and loaders' probes.
+    pub shaped: usize,
+    /// Loaded before arming: nobody looked at them.
+    pub before: usize,
+    /// Let pass by audit mode.
+    pub audited: usize,
+    /// No record, although there should be one.
+    pub unknown: usize,
+}
+
+impl Status {
+    /// Measures.
+    pub fn measure(enforcer: &mut Enforcer, daemon: bool) -> Result<Self, Failure> {
+        let armed = enforcer.armed()?;
+        let biting = match armed {
+            Some(_) => enforcer.watch()?,
+            None => false,
+        };
+        let bundles = enforcer.accepted()?;
+        let coverage = enforcer.gate().coverage()?;
+        let obstacles: Vec<String> = enforcer
+            .host()
+            .obstacles()
+            .into_iter()
+            .map(|obstacle| obstacle.what)
+            .collect();
+        let executable = enforcer.host().executable();
+        let mode = armed.as_ref().map(|armed| armed.mode);
+        let mut status = Self {
+            headline: String::new(),
+            enforcing: biting && mode == Some(Mode::Enforce),
+            armed: armed.is_some(),
+            mode,
+            unconfirmed_seconds: armed
+                .as_ref()
+                .and_then(|armed| armed.confirm_by)
+                .map(|by| by.saturating_sub(enforcer.host().since_boot()).as_secs()),
+            daemon,
+            host: enforcer.host().id(),
+            policy: armed.as_ref().map(|armed| PolicyStatus {
+                version: armed.policy_version,
+                digest: armed.policy,
+                on_disk: enforcer.trouble().map(Failure::line),
+            }),
+            authority: armed.as_ref().map(|armed| AuthorityStatus {
+                key: armed.authority,
+                trust:
+                    "trust on first use, until reboot: the next boot takes it from the state folder"
+                        .to_owned(),
+            }),
+            bundles: bundles
+                .iter()
+                .map(|known| BundleStatus {
+                    digest: known.verdict.bundle,
+                    name: known.verdict.name.clone(),
+                    version: known.verdict.version.clone(),
+                    rule: known.verdict.rule.clone(),
+                    signers: known.verdict.signers.clone(),
+                    programs: known.entries().count(),
+                    unmeasured: known.programs.len() - known.entries().count(),
+                })
+                .collect(),
+            refused_bundles: enforcer
+                .rejected()
+                .iter()
+                .map(|rejected| RefusedBundle {
+                    digest: rejected.bundle,
+                    why: rejected.failure.line(),
+                })
+                .collect(),
+            programs: ProgramCounts::measure(enforcer)?,
+            counters: armed
+                .is_some()
+                .then(|| enforcer.gate().counters())
+                .transpose()?,
+            selftest: enforcer.last_selftest().cloned(),
+            rung: coverage.rung,
+            blind: coverage.blind,
+            not_covered: NOT_COVERED.iter().map(|&text| text.to_owned()).collect(),
+            obstacles,
+            generators: 0,
+            executable: executable.path,
+            executable_is_static: executable.is_static,
+        };
+        status.headline = status.say(biting);
+        Ok(status)
+    }
+
+    fn say(&self, biting: bool) -> String {
+        let Some(mode) = self.mode else {
+            let why = match self.obstacles.first() {
+                Some(obstacle) => format!("and cannot be: {obstacle}"),
+                None => "so every BPF program loads".to_owned(),
+            };
+            return format!("NOT enforcing: the gate is not armed, {why}");
+        };
+        if !biting {
+            let why = self.obstacles.first().cloned().unwrap_or_else(|| {
+                match mode {
+                    Mode::Enforce => "an unsigned program loaded a moment ago",
+                    Mode::Audit => "an unsigned program loaded a moment ago and was not seen",
+                }
+                .to_owned()
+            });
+            return format!("NOT enforcing: the gate is armed but does not bite: {why}");
+        }
+        match (mode, self.unconfirmed_seconds) {
+            (Mode::Audit, _) => {
+                "Audit only: unsigned BPF programs load and are reported, nothing is refused"
+                    .to_owned()
+            }
+            (Mode::Enforce, None) => {
+                "Enforcing: unsigned BPF programs are refused, one was just now".to_owned()
+            }
+            (Mode::Enforce, Some(seconds)) => format!(
+                "Enforcing, but not confirmed: falls back to audit in {seconds} s unless `bpfseal-enforcer arm --confirm` comes"
+            ),
+        }
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: &str| {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "  {name:<12} {value}");
+        };
+        if let Some(policy) = &self.policy {
+            line(
+                "policy",
+                &format!("version {}, {}", policy.version, policy.digest),
+            );
+            if let Some(why) = &policy.on_disk {
+                line("", &format!("the one on disk was NOT taken: {why}"));
+            }
+        }
+        if let Some(authority) = &self.authority {
+            line(
+                "authority",
+                &format!("{} ({})", authority.key, authority.trust),
+            );
+        }
+        line("host", &self.host);
+        for bundle in &self.bundles {
+            line("admitted", &bundle.line());
+        }
+        for refused in &self.refused_bundles {
+            line("refused", &format!("{}: {}", refused.digest, refused.why));
+        }
+        let programs = &self.programs;
+        line("programs", &programs.line());
+        if programs.before > 0 {
+            line(
+                "",
+                "those from before arming were never looked at; `inventory` lists them",
+            );
+        }
+        if let Some(counters) = &self.counters {
+            line(
+                "since arming",
+                &format!(
+                    "{} passed, {} refused, {} let pass by audit, {} attempts on the gate, {} events lost",
+                    counters.passed,
+                    counters.refused,
+                    counters.audited,
+                    counters.protected,
+                    counters.events_lost
+                ),
+            );
+        }
+        if let Some(test) = &self.selftest {
+            for check in &test.checks {
+                let verdict = if check.passed { "passed" } else { "FAILED" };
+                line(
+                    "self test",
+                    &format!(
+                        "{verdict}: {}: {} ({:.0})",
+                        check.name, check.detail, test.time
+                    ),
+                );
+            }
+        }
+        line("kernel", &self.rung);
+        for clause in &self.blind {
+            line("cannot see", clause);
+        }
+        for clause in &self.not_covered {
+            line("not covered", clause);
+        }
+        for obstacle in &self.obstacles {
+            line("obstacle", obstacle);
+        }
+        line(
+            "generators",
+            if self.generators == 0 {
+                "none"
+            } else {
+                "some: their programs are not attested"
+            },
+        );
+        line("daemon", &self.daemon_line());
+        format!("{}\n{text}", self.headline)
+    }
+
+    fn daemon_line(&self) -> String {
+        let running = if self.daemon {
+            "running"
+        } else if self.armed {
+            "NOT running: the gate holds, but events wait and nobody watches"
+        } else {
+            "not running"
+        };
+        let linking = if self.executable_is_static {
+            "static"
+        } else {
+            "dynamically linked: its identity includes libraries"
+        };
+        format!("{running}; {} ({linking})", self.executable)
+    }
+}
+
+impl BundleStatus {
+    fn line(&self) -> String {
+        let name = self.name.as_deref().unwrap_or("(no name)");
+        let version = self
+            .version
+            .as_deref()
+            .map(|v| format!(" {v}"))
+            .unwrap_or_default();
+        let unmeasured = match self.unmeasured {
+            0 => String::new(),
+            n => format!(" ({n} more cannot load on this kernel)"),
+        };
+        format!(
+            "{name}{version}, {} programs{unmeasured}, signed by {}, {}, {}",
+            self.programs,
+            self.signers.join(", "),
+            self.rule,
+            self.digest
+        )
+    }
+}
+
+impl ProgramCounts {
+    fn measure(enforcer: &Enforcer) -> Result<Self, Failure> {
+        let mut counts = Self::default();
+        for program in enforcer.gate().loaded()? {
+            counts.loaded += 1;
+            *match program.class {
+                Some(Class::Signed) => &mut counts.signed,
+                Some(Class::Shape | Class::Probe) => &mut counts.shaped,
+                Some(Class::Before) => &mut counts.before,
+                Some(Class::Audited) => &mut counts.audited,
+                None => &mut counts.unknown,
+            } += 1;
+        }
+        Ok(counts)
+    }
+
+    fn line(&self) -> String {
+        let mut line = format!(
+            "{} loaded: {} signed, {} harmless by shape, {} from before arming",
+            self.loaded, self.signed, self.shaped, self.before
+        );
+        for (count, what) in [
+            (self.audited, "let pass by audit"),
+            (self.unknown, "UNKNOWN"),
+        ] {
+            if count > 0 {
+                let _ = write!(line, ", {count} {what}");
+            }
+        }
+        line
+    }
+}
+
+/// Limits of the gate as such; `docs/threat-model.md` has the reasons.
+const NOT_COVERED: &[&str] = &[
+    "classic BPF (seccomp, SO_ATTACH_FILTER) does not pass the gate",
+    "contents of ordinary maps, .data and program arrays belong to whoever holds them",
+    "the kernel's own memory: unsigned modules, /dev/mem, kexec",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{World, policy, request};
+
+    fn headline(world: &World, state: &std::path::Path) -> String {
+        Status::measure(&mut world.enforcer(state), true)
+            .unwrap()
+            .headline
+    }
+
+    #[test]
+    fn the_headline_says_what_was_measured() {
+        let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+        assert_eq!(
+            headline(&world, state.path()),
+            "NOT enforcing: the gate is not armed, so every BPF program loads"
+        );
+        world
+            .enforcer(state.path())
+            .arm(request(policy(1, "enforce", "tool")))
+            .unwrap();
+        assert_eq!(
+            headline(&world, state.path()),
+            "Enforcing: unsigned BPF programs are refused, one was just now"
+        );
+        world.change(|state| state.toothless = true);
+        assert_eq!(
+            headline(&world, state.path()),
+            "NOT enforcing: the gate is armed but does not bite: an unsigned program loaded a moment ago"
+        );
+    }
+
+    #[test]
+    fn audit_never_looks_like_enforcing() {
+        let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+        world
+            .enforcer(state.path())
+            .arm(request(policy(1, "audit", "tool")))
+            .unwrap();
+        let status = Status::measure(&mut world.enforcer(state.path()), false).unwrap();
+        assert_eq!(
+            (status.enforcing, status.headline.as_str()),
+            (
+                false,
+                "Audit only: unsigned BPF programs load and are reported, nothing is refused"
+            )
+        );
+        assert!(
+            status.text().contains("NOT running: the gate holds"),
+            "{}",
+            status.text()
+        );
+    }
+
+    #[test]
+    fn a_policy_that_was_not_taken_is_said() {
+        let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+        world
+            .enforcer(state.path())
+            .arm(request(policy(1, "enforce", "tool")))
+            .unwrap();
+        std::fs::write(state.path().join("policy.toml"), "version = 2").unwrap();
+        let status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
+        assert!(status.enforcing);
+        let why = status.policy.unwrap().on_disk.unwrap();
+        assert!(
+            why.starts_with("E701 bad-authority: the policy was changed"),
+            "{why}"
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! What audit mode saw, as rules to paste and as a list of what to sign.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use policy::Reason;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Attempt, Outcome, Record};
+
+/// The suggestion.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suggestion {
+    /// Executables whose programs nobody signed, most frequent first.
+    pub enroll: Vec<Loader>,
+    /// TOML to paste into the policy.
+    pub rules: String,
+}
+
+/// An executable that loads programs nobody admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loader {
+    /// Its path; its thread's name where the process had ended.
+    pub exe: String,
+    /// How often it tried.
+    pub attempts: u64,
+    /// Names of its programs.
+    pub programs: BTreeSet<String>,
+    /// Their types.
+    pub program_types: BTreeSet<String>,
+    /// Why they were not admitted, as words.
+    pub reasons: BTreeSet<String>,
+}
+
+/// Reads the log. `keys` are the names of the policy's keys.
+pub fn suggest(records: &[Record], keys: &[String]) -> Suggestion {
+    let mut loaders: BTreeMap<String, Loader> = BTreeMap::new();
+    let mut filters = 0;
+    for record in records {
+        let Record::Attempt(attempt) = record else {
+            continue;
+        };
+        if attempt.outcome == Outcome::Passed || !is_about_a_program(attempt) {
+            continue;
+        }
+        if is_device_filter(attempt) {
+            filters += 1 + attempt.suppressed;
+            continue;
+        }
+        let exe = attempt.exe.clone().unwrap_or_else(|| attempt.comm.clone());
+        let loader = loaders.entry(exe.clone()).or_insert_with(|| Loader {
+            exe,
+            attempts: 0,
+            programs: BTreeSet::new(),
+            program_types: BTreeSet::new(),
+            reasons: BTreeSet::new(),
+        });
+        loader.attempts += 1 + attempt.suppressed;
+        loader.programs.insert(attempt.name.clone());
+        loader.program_types.extend(attempt.program_type.clone());
+        loader.reasons.extend(attempt.reason.clone());
+    }
+    let mut enroll: Vec<Loader> = loaders.into_values().collect();
+    enroll.sort_by_key(|loader| std::cmp::Reverse(loader.attempts));
+    let rules = rules(&enroll, filters, keys);
+    Suggestion { enroll, rules }
+}
+
+/// The gates' reasons, not those about the gate itself.
+fn is_about_a_program(attempt: &Attempt) -> bool {
+    attempt
+        .number
+        .is_some_and(|number| (400..600).contains(&number))
+}
+
+fn is_device_filter(attempt: &Attempt) -> bool {
+    attempt.number == Some(Reason::Unsigned.number())
+        && attempt.program_type.as_deref() == Some("cgroup_device")
+        && attempt.insns <= policy::shape::MAX_INSNS
+}
+
+fn rules(loaders: &[Loader], filters: u64, keys: &[String]) -> String {
+    let mut toml = String::new();
+    // Writing to a String does not fail.
+    if filters > 0 {
+        let _ = write!(
+            toml,
+            "# {filters} device filters, as systemd, runc and crun write them\n{SHAPE}"
+        );
+    }
+    let signers = if keys.is_empty() {
+        "\"KEY\"".to_owned()
+    } else {
+        quoted(keys)
+    };
+    for loader in loaders {
+        let name = plain(loader.exe.rsplit('/').next().unwrap_or(&loader.exe));
+        let types: Vec<String> = loader.program_types.iter().cloned().collect();
+        let programs: Vec<String> = loader.programs.iter().cloned().collect();
+        let _ = write!(
+            toml,
+            "# {} tried {} times: {}\n# sign it: bpfseal enroll {} --key KEY\n[[rule]]\nname = {name:?}\n\
+             scope = {name:?}\nsigned_by = {{ at_least = 1, of = [{signers}] }}\nprogram_types = [{}]\n\
+             tunables = {{ \"*\" = \"any\" }}    # its command line options; narrow them by name\n\
+             map_sizes = {{ \"*\" = \"any\" }}\n\n",
+            comment(&loader.exe),
+            loader.attempts,
+            comment(&programs.join(", ")),
+            comment(&loader.exe),
+            quoted(&types),
+        );
+    }
+    toml
+}
+
+const SHAPE: &str = "[[shape]]
+name = \"device filters\"
+program_types = [\"cgroup_device\"]
+calls = []
+maps = 0
+max_insns = 4096
+
+";
+
+fn quoted(words: &[String]) -> String {
+    words
+        .iter()
+        .map(|word| format!("{word:?}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// A name that means nothing else in a scope: no star, no quote, no slash.
+fn plain(name: &str) -> String {
+    let keep = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    name.chars()
+        .map(|c| if keep(c) { c } else { '_' })
+        .collect()
+}
+
+/// A program's name is its loader's to choose: it must not end the comment and go on as TOML.
+fn comment(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+impl Suggestion {
+    /// For people: the TOML is all one needs.
+    pub fn text(&self) -> String {
+        if self.rules.is_empty() {
+            return "nothing to suggest: nothing was tried that is not admitted\n".to_owned();
+        }
+        self.rules.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{fake, gate::Event, observe::Observed, record::Origin};
+
+    fn attempt(event: Event, exe: &str) -> Record {
+        let observed = Observed {
+            exe: Some(exe.to_owned()),
+            ..Observed::default()
+        };
+        let now = "2026-11-22T00:00:00Z".parse().unwrap();
+        Record::Attempt(Box::new(Attempt::new(
+            &event,
+            observed,
+            Origin::default(),
+            now,
+            Duration::from_secs(100),
+        )))
+    }
+
+    #[test]
+    fn rules_parse_and_name_what_to_sign() {
+        let mut filter = Event {
+            refused: false,
+            ..fake::event()
+        };
+        filter.identity.prog_type = 15;
+        let records = [
+            attempt(
+                Event {
+                    refused: false,
+                    ..fake::event()
+                },
+                "/usr/sbin/opensnoop",
+            ),
+            attempt(
+                Event {
+                    refused: false,
+                    ..fake::event()
+                },
+                "/usr/sbin/opensnoop",
+            ),
+            attempt(
+                Event {
+                    name: "x\"\n[[rule]]".to_owned(),
+                    ..fake::event()
+                },
+                "/tmp/e\nname = 1",
+            ),
+            attempt(filter, "/usr/lib/systemd/systemd"),
+            attempt(
+                Event {
+                    reason: Some(Reason::OwnPin),
+                    ..fake::event()
+                },
+                "/bin/rm",
+            ),
+            attempt(
+                Event {
+                    refused: false,
+                    reason: None,
+                    ..fake::event()
+                },
+                "/bin/good",
+            ),
+        ];
+        let suggestion = suggest(&records, &["release".to_owned()]);
+        let seen: Vec<_> = suggestion
+            .enroll
+            .iter()
+            .map(|l| (l.exe.as_str(), l.attempts))
+            .collect();
+        assert_eq!(seen, [("/usr/sbin/opensnoop", 2), ("/tmp/e\nname = 1", 1)]);
+        let pem = fake::somebody().pem();
+        let text = format!(
+            "version = 1\n[keys.release]\npem = {pem:?}\n{}",
+            suggestion.rules
+        );
+        let document = fake::signed(fake::authority(), &text);
+        let trusted = crate::trust::Trusted::verify(&document, &fake::authority().public).unwrap();
+        let names: Vec<_> = trusted
+            .policy()
+            .rules()
+            .iter()
+            .map(|rule| rule.name.as_str())
+            .collect();
+        assert_eq!(names[0], "opensnoop");
+        assert_eq!(
+            (
+                trusted.policy().rules().len(),
+                trusted.policy().shapes().len()
+            ),
+            (2, 1)
+        );
+    }
+
+    #[test]
+    fn nothing_seen_is_nothing_suggested() {
+        assert_eq!(suggest(&[], &[]), Suggestion::default());
+    }
+}

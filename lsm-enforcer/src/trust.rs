@@ -1,0 +1,160 @@
+//! What the policy crate says about documents of the authority, in the daemon's words.
+
+use bundle::Digest;
+use policy::{
+    Refusal,
+    document::VerifiedPolicy,
+    key::PublicKey,
+    permit::SignedPermit,
+    shape::{MAX_INSNS, Shape},
+    vocabulary::{helper_number, program_type_number},
+};
+
+use crate::{
+    failure::Failure,
+    gate::{Mode, ShapeRule},
+    store::Document,
+};
+
+/// A policy that the authority signed, with the bytes that say so.
+#[derive(Clone, Debug)]
+pub struct Trusted {
+    document: Document,
+    authority: String,
+    verified: VerifiedPolicy,
+}
+
+/// Reads the authority's public key.
+pub fn authority(pem: &str) -> Result<PublicKey, Failure> {
+    PublicKey::from_pem(pem.as_bytes())
+        .map_err(|error| Failure::refused(error.reason(), format!("the authority's key: {error}")))
+}
+
+/// Verifies a permit's signature; whether it fits is still to be asked.
+pub fn permit(text: &str, authority: &PublicKey) -> Result<SignedPermit, Failure> {
+    Ok(SignedPermit::verify(text, authority)?)
+}
+
+impl Trusted {
+    /// Verifies the authority's signature on a policy, then reads it.
+    pub fn verify(document: &Document, authority: &PublicKey) -> Result<Self, Failure> {
+        let verified = VerifiedPolicy::verify(&document.text, &document.signature, authority)?;
+        Ok(Self {
+            document: document.clone(),
+            authority: authority.to_pem(),
+            verified,
+        })
+    }
+
+    /// As it was signed.
+    pub const fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// The authority's key, PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// SHA-256 of its text.
+    pub const fn digest(&self) -> Digest {
+        self.verified.digest()
+    }
+
+    /// Its version.
+    pub const fn version(&self) -> u64 {
+        self.verified.version()
+    }
+
+    /// Refuses a version below the one in force.
+    pub fn must_not_be_older(&self, in_force: u64) -> Result<(), Failure> {
+        Ok(self.verified.check_not_older(in_force)?)
+    }
+
+    /// The policy.
+    pub const fn policy(&self) -> &policy::Policy {
+        self.verified.policy()
+    }
+
+    /// The mode it asks for.
+    pub const fn mode(&self) -> Mode {
+        match self.policy().mode() {
+            policy::Mode::Enforce => Mode::Enforce,
+            policy::Mode::Audit => Mode::Audit,
+        }
+    }
+
+    /// The policy's shapes; where it names none, the device filters that systemd, runc and
+    /// crun write, because refusing those switches protection off instead of on.
+    pub fn shapes(&self) -> Vec<ShapeRule> {
+        let shapes = self.policy().shapes();
+        if shapes.is_empty() {
+            return vec![ShapeRule {
+                name: "device filters (built in)".to_owned(),
+                prog_types: program_type_number("cgroup_device").into_iter().collect(),
+                helpers: Vec::new(),
+                max_maps: 0,
+                max_insns: MAX_INSNS,
+            }];
+        }
+        shapes.iter().map(shape_rule).collect()
+    }
+}
+
+/// Words to the kernel's numbers; the policy reader let only known words through.
+fn shape_rule(shape: &Shape) -> ShapeRule {
+    ShapeRule {
+        name: shape.name.clone(),
+        prog_types: shape
+            .program_types
+            .iter()
+            .filter_map(|word| program_type_number(word))
+            .collect(),
+        helpers: shape
+            .calls
+            .iter()
+            .filter_map(|word| helper_number(word))
+            .collect(),
+        max_maps: shape.maps,
+        max_insns: shape.max_insns,
+    }
+}
+
+/// What the policy crate refuses, with the rule and its line.
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::refused(refusal.reason, refusal.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
+
+    #[test]
+    fn shapes_become_numbers() {
+        let text = "version = 1\n[[shape]]\nname = \"filters\"\nprogram_types = [\"cgroup_device\", \
+                    \"socket_filter\"]\ncalls = [\"bpf_ktime_get_ns\"]\nmaps = 0\nmax_insns = 64\n";
+        let trusted = Trusted::verify(
+            &fake::signed(fake::authority(), text),
+            &fake::authority().public,
+        );
+        let want = ShapeRule {
+            name: "filters".to_owned(),
+            prog_types: vec![15, 1],
+            helpers: vec![5],
+            max_maps: 0,
+            max_insns: 64,
+        };
+        assert_eq!(trusted.unwrap().shapes(), [want]);
+    }
+
+    #[test]
+    fn a_policy_without_shapes_has_device_filters() {
+        let document = fake::policy(1, "enforce", "tool");
+        let trusted = Trusted::verify(&document, &fake::authority().public).unwrap();
+        let shapes = trusted.shapes();
+        assert_eq!((shapes.len(), &shapes[0].prog_types[..]), (1, &[15][..]));
+    }
+}
