@@ -1,5 +1,6 @@
 //! What the tests of the workspace share: virtual machines with Debian's kernels, the tools
 //! fetched for them, and the BPF fixtures.
 
+pub mod e2e;
 pub mod fixtures;
 pub mod lab;

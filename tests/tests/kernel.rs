@@ -17,7 +17,10 @@ use std::{
     time::Instant,
 };
 
-use tests::lab::{self, Cache, FetchError, Machine, Outcome, Report};
+use tests::{
+    e2e,
+    lab::{self, Cache, FetchError, Machine, Outcome, Report},
+};
 
 /// All that Debian's releases of today have; those without a default are asked for.
 const SERIES: [(&str, bool); 4] = [("6.1", true), ("6.12", true), ("7.2", false), ("7.3", true)];
@@ -108,7 +111,9 @@ fn programs() -> Result<Vec<PathBuf>, String> {
     }
     Ok(vec![
         lab::target().join("lab/bpfseal-enforcer"),
+        e2e::program("bpfseal"),
         PathBuf::from(env!("CARGO_BIN_EXE_loader")),
+        PathBuf::from(env!("CARGO_BIN_EXE_attacker")),
     ])
 }
 
