@@ -1,8 +1,12 @@
 //! `bpfseal`: inspects, packs, signs, publishes and verifies BPF programs.
 
 mod commands;
+mod epoch;
 mod failure;
+mod files;
+mod objects;
 mod output;
+mod passphrase;
 mod reference;
 mod registry;
 mod source;

@@ -79,6 +79,14 @@ impl Output {
     }
 }
 
+/// The same for text of several lines.
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n')
+        .map(printable)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
 /// Replaces control characters, which input may carry to fool a terminal.
 pub fn printable(text: &str) -> String {
     text.chars()

@@ -68,18 +68,20 @@ pub(crate) fn decide(
     signers: &BTreeSet<Digest>,
     context: &Context,
 ) -> Result<Decision, Refusal> {
-    let rule = policy.rule_for(&context.scope).ok_or_else(|| {
+    let rule = rule_for(policy, &context.scope)?;
+    check(policy.keys(), rule, inventory, signers, context)
+        .map_err(|refusal| refusal.by(rule.reference()))
+}
+
+/// The rule that decides about `scope`.
+pub(crate) fn rule_for<'p>(policy: &'p Policy, scope: &str) -> Result<&'p Rule, Refusal> {
+    policy.rule_for(scope).ok_or_else(|| {
         let count = policy.rules().len();
         Refusal::new(
             Reason::NoRule,
-            format!(
-                "none of the policy's {count} rules covers the scope {:?}",
-                context.scope
-            ),
+            format!("none of the policy's {count} rules covers the scope {scope:?}"),
         )
-    })?;
-    check(policy.keys(), rule, inventory, signers, context)
-        .map_err(|refusal| refusal.by(rule.reference()))
+    })
 }
 
 fn check(
@@ -111,7 +113,7 @@ fn check(
 }
 
 /// The rule's keys that signed, each once whatever its names.
-fn check_signers(
+pub(crate) fn check_signers(
     keys: &BTreeMap<String, TrustedKey>,
     rule: &Rule,
     signers: &BTreeSet<Digest>,

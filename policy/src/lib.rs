@@ -1,6 +1,7 @@
 //! Trust and decisions, pure and offline: who may be believed, what a rule allows,
 //! and the numbered reasons for refusing.
 
+pub mod admit;
 mod base32;
 pub mod decision;
 pub mod document;
@@ -16,13 +17,18 @@ pub mod rule;
 pub mod schema;
 pub mod scope;
 pub mod shape;
+pub mod signature;
 pub mod signer;
 mod spelling;
+pub mod statement;
 pub mod target;
+pub mod verify;
 pub mod version;
 pub mod vocabulary;
 
+pub use admit::{Admitted, admit};
 pub use decision::Context;
 pub use language::{Fault, Mode, Policy, PolicyError};
 pub use reason::Reason;
 pub use refusal::{Refusal, RuleRef};
+pub use verify::{VerifiedBundle, verify};

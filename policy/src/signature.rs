@@ -60,7 +60,9 @@ pub fn sign(
         ..subject.clone()
     });
     let mut annotate = |key: &str, value: &str| {
-        manifest.annotations.insert(key.to_owned(), value.to_owned());
+        manifest
+            .annotations
+            .insert(key.to_owned(), value.to_owned());
     };
     annotate(media::BUNDLE_CONTENT_ANNOTATION, "dsse-envelope");
     annotate(media::PREDICATE_TYPE_ANNOTATION, media::SIGN_PREDICATE);
@@ -190,14 +192,23 @@ fn check_bundle<'k>(
     if envelope.payload_type != media::IN_TOTO {
         return Err(rejected(
             Reason::MalformedSignature,
-            format!("the payload is of type {:?}, not {:?}", envelope.payload_type, media::IN_TOTO),
+            format!(
+                "the payload is of type {:?}, not {:?}",
+                envelope.payload_type,
+                media::IN_TOTO
+            ),
         ));
     }
     let payload = envelope.payload.as_bytes();
     let signed = statement::envelope(payload);
-    let key = find_key(&signed, envelope.signature.sig.as_bytes(), &identifier.hint, keys)?;
-    let statement = Statement::parse(payload)
-        .map_err(|error| rejected(Reason::MalformedSignature, error))?;
+    let key = find_key(
+        &signed,
+        envelope.signature.sig.as_bytes(),
+        &identifier.hint,
+        keys,
+    )?;
+    let statement =
+        Statement::parse(payload).map_err(|error| rejected(Reason::MalformedSignature, error))?;
     if !statement.is_about(subject) {
         return Err(wrong_subject(&statement.subjects.join(", "), subject));
     }
@@ -221,7 +232,10 @@ fn check_simple<'k>(
     keys: &[&'k PublicKey],
 ) -> Result<&'k PublicKey, Rejected> {
     check_size(payload)?;
-    if descriptor.annotations.contains_key(media::COSIGN_CERTIFICATE_ANNOTATION) {
+    if descriptor
+        .annotations
+        .contains_key(media::COSIGN_CERTIFICATE_ANNOTATION)
+    {
         return Err(keyless());
     }
     let signature = descriptor
@@ -230,11 +244,17 @@ fn check_simple<'k>(
         .ok_or_else(|| {
             rejected(
                 Reason::MalformedSignature,
-                format!("the layer has no annotation {}", media::COSIGN_SIGNATURE_ANNOTATION),
+                format!(
+                    "the layer has no annotation {}",
+                    media::COSIGN_SIGNATURE_ANNOTATION
+                ),
             )
         })?;
     let signature = BASE64.decode(signature).map_err(|_| {
-        rejected(Reason::MalformedSignature, "the signature annotation is not base64")
+        rejected(
+            Reason::MalformedSignature,
+            "the signature annotation is not base64",
+        )
     })?;
     let key = find_key(payload, &signature, "", keys)?;
     let payload: SimpleSigning = serde_json::from_slice(payload).map_err(|error| {
@@ -250,7 +270,10 @@ fn check_simple<'k>(
     if payload.critical.kind != SIMPLE_SIGNING_TYPE {
         return Err(rejected(
             Reason::WrongPredicate,
-            format!("the payload is of type {:?}, not {SIMPLE_SIGNING_TYPE:?}", payload.critical.kind),
+            format!(
+                "the payload is of type {:?}, not {SIMPLE_SIGNING_TYPE:?}",
+                payload.critical.kind
+            ),
         ));
     }
     Ok(key)
@@ -263,13 +286,19 @@ fn find_key<'k>(
     hint: &str,
     keys: &[&'k PublicKey],
 ) -> Result<&'k PublicKey, Rejected> {
-    if let Some(key) = keys.iter().find(|key| key.verify(message, signature).is_ok()) {
+    if let Some(key) = keys
+        .iter()
+        .find(|key| key.verify(message, signature).is_ok())
+    {
         return Ok(key);
     }
     match keys.iter().find(|key| key.hint() == hint) {
         Some(key) => Err(rejected(
             Reason::BadSignature,
-            format!("it names the trusted key {}, whose signature it is not", key.id()),
+            format!(
+                "it names the trusted key {}, whose signature it is not",
+                key.id()
+            ),
         )),
         None if hint.is_empty() => Err(rejected(
             Reason::UntrustedSigner,
@@ -284,7 +313,10 @@ fn find_key<'k>(
 
 /// A hint as the key's SHA-256, if it is one.
 fn name_of(hint: &str) -> String {
-    let digest = BASE64.decode(hint).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let digest = BASE64
+        .decode(hint)
+        .ok()
+        .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     match digest {
         Some(bytes) => Digest::from_bytes(bytes).to_string(),
         None => format!("{:?}", hint.chars().take(80).collect::<String>()),
@@ -310,7 +342,10 @@ fn keyless() -> Rejected {
 
 fn wrong_subject(about: &str, subject: Digest) -> Rejected {
     let about: String = about.chars().take(200).collect();
-    rejected(Reason::WrongSubject, format!("it is about {about:?}, not {subject}"))
+    rejected(
+        Reason::WrongSubject,
+        format!("it is about {about:?}, not {subject}"),
+    )
 }
 
 fn rejected(reason: Reason, detail: impl Into<String>) -> Rejected {

@@ -91,7 +91,10 @@ impl Statement {
         let read: Read = serde_json::from_slice(payload)
             .map_err(|error| format!("the statement cannot be parsed: {error}"))?;
         if ![STATEMENT_V1, STATEMENT_V01].contains(&read.kind.as_str()) {
-            return Err(format!("{:?} is not a type of in-toto statements", read.kind));
+            return Err(format!(
+                "{:?} is not a type of in-toto statements",
+                read.kind
+            ));
         }
         Ok(Self {
             predicate_type: read.predicate_type,

@@ -1,6 +1,6 @@
 //! The one function that turns a bundle nobody vouches for into one that somebody does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bundle::{
     Digest, MalformedBundle, UnverifiedBundle,
@@ -8,12 +8,11 @@ use bundle::{
     manifest::{Descriptor, Manifest},
     unverified::Parts,
 };
-use serde::Serialize;
 
 use crate::{
     Policy, Reason, Refusal, RuleRef,
+    decision::{self, SignedBy},
     key::PublicKey,
-    rule::Rule,
     signature::{self, Finding, Outcome},
 };
 
@@ -30,15 +29,6 @@ pub struct VerifiedBundle {
     evidence: Vec<Finding>,
 }
 
-/// One of the rule's keys that signed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SignedBy {
-    /// Its names in the policy, sorted; more than one where the policy names a key twice.
-    pub names: Vec<String>,
-    /// SHA-256 of its SPKI.
-    pub key: Digest,
-}
-
 /// Verifies `bundle` by the rule of `policy` that decides about `scope`.
 ///
 /// # Errors
@@ -48,11 +38,14 @@ pub fn verify(
     policy: &Policy,
     scope: &str,
 ) -> Result<VerifiedBundle, Refusal> {
-    let rule = policy.rule_for(scope).ok_or_else(|| no_rule(policy, scope))?;
+    let rule = decision::rule_for(policy, scope)?;
     let evidence = evidence(&bundle, policy);
     let by_rule = |refusal: Refusal| refusal.by(rule.reference());
     let signers = valid_signers(&evidence);
-    let signed_by = count(policy, rule, &signers, &evidence).map_err(by_rule)?;
+    if signers.is_empty() {
+        return Err(by_rule(nobody(&evidence)));
+    }
+    let signed_by = decision::check_signers(policy.keys(), rule, &signers).map_err(by_rule)?;
     bundle
         .check_inventory()
         .map_err(|error| by_rule(Refusal::new(reason_of(&error), error.to_string())))?;
@@ -147,13 +140,6 @@ impl VerifiedBundle {
     }
 }
 
-fn no_rule(policy: &Policy, scope: &str) -> Refusal {
-    Refusal::new(
-        Reason::NoRule,
-        format!("none of the policy's {} rules covers the scope {scope:?}", policy.rules().len()),
-    )
-}
-
 fn valid_signers(evidence: &[Finding]) -> BTreeSet<Digest> {
     evidence
         .iter()
@@ -164,39 +150,14 @@ fn valid_signers(evidence: &[Finding]) -> BTreeSet<Digest> {
         .collect()
 }
 
-/// The rule's keys that signed, if they are enough.
-fn count(
-    policy: &Policy,
-    rule: &Rule,
-    signers: &BTreeSet<Digest>,
-    evidence: &[Finding],
-) -> Result<Vec<SignedBy>, Refusal> {
-    if signers.is_empty() {
-        return Err(nobody(evidence));
-    }
-    let mut found: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
-    for name in &rule.signed_by.of {
-        let id = policy.keys().get(name).map(|trusted| trusted.key.id());
-        if let Some(id) = id.filter(|id| signers.contains(id)) {
-            found.entry(id).or_default().push(name.clone());
-        }
-    }
-    if found.len() < rule.signed_by.at_least {
-        return Err(too_few(policy, rule, signers, &found));
-    }
-    let signed_by = found.into_iter().map(|(key, mut names)| {
-        names.sort();
-        SignedBy { names, key }
-    });
-    Ok(signed_by.collect())
-}
-
 /// No signature counts: says what is wrong with the one that came closest.
 fn nobody(evidence: &[Finding]) -> Refusal {
-    let rejected = evidence.iter().filter_map(|finding| match &finding.outcome {
-        Outcome::Rejected(rejected) => Some(rejected),
-        Outcome::Valid(_) => None,
-    });
+    let rejected = evidence
+        .iter()
+        .filter_map(|finding| match &finding.outcome {
+            Outcome::Rejected(rejected) => Some(rejected),
+            Outcome::Valid(_) => None,
+        });
     let closest = rejected.min_by_key(|rejected| {
         let place = CLOSEST.iter().position(|&reason| reason == rejected.reason);
         place.unwrap_or(CLOSEST.len())
@@ -208,34 +169,13 @@ fn nobody(evidence: &[Finding]) -> Refusal {
         }
         Some(rejected) => Refusal::new(
             rejected.reason,
-            format!("none of its {} signatures counts; one: {}", evidence.len(), rejected.detail),
+            format!(
+                "none of its {} signatures counts; one: {}",
+                evidence.len(),
+                rejected.detail
+            ),
         ),
     }
-}
-
-fn too_few(
-    policy: &Policy,
-    rule: &Rule,
-    signers: &BTreeSet<Digest>,
-    found: &BTreeMap<Digest, Vec<String>>,
-) -> Refusal {
-    let others: Vec<&str> = policy
-        .keys()
-        .values()
-        .filter(|key| signers.contains(&key.key.id()) && !found.contains_key(&key.key.id()))
-        .map(|key| key.name.as_str())
-        .collect();
-    let got: Vec<String> = found.values().map(|names| names.join("=")).collect();
-    let mut detail = format!(
-        "want {} distinct signers of {}; got {}",
-        rule.signed_by.at_least,
-        rule.signed_by.of.join(", "),
-        if got.is_empty() { "none".to_owned() } else { got.join(", ") }
-    );
-    if !others.is_empty() {
-        detail.push_str(&format!(" (signed by {}, whom the rule does not name)", others.join(", ")));
-    }
-    Refusal::new(Reason::Threshold, detail)
 }
 
 /// From what a publisher can mend soonest to what has least to do with a signature.

@@ -6,11 +6,16 @@ use crate::{Failure, Output};
 
 mod completions;
 mod copy;
+mod enroll;
+mod keygen;
 mod login;
 mod logout;
 mod man;
+mod pack;
 mod pull;
 mod push;
+mod sign;
+mod verify;
 
 /// What to do.
 #[derive(Subcommand)]
@@ -19,16 +24,26 @@ pub enum Command {
     Completions(completions::Args),
     /// Copy an artifact and everything that refers to it between registries.
     Copy(copy::Args),
+    /// Extract, pack, sign and publish in one step what nobody signs.
+    Enroll(enroll::Args),
+    /// Make a key pair.
+    Keygen(keygen::Args),
     /// Check a password with a registry and remember it.
     Login(login::Args),
     /// Forget the password of a registry.
     Logout(logout::Args),
     /// Write the manual pages into a folder.
     Man(man::Args),
+    /// Pack BPF objects into a bundle.
+    Pack(pack::Args),
     /// Fetch a bundle and its signatures from a registry.
     Pull(pull::Args),
     /// Send a bundle and its signatures to a registry.
     Push(push::Args),
+    /// Sign a bundle, in a file or in a registry.
+    Sign(sign::Args),
+    /// Check who signed a bundle and whether a policy allows it.
+    Verify(verify::Args),
 }
 
 impl Command {
@@ -37,11 +52,16 @@ impl Command {
         match self {
             Self::Completions(args) => completions::run(&args),
             Self::Copy(args) => copy::run(&args, output),
+            Self::Enroll(args) => enroll::run(&args, output),
+            Self::Keygen(args) => keygen::run(&args, output),
             Self::Login(args) => login::run(&args, output),
             Self::Logout(args) => logout::run(&args, output),
             Self::Man(args) => man::run(&args, output),
+            Self::Pack(args) => pack::run(&args, output),
             Self::Pull(args) => pull::run(&args, output),
             Self::Push(args) => push::run(&args, output),
+            Self::Sign(args) => sign::run(&args, output),
+            Self::Verify(args) => verify::run(&args, output),
         }
     }
 }

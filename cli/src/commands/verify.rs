@@ -1,0 +1,331 @@
+//! `bpfseal verify`.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use bundle::{Digest, Layout, UnverifiedBundle, unverified::Referrer};
+use policy::{
+    Admitted, Context, Policy, Reason, Refusal, RuleRef, VerifiedBundle,
+    decision::SignedBy,
+    key::PublicKey,
+    signature::{Finding, Outcome},
+    verify::reason_of,
+};
+use serde::Serialize;
+
+use crate::{
+    Failure, Output, files,
+    registry::Connection,
+    source::{Opened, Source},
+};
+
+/// Check who signed a bundle, and whether a policy allows it.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  bpfseal verify registry.example.com/net/xdp:v1 --policy policy.toml
+  bpfseal verify xdp.tar --policy policy.toml --scope registry.example.com/net/xdp --explain
+  bpfseal verify xdp.tar --key release.pub
+
+Nothing is looked up anywhere: keys and rules are in the policy. A tag is resolved once;
+what is printed is the digest that was verified.")]
+#[command(group = clap::ArgGroup::new("trust").required(true))]
+pub struct Args {
+    /// A bundle file, or a reference: host[:port]/repository[:tag][@digest].
+    #[arg(value_name = "BUNDLE|REFERENCE")]
+    bundle: String,
+    /// The policy that decides.
+    #[arg(long, value_name = "FILE", group = "trust")]
+    policy: Option<PathBuf>,
+    /// Without a policy: this public key must have signed it, and no rule limits what the
+    /// programs may do.
+    #[arg(long, value_name = "FILE", group = "trust")]
+    key: Option<PathBuf>,
+    /// Decide about a file as if it came from there: host[:port]/repository. Else its
+    /// package name is its scope.
+    #[arg(long, value_name = "SCOPE")]
+    scope: Option<String>,
+    /// Say what every signature came to.
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// A bundle that was verified, as `--json` shows it.
+#[derive(Serialize)]
+struct Done<'a> {
+    verified: bool,
+    digest: Digest,
+    scope: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<PolicyRef<'a>>,
+    signed_by: &'a [SignedBy],
+    objects: Vec<Object<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a str>,
+    evidence: &'a [Finding],
+}
+
+#[derive(Serialize)]
+struct PolicyRef<'a> {
+    file: &'a Path,
+    digest: Digest,
+    rule: &'a RuleRef,
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    name: &'a str,
+    digest: Digest,
+    programs: usize,
+}
+
+pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
+    let policy = read_policy(args)?;
+    let (layout, origin) = open(args, output)?;
+    let bundle = layout
+        .bundle()
+        .map_err(|error| Failure::refused(reason_of(&error), error.to_string()))?;
+    let scope = match &origin {
+        Some(repository) => repository.clone(),
+        None => scope_of_file(args, &bundle),
+    };
+    let trail = args.explain.then(|| Trail::of(&bundle, &policy));
+    match decide(bundle, &policy, &scope, args.key.is_some()) {
+        Ok(verified) => {
+            let done = Done::of(&verified, args);
+            output.result(&done, || done.describe(args, trail.as_ref()));
+            Ok(())
+        }
+        Err(refusal) => {
+            if let Some(trail) = trail.filter(|_| !output.is_json()) {
+                output.result(&(), || trail.describe());
+            }
+            Err(failure(refusal, args))
+        }
+    }
+}
+
+/// Verifies, and decides too if there is a policy: what a host would say is what is said
+/// here.
+fn decide(
+    bundle: UnverifiedBundle,
+    policy: &Policy,
+    scope: &str,
+    by_key: bool,
+) -> Result<VerifiedBundle, Refusal> {
+    let verified = policy::verify(bundle, policy, scope)?;
+    if by_key {
+        return Ok(verified);
+    }
+    policy::admit(verified, policy, &Context::of(scope)).map(Admitted::into_bundle)
+}
+
+fn open(args: &Args, output: &Output) -> Result<(Layout, Option<String>), Failure> {
+    match Source::parse(&args.bundle)?.open(&args.connection, output)? {
+        Opened::File { path, .. } => Err(Failure::refused(
+            Reason::NotABundle,
+            format!("{} is no bundle", path.display()),
+        )
+        .with_remedy("Pack and sign it first: `bpfseal enroll`.")),
+        Opened::Layout { layout, .. } => Ok((layout, None)),
+        Opened::Remote(remote) => {
+            let repository = remote.reference.repository.to_string();
+            if args.scope.is_some() {
+                return Err(Failure::usage(format!(
+                    "`--scope` is for files; the scope of a reference is its repository, {repository}"
+                )));
+            }
+            Ok((remote.layout, Some(repository)))
+        }
+    }
+}
+
+/// Nobody vouches for the name yet, but whoever signs the bundle vouches for it too, and
+/// the rule of that scope decides who may.
+fn scope_of_file(args: &Args, bundle: &UnverifiedBundle) -> String {
+    let name = bundle.recorded_inventory().name.as_deref();
+    policy::scope::of_file(args.scope.as_deref(), name)
+}
+
+fn read_policy(args: &Args) -> Result<Policy, Failure> {
+    match (&args.policy, &args.key) {
+        (Some(path), _) => parse_policy(path),
+        (None, Some(path)) => implied_policy(path),
+        (None, None) => Err(Failure::usage("give `--policy` or `--key`")),
+    }
+}
+
+fn parse_policy(path: &Path) -> Result<Policy, Failure> {
+    let bytes = files::read_small(path, "cannot read the policy")?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::usage(format!("{} is not UTF-8", path.display())))?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let load_key = |name: &str| -> io::Result<Vec<u8>> { std::fs::read(folder.join(name)) };
+    Policy::parse(&text, &load_key)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+/// One rule for every scope that trusts one key.
+fn implied_policy(path: &Path) -> Result<Policy, Failure> {
+    let pem = files::read_small(path, "cannot read the key")?;
+    PublicKey::from_pem(&pem).map_err(|error| Failure {
+        exit: crate::failure::Exit::Usage,
+        ..Failure::refused(error.reason(), format!("{}: {error}", path.display()))
+    })?;
+    Policy::parse(IMPLIED_POLICY, &|_| Ok(pem.clone()))
+        .map_err(|error| Failure::internal(format!("the implied policy: {error}")))
+}
+
+fn failure(refusal: Refusal, args: &Args) -> Failure {
+    // The rule of an implied policy is in no file that a person could look at.
+    let refusal = Refusal {
+        rule: refusal.rule.filter(|_| args.policy.is_some()),
+        ..refusal
+    };
+    Failure::refused(refusal.reason, refusal.to_string())
+}
+
+impl<'a> Done<'a> {
+    fn of(verified: &'a VerifiedBundle, args: &'a Args) -> Self {
+        let inventory = verified.inventory();
+        Self {
+            verified: true,
+            digest: verified.digest(),
+            scope: verified.scope(),
+            policy: args.policy.as_deref().map(|file| PolicyRef {
+                file,
+                digest: verified.policy(),
+                rule: verified.rule(),
+            }),
+            signed_by: verified.signed_by(),
+            objects: inventory
+                .objects
+                .iter()
+                .map(|object| Object {
+                    name: &object.name,
+                    digest: object.digest,
+                    programs: object.programs.len(),
+                })
+                .collect(),
+            name: inventory.name.as_deref(),
+            version: inventory.version.as_deref(),
+            evidence: verified.evidence(),
+        }
+    }
+
+    fn describe(&self, args: &Args, trail: Option<&Trail>) -> String {
+        let mut text = format!("verified {}\n", self.digest);
+        if let Some(name) = self.name {
+            text += &format!("  package   {name} {}\n", self.version.unwrap_or_default());
+        }
+        for signer in self.signed_by {
+            let who = match &args.key {
+                Some(path) => path.display().to_string(),
+                None => signer.names.join(" = "),
+            };
+            text += &format!("  signed by {who} ({})\n", signer.key);
+        }
+        if let Some(policy) = &self.policy {
+            text += &format!("  scope     {}\n", self.scope);
+            text += &format!("  allowed   {} of {}\n", policy.rule, policy.file.display());
+        }
+        for object in &self.objects {
+            text += &format!(
+                "  object    {} ({} programs, {})\n",
+                object.name, object.programs, object.digest
+            );
+        }
+        if let Some(trail) = trail {
+            text += &trail.describe();
+        }
+        crate::output::printable_lines(&text)
+    }
+}
+
+/// Everything attached to a bundle and what came of it.
+struct Trail {
+    findings: Vec<Finding>,
+    referrers: Vec<Referrer>,
+    names: Vec<(Digest, String)>,
+}
+
+impl Trail {
+    fn of(bundle: &UnverifiedBundle, policy: &Policy) -> Self {
+        Self {
+            findings: policy::verify::evidence(bundle, policy),
+            referrers: bundle.referrers().to_vec(),
+            names: policy
+                .keys()
+                .values()
+                .map(|trusted| (trusted.key.id(), trusted.name.clone()))
+                .collect(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        if self.referrers.is_empty() {
+            return "nothing is attached to it\n".to_owned();
+        }
+        let mut text = String::new();
+        for referrer in &self.referrers {
+            text += &format!(
+                "attached {}\n  type      {}\n",
+                referrer.digest,
+                referrer.manifest.kind()
+            );
+            let of_this = self
+                .findings
+                .iter()
+                .filter(|f| f.referrer == referrer.digest);
+            let mut any = false;
+            for finding in of_this {
+                any = true;
+                text += &self.line(finding);
+            }
+            if !any {
+                text += "  no signature\n";
+            }
+        }
+        crate::output::printable_lines(&text)
+    }
+
+    fn line(&self, finding: &Finding) -> String {
+        match &finding.outcome {
+            Outcome::Valid(valid) => {
+                let names: Vec<&str> = self
+                    .names
+                    .iter()
+                    .filter(|(key, _)| *key == valid.key)
+                    .map(|(_, name)| name.as_str())
+                    .collect();
+                format!(
+                    "  valid     by {} ({}, {})\n",
+                    names.join(" = "),
+                    valid.algorithm,
+                    valid.key
+                )
+            }
+            Outcome::Rejected(rejected) => format!(
+                "  rejected  E{} {}: {}\n",
+                rejected.reason.number(),
+                rejected.reason.code(),
+                rejected.detail
+            ),
+        }
+    }
+}
+
+const IMPLIED_POLICY: &str = r#"
+[keys.key]
+file = "key"
+[[rule]]
+name = "the key given"
+scope = "*"
+signed_by = { at_least = 1, of = ["key"] }
+"#;

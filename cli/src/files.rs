@@ -1,0 +1,99 @@
+//! Files that commands write: whole or not at all, and keys for their owner alone.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use bundle::Layout;
+
+use crate::{Failure, epoch};
+
+/// Writes a layout as a tar, in the place of what was there; readers see the old file or
+/// the new one, never half of it.
+pub fn write_layout(layout: &Layout, path: &Path) -> Result<(), Failure> {
+    let mtime = epoch::seconds()?.unwrap_or(0);
+    let failed = |error| Failure::io("cannot write", path, error);
+    // Renaming over a device or FIFO would take it away from others.
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Failure::usage(format!(
+            "{} is there and is no file",
+            path.display()
+        )));
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".bpfseal-")
+        .permissions(readable())
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    let mut buffer = io::BufWriter::with_capacity(64 << 10, file.as_file_mut());
+    layout.write(&mut buffer, mtime).map_err(failed)?;
+    buffer.flush().map_err(failed)?;
+    drop(buffer);
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// Writes a file that must not be there yet, readable by `mode`.
+pub fn create_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => already_there(path),
+        _ => Failure::io("cannot write", path, error),
+    })
+}
+
+/// A key file that is there is never overwritten.
+pub fn already_there(path: &Path) -> Failure {
+    Failure::usage(format!(
+        "{} is there already, and keys are never overwritten",
+        path.display()
+    ))
+    .with_remedy("Give another name with `-o`, or move the old key away.")
+}
+
+/// Reads a small file: a key, a passphrase, a policy.
+pub fn read_small(path: &Path, doing: &str) -> Result<Vec<u8>, Failure> {
+    let failed = |error| Failure::io(doing, path, error);
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(Failure::usage(format!("{} is a folder", path.display())));
+    }
+    if metadata.is_file() && metadata.len() > SMALL {
+        return Err(Failure::usage(format!(
+            "{} has {} bytes; {SMALL} are read",
+            path.display(),
+            metadata.len()
+        )));
+    }
+    // A pipe is fine here: `--passphrase-file <(pass show release)`.
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(
+        &mut io::Read::take(fs::File::open(path).map_err(failed)?, SMALL),
+        &mut bytes,
+    )
+    .map_err(failed)?;
+    Ok(bytes)
+}
+
+fn readable() -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::Permissions::from_mode(0o644)
+}
+
+/// Policies may have 1 MiB; keys and passphrases are far below.
+const SMALL: u64 = 2 << 20;
