@@ -1,0 +1,341 @@
+//! `tests/vectors/verify/<claim>[_refuse]/case.toml`: one folder for each claim about
+//! verification. A new case is a new folder; `tests/vectors/verify/README.md` has the keys.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use bundle::{
+    Digest, Layout,
+    manifest::{Descriptor, Manifest},
+    media,
+    pack::{PackOptions, pack},
+};
+use policy::{
+    Policy, Refusal, key,
+    signer::{self, Signer},
+    statement,
+};
+use ring::rand::SystemRandom;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    claim: String,
+    #[serde(default)]
+    bundle: BundleRecipe,
+    #[serde(default)]
+    signature: Vec<Recipe>,
+    #[serde(default)]
+    policy: Rule,
+    expect: Expect,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct BundleRecipe {
+    /// Changes this field of the recorded inventory's first object after packing.
+    recorded_license: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Rule {
+    scope: Option<String>,
+    at_least: Option<usize>,
+    of: Option<Vec<String>>,
+    /// Names of keys that the policy knows, name to key; `release` is key `a` by default.
+    keys: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Recipe {
+    by: String,
+    form: String,
+    statement_type: String,
+    predicate_type: String,
+    payload_type: String,
+    subject: String,
+    hint: Option<String>,
+    tamper: Option<String>,
+    /// The bytes of the layer, instead of all that.
+    raw: Option<String>,
+    layer_type: Option<String>,
+    annotations: BTreeMap<String, String>,
+    simple_type: String,
+    copies: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expect {
+    signed_by: Option<Vec<Vec<String>>>,
+    reason: Option<String>,
+    detail: Option<String>,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            by: "a".into(),
+            form: "bundle".into(),
+            statement_type: "https://in-toto.io/Statement/v1".into(),
+            predicate_type: media::SIGN_PREDICATE.into(),
+            payload_type: media::IN_TOTO.into(),
+            subject: "this".into(),
+            hint: None,
+            tamper: None,
+            raw: None,
+            layer_type: None,
+            annotations: BTreeMap::new(),
+            simple_type: "cosign container image signature".into(),
+            copies: 1,
+        }
+    }
+}
+
+#[test]
+fn every_claim_holds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/verify");
+    let mut names: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    names.sort();
+    assert!(
+        names.len() >= 20,
+        "only {} vectors in {}",
+        names.len(),
+        folder.display()
+    );
+    for path in names {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(path.join("case.toml")).unwrap();
+        let case: Case = toml::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            name.ends_with("_refuse"),
+            case.expect.reason.is_some(),
+            "{name}: its name must say whether it is refused"
+        );
+        run(name, &case);
+    }
+}
+
+fn run(name: &str, case: &Case) {
+    let keys = Keys::new();
+    let mut layout = packed(&case.bundle);
+    let subject = layout.bundle_descriptor().unwrap().clone();
+    for recipe in &case.signature {
+        attach(&mut layout, &subject, recipe, &keys);
+    }
+    let (policy, scope) = policy_of(&case.policy, &keys);
+    let got = policy::verify(layout.bundle().unwrap(), &policy, &scope);
+    match (got, &case.expect) {
+        (
+            Ok(verified),
+            Expect {
+                signed_by: Some(want),
+                ..
+            },
+        ) => {
+            let mut signed_by: Vec<_> = verified
+                .signed_by()
+                .iter()
+                .map(|s| s.names.clone())
+                .collect();
+            signed_by.sort();
+            assert_eq!(signed_by, *want, "{name}: {}", case.claim);
+            assert_eq!(verified.digest(), subject.digest, "{name}");
+        }
+        (
+            Err(Refusal { reason, detail, .. }),
+            Expect {
+                reason: Some(want),
+                detail: words,
+                ..
+            },
+        ) => {
+            assert_eq!(reason.code(), want, "{name}: {}: {detail}", case.claim);
+            if let Some(words) = words {
+                assert!(
+                    detail.contains(words),
+                    "{name}: {detail:?} does not say {words:?}"
+                );
+            }
+        }
+        (Ok(_), _) => panic!("{name}: was accepted: {}", case.claim),
+        (Err(refusal), _) => panic!("{name}: {}: {refusal:?}", case.claim),
+    }
+}
+
+struct Keys(BTreeMap<&'static str, Signer>);
+
+impl Keys {
+    /// `a`, `b`, `c` are Ed25519, `p256` is ECDSA; new ones in each run.
+    fn new() -> Self {
+        let random = SystemRandom::new();
+        let kinds = [
+            ("a", key::Algorithm::Ed25519),
+            ("b", key::Algorithm::Ed25519),
+            ("c", key::Algorithm::Ed25519),
+            ("p256", key::Algorithm::EcdsaP256),
+        ];
+        Self(
+            kinds
+                .into_iter()
+                .map(|(name, kind)| {
+                    let files = signer::generate(kind, None, &random).unwrap();
+                    let mut none = || unreachable!("the key is not encrypted");
+                    let (signer, _) =
+                        Signer::from_pem(files.private.as_bytes(), &mut none, &random).unwrap();
+                    (name, signer)
+                })
+                .collect(),
+        )
+    }
+
+    fn of(&self, name: &str) -> &Signer {
+        self.0
+            .get(name)
+            .unwrap_or_else(|| panic!("there is no key {name}"))
+    }
+}
+
+/// A bundle of one object with one program that returns 0.
+fn packed(recipe: &BundleRecipe) -> Layout {
+    let options = PackOptions {
+        name: Some("probe".into()),
+        version: Some("1.0".into()),
+        ..PackOptions::default()
+    };
+    let object = bundle::fixture::object("socket", "probe");
+    let mut packed = pack(vec![("probe.bpf.o".into(), object)], &options).unwrap();
+    if let Some(license) = &recipe.recorded_license {
+        packed.inventory.objects[0].license = Some(license.clone());
+        packed.config = serde_json::to_vec(&packed.inventory).unwrap();
+        let mut manifest = Manifest::parse(&packed.manifest).unwrap();
+        manifest.config = Descriptor::of(media::INVENTORY, &packed.config);
+        packed.manifest = manifest.to_bytes();
+    }
+    packed.into_layout(Some("1.0")).unwrap()
+}
+
+fn attach(layout: &mut Layout, bundle: &Descriptor, recipe: &Recipe, keys: &Keys) {
+    let about = match recipe.subject.as_str() {
+        "this" => bundle.digest,
+        other => Digest::of(other.as_bytes()),
+    };
+    let (mut layer, bytes) = match recipe.form.as_str() {
+        "bundle" => sigstore_layer(about, recipe, keys),
+        "simple" => simple_layer(about, recipe, keys),
+        other => panic!("there is no form {other}"),
+    };
+    if let Some(layer_type) = &recipe.layer_type {
+        layer.media_type.clone_from(layer_type);
+    }
+    layer.annotations.extend(recipe.annotations.clone());
+    layout.add_blob(bytes);
+    layout.add_blob(media::EMPTY_JSON.to_vec());
+    let config = Descriptor::of(media::EMPTY, media::EMPTY_JSON);
+    for copy in 0..recipe.copies {
+        let mut manifest =
+            Manifest::artifact(&layer.media_type, config.clone(), vec![layer.clone()]);
+        manifest.annotations.insert("copy".into(), copy.to_string());
+        let tag = format!("sha256-{}.sig", bundle.digest.to_hex());
+        let simple = recipe.form == "simple";
+        if !simple {
+            manifest.subject = Some(bundle.clone());
+        }
+        layout
+            .add_manifest(manifest.to_bytes(), simple.then_some(tag.as_str()))
+            .unwrap();
+    }
+}
+
+fn sigstore_layer(about: Digest, recipe: &Recipe, keys: &Keys) -> (Descriptor, Vec<u8>) {
+    let bytes = match &recipe.raw {
+        Some(raw) => raw.clone().into_bytes(),
+        None => sigstore_bytes(about, recipe, keys),
+    };
+    (Descriptor::of(media::SIGSTORE_BUNDLE, &bytes), bytes)
+}
+
+fn sigstore_bytes(about: Digest, recipe: &Recipe, keys: &Keys) -> Vec<u8> {
+    let signer = keys.of(&recipe.by);
+    let text = String::from_utf8(statement::signed(about))
+        .unwrap()
+        .replace("https://in-toto.io/Statement/v1", &recipe.statement_type)
+        .replace(media::SIGN_PREDICATE, &recipe.predicate_type);
+    let mut payload = text.into_bytes();
+    let signed = policy::dsse::pre_authentication(&recipe.payload_type, &payload);
+    let mut signature = signer.sign(&signed, &SystemRandom::new()).unwrap();
+    match recipe.tamper.as_deref() {
+        None => {}
+        Some("signature") => *signature.last_mut().unwrap() ^= 1,
+        Some("payload") => payload.push(b' '),
+        Some(other) => panic!("cannot tamper with {other}"),
+    }
+    let hint = match recipe.hint.as_deref() {
+        None => signer.public_key().hint(),
+        Some("") => String::new(),
+        Some(name) => keys.of(name).public_key().hint(),
+    };
+    let bundle = statement::sigstore_bundle(&hint, &payload, &signature);
+    String::from_utf8(bundle)
+        .unwrap()
+        .replace(media::IN_TOTO, &recipe.payload_type)
+        .into_bytes()
+}
+
+fn simple_layer(about: Digest, recipe: &Recipe, keys: &Keys) -> (Descriptor, Vec<u8>) {
+    let mut payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":"r.example/probe"}},"image":{{"docker-manifest-digest":"{about}"}},"type":"{}"}},"optional":null}}"#,
+        recipe.simple_type
+    )
+    .into_bytes();
+    let mut signature = keys
+        .of(&recipe.by)
+        .sign(&payload, &SystemRandom::new())
+        .unwrap();
+    match recipe.tamper.as_deref() {
+        None => {}
+        Some("signature") => *signature.last_mut().unwrap() ^= 1,
+        Some("payload") => payload.push(b' '),
+        Some(other) => panic!("cannot tamper with {other}"),
+    }
+    let layer = Descriptor::of(media::SIMPLE_SIGNING, &payload).annotated(
+        media::COSIGN_SIGNATURE_ANNOTATION,
+        &BASE64.encode(signature),
+    );
+    (layer, payload)
+}
+
+fn policy_of(rule: &Rule, keys: &Keys) -> (Policy, String) {
+    let mut names = rule.keys.clone();
+    if names.is_empty() {
+        names.insert("release".into(), "a".into());
+    }
+    let of = rule
+        .of
+        .clone()
+        .unwrap_or_else(|| names.keys().cloned().collect());
+    let mut text = String::from("version = 1\n");
+    for name in names.keys() {
+        text += &format!("[keys.{name}]\nfile = \"{name}\"\n");
+    }
+    text += &format!(
+        "[[rule]]\nname = \"probes\"\nscope = \"r.example/*\"\nsigned_by = {{ at_least = {}, of = {of:?} }}\n",
+        rule.at_least.unwrap_or(1)
+    );
+    let load = |name: &str| Ok(keys.of(&names[name]).public_key().to_pem().into_bytes());
+    let policy = Policy::parse(&text, &load).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    (
+        policy,
+        rule.scope
+            .clone()
+            .unwrap_or_else(|| "r.example/probe".into()),
+    )
+}
