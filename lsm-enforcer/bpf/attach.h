@@ -22,19 +22,32 @@ static __always_inline struct record *record_of_fd(u32 fd)
 	return bpf_map_lookup_elem(&records, &aux);
 }
 
+static __always_inline u32 is_probe(u32 fd, u64 how)
+{
+	struct record *r = record_of_fd(fd);
+
+	if (!r || r->class != CLASS_PROBE)
+		return 0;
+	emit_attempt(3, REASON_PROBE_ATTACH, how);
+	return REASON_PROBE_ATTACH;
+}
+
 /*
  * EBADF for the commands by which libbpf asks whether the kernel knows perf links and uprobe
- * multi links: it hands in a probe and a bad target and expects just this.
+ * multi links: it hands in a probe and a bad target and expects just this. A second question
+ * about uprobes names an impossible process; kernels that check it say EINVAL.
  */
 static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 {
-	struct record *r;
 	int error = -EPERM;
 	u32 fd;
 
 	if (cmd == BPF_LINK_CREATE) {
 		fd = BPF_PROBE_READ(attr, link_create.prog_fd);
 		error = -EBADF;
+		if (BPF_PROBE_READ(attr, link_create.attach_type) == BPF_TRACE_UPROBE_MULTI &&
+		    BPF_PROBE_READ(attr, link_create.uprobe_pid) == (u32)-1)
+			error = -EINVAL;
 	} else if (cmd == BPF_RAW_TRACEPOINT_OPEN) {
 		fd = BPF_PROBE_READ(attr, raw_tracepoint.prog_fd);
 	} else if (cmd == BPF_PROG_ATTACH) {
@@ -48,9 +61,5 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 	} else {
 		return 0;
 	}
-	r = record_of_fd(fd);
-	if (!r || r->class != CLASS_PROBE)
-		return 0;
-	emit_attempt(3, REASON_PROBE_ATTACH, cmd);
-	return error;
+	return is_probe(fd, cmd) ? error : 0;
 }

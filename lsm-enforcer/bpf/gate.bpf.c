@@ -172,6 +172,15 @@ int BPF_PROG(forget_aux, struct bpf_prog_aux *aux)
 	return 0;
 }
 
+/* The old way to attach to perf events: kprobes, uprobes, tracepoints. */
+SEC("?lsm/file_ioctl")
+int BPF_PROG(gate_ioctl, struct file *file, unsigned int cmd, unsigned long arg)
+{
+	if (cmd != PERF_EVENT_IOC_SET_BPF)
+		return 0;
+	return deny(is_probe(arg, cmd));
+}
+
 SEC("?lsm/bpf_map")
 int BPF_PROG(guard_map, struct bpf_map *map)
 {

@@ -52,6 +52,9 @@ enum {
 
 #define EPERM 1
 #define EBADF 9
+#define EINVAL 22
+#define BPF_TRACE_UPROBE_MULTI 48
+#define PERF_EVENT_IOC_SET_BPF 0x40042408
 
 /* union bpf_attr as BPF_PROG_LOAD uses it; offsets are user ABI. */
 struct prog_load_attr {
@@ -82,7 +85,14 @@ struct prog_load_attr {
 
 /* union bpf_attr as the attaching commands use it. */
 union attach_attr {
-	struct { u32 prog_fd; } link_create;
+	struct {
+		u32 prog_fd;
+		u32 target_fd;
+		u32 attach_type;
+		u32 flags;
+		u64 uprobe_path, uprobe_offsets, uprobe_ref_ctr_offsets, uprobe_cookies;
+		u32 uprobe_count, uprobe_flags, uprobe_pid;
+	} link_create;
 	struct { u32 link_fd; u32 new_prog_fd; } link_update;
 	struct { u32 target_fd; u32 attach_bpf_fd; } prog_attach;
 	struct { u64 name; u32 prog_fd; } raw_tracepoint;

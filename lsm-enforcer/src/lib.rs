@@ -17,6 +17,7 @@ pub mod notify;
 pub mod observe;
 pub mod output;
 pub mod perform;
+pub mod probes;
 pub mod record;
 pub mod sample;
 pub mod sandbox;

@@ -26,6 +26,7 @@ const ORDER: &[&str] = &[
     "gate2_prog",
     "mark_daemon",
     "unmark_daemon",
+    "gate_ioctl",
     "guard_map",
     "guard_unlink",
     "guard_rmdir",

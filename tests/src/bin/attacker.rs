@@ -44,13 +44,11 @@ const SOCKET_FILTER: u32 = 1;
 const XDP: u32 = 6;
 const CGROUP_DEVICE: u32 = 15;
 const RAW_TRACEPOINT: u32 = 17;
-const TRACING: u32 = 26;
 const EXT: u32 = 28;
 const HASH: u32 = 1;
 const ARRAY: u32 = 2;
 
 const RDONLY_PROG: u32 = 1 << 7;
-const NO_PREALLOC: u32 = 1;
 
 /// `r0 = imm`, `exit`, `r1 = imm64` with a source register.
 const EXIT: u64 = 0x95;
@@ -415,13 +413,6 @@ fn bad() -> Vec<Attempt> {
                 Load::new("thrice", SOCKET_FILTER, &touching(1, &fds)).load()
             },
         ),
-        attempt("kernel-side relocation", Reason::KernelCore, || {
-            Load {
-                core_relos: 1,
-                ..simple()
-            }
-            .load()
-        }),
         attempt("odd load flags", Reason::LoadFlags, || {
             Load {
                 flags: 1,
@@ -494,6 +485,14 @@ fn bad() -> Vec<Attempt> {
     ];
     for (what, reason, load) in [
         (
+            "kernel-side relocation",
+            Reason::KernelCore,
+            Load {
+                core_relos: 1,
+                ..simple()
+            },
+        ),
+        (
             "a module's function",
             Reason::ModuleBtf,
             Load {
@@ -530,6 +529,82 @@ fn bad() -> Vec<Attempt> {
         });
     }
     all
+}
+
+/// Arms with what the given objects, or objects inside executables, measure to.
+fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let mut admissions = Admissions {
+        entries: enforcer::probes::entries(),
+        shapes: vec![],
+    };
+    for file in files {
+        let bytes = fs::read(file)?;
+        let objects = if bundle::embedded::is_object(&bytes) {
+            vec![bytes]
+        } else {
+            bundle::embedded::find_in(file, &bytes)
+                .iter()
+                .map(|found| bytes[found.range.clone()].to_vec())
+                .collect()
+        };
+        for elf in objects {
+            let mut object = bundle::inventory::read(file, &elf)?;
+            let variables = object
+                .data
+                .iter_mut()
+                .filter(|data| data.readonly)
+                .flat_map(|data| &mut data.variables);
+            // As `pack --tunable-volatile` would.
+            variables.for_each(|variable| variable.tunable = variable.volatile);
+            let measured = enforcer::measure::measure(&elf, &object)?;
+            for program in &measured.unmeasured {
+                println!("unmeasured {file} {}: {}", program.name, program.why);
+            }
+            println!("measured {file}: {}", measured.images.len());
+            admissions
+                .entries
+                .extend(measured.images.into_iter().map(|image| Entry {
+                    image,
+                    class: Class::Signed,
+                    bundle: Some(Digest::of(file.as_bytes())),
+                }));
+        }
+    }
+    let armed = Armed::now(
+        Digest::of(b"authority"),
+        Digest::of(b"policy"),
+        1,
+        Mode::Enforce,
+        Digest::of(b"host"),
+    );
+    let started = std::time::Instant::now();
+    BpfGate::open()?.arm(&armed, &admissions)?;
+    println!("armed in {:?}", started.elapsed());
+    Ok(())
+}
+
+/// Prints what the gate reported, one line per event.
+fn watch() -> Result<(), GateError> {
+    BpfGate::open()?.events(Duration::ZERO, &mut |event| {
+        println!(
+            "event gate {} refused {} {:?} {:?} type {} attach {} btf {} flags {:#x} insns {} detail {} id {} {:?} {:?} comm {} words {:x?}",
+            event.gate,
+            event.refused,
+            event.reason,
+            event.class,
+            event.identity.prog_type,
+            event.identity.expected_attach_type,
+            event.identity.attach_btf_id,
+            event.identity.flags,
+            event.insns,
+            event.detail,
+            event.prog_id,
+            event.name,
+            event.admitted,
+            event.comm,
+            if event.reason.is_some() { &event.words[..] } else { &[] },
+        );
+    })
 }
 
 /// Prints one protocol line.
@@ -870,6 +945,11 @@ fn main() -> ExitCode {
             Ok(fine) => fine,
             Err(error) => check("the gate works", Err(explain(&error))),
         },
+        Some("admit") => match admit(&words[1..]) {
+            Ok(()) => true,
+            Err(error) => check("objects are measured and admitted", Err(error.to_string())),
+        },
+        Some("watch") => watch().is_ok(),
         Some("steal") => steal(),
         Some("trace") => trace(words.get(1).and_then(|pid| pid.parse().ok()).unwrap_or(0)),
         Some("load") => check(
@@ -896,6 +976,6 @@ fn main() -> ExitCode {
         }
     };
     // The script has printed what failed; its own code says only that it came to its end.
-    let _ = (fine, TRACING, NO_PREALLOC);
+    let _ = fine;
     ExitCode::SUCCESS
 }

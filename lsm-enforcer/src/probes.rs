@@ -1,0 +1,211 @@
+//! The programs by which libbpf asks a kernel what it can do, admitted exactly.
+//!
+//! libbpf loads them before every object and gives up, or takes another road, if they are
+//! refused; so no unmodified loader works without them. They are harmless as programs, but
+//! `r0 = 0; exit` attached to a tracepoint silences it for everybody, so the gate keeps them
+//! apart ([`Class::Probe`]) and refuses to attach them.
+//!
+//! Read in libbpf 1.1.2, 1.5.0, 1.7.0 and 1.8.0 (`features.c`, before 1.4 `libbpf.c`;
+//! `bpf.c` for the memory accounting) and seen in virtual machines with bpftool 7.1, 7.5 and
+//! 7.8, libbpf-tools and libbpf-rs.
+
+use bundle::image::{Identity, Image, MAP_INDEX, MapSpec};
+
+use crate::gate::{Class, Entry};
+
+// enum bpf_prog_type
+const SOCKET_FILTER: u32 = 1;
+const KPROBE: u32 = 2;
+const TRACEPOINT: u32 = 5;
+const CGROUP_SOCK: u32 = 9;
+// enum bpf_attach_type
+const CGROUP_INET_SOCK_CREATE: u32 = 2;
+const TRACE_UPROBE_MULTI: u32 = 48;
+// enum bpf_func_id
+const PROBE_READ_KERNEL: i32 = 113;
+const KTIME_GET_COARSE_NS: i32 = 160;
+const GET_FUNC_IP: i32 = 173;
+const GET_ATTACH_COOKIE: i32 = 174;
+
+const EXIT: u64 = word(0x95, 0, 0, 0, 0);
+const RETURN_ZERO: u64 = word(0xb7, 0, 0, 0, 0);
+
+/// One instruction slot.
+const fn word(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> u64 {
+    code as u64
+        | (dst as u64) << 8
+        | (src as u64) << 12
+        | (off as u16 as u64) << 16
+        | (imm as u32 as u64) << 32
+}
+
+const fn call(helper: i32) -> u64 {
+    word(0x85, 0, 0, 0, helper)
+}
+
+/// First half of `r1 = &map[0] + …` for the only map.
+const MAP_VALUE: u64 = word(0x18, 1, 2, 0, MAP_INDEX as i32);
+
+struct Probe {
+    name: &'static str,
+    prog_type: u32,
+    attach_type: u32,
+    words: &'static [u64],
+    /// Value size of its only map, a one-entry array.
+    map: Option<u32>,
+}
+
+const PROBES: &[Probe] = &[
+    Probe {
+        // probe_loading, prog_name, bind_map
+        name: "libbpf: loads at all",
+        prog_type: SOCKET_FILTER,
+        attach_type: 0,
+        words: &[RETURN_ZERO, EXIT],
+        map: None,
+    },
+    Probe {
+        // perf_link, and probe_loading where socket filters are not compiled in
+        name: "libbpf: perf link",
+        prog_type: TRACEPOINT,
+        attach_type: 0,
+        words: &[RETURN_ZERO, EXIT],
+        map: None,
+    },
+    Probe {
+        name: "libbpf: uprobe multi link",
+        prog_type: KPROBE,
+        attach_type: TRACE_UPROBE_MULTI,
+        words: &[RETURN_ZERO, EXIT],
+        map: None,
+    },
+    Probe {
+        name: "libbpf: expected attach type",
+        prog_type: CGROUP_SOCK,
+        attach_type: CGROUP_INET_SOCK_CREATE,
+        words: &[RETURN_ZERO, EXIT],
+        map: None,
+    },
+    Probe {
+        name: "libbpf: global data",
+        prog_type: SOCKET_FILTER,
+        attach_type: 0,
+        words: &[
+            MAP_VALUE,
+            word(0, 0, 0, 0, 16),
+            word(0x7a, 1, 0, 0, 42),
+            RETURN_ZERO,
+            EXIT,
+        ],
+        map: Some(32),
+    },
+    Probe {
+        name: "libbpf: probe_read_kernel",
+        prog_type: TRACEPOINT,
+        attach_type: 0,
+        words: &[
+            word(0xbf, 1, 10, 0, 0),
+            word(0x07, 1, 0, 0, -8),
+            word(0xb7, 2, 0, 0, 8),
+            word(0xb7, 3, 0, 0, 0),
+            call(PROBE_READ_KERNEL),
+            EXIT,
+        ],
+        map: None,
+    },
+    Probe {
+        name: "libbpf: attach cookie",
+        prog_type: TRACEPOINT,
+        attach_type: 0,
+        words: &[call(GET_ATTACH_COOKIE), EXIT],
+        map: None,
+    },
+    Probe {
+        // 1.4 and later
+        name: "libbpf: context argument tag",
+        prog_type: KPROBE,
+        attach_type: 0,
+        words: &[word(0x85, 0, 1, 0, 1), EXIT, call(GET_FUNC_IP), EXIT],
+        map: None,
+    },
+    Probe {
+        name: "libbpf: memory accounting",
+        prog_type: SOCKET_FILTER,
+        attach_type: 0,
+        words: &[call(KTIME_GET_COARSE_NS), EXIT],
+        map: None,
+    },
+    Probe {
+        // 1.7 and later; the verifier refuses it, and libbpf reads why
+        name: "libbpf: full range of ld_imm64",
+        prog_type: SOCKET_FILTER,
+        attach_type: 0,
+        words: &[MAP_VALUE, word(0, 0, 0, 0, 1 << 30), EXIT],
+        map: Some(1),
+    },
+];
+
+/// Every probe, ready to be admitted.
+pub fn entries() -> Vec<Entry> {
+    PROBES
+        .iter()
+        .map(|probe| Entry {
+            image: Image {
+                name: probe.name.into(),
+                identity: Identity {
+                    prog_type: probe.prog_type,
+                    expected_attach_type: probe.attach_type,
+                    attach_btf_id: 0,
+                    flags: 0,
+                },
+                words: probe.words.to_vec(),
+                maps: probe.map.map(array).into_iter().collect(),
+            },
+            class: Class::Probe,
+            bundle: None,
+        })
+        .collect()
+}
+
+fn array(value_size: u32) -> MapSpec {
+    MapSpec {
+        name: "probe".into(),
+        map_type: 2, // BPF_MAP_TYPE_ARRAY
+        key_size: 4,
+        value_size,
+        max_entries: (1, 1),
+        flags: 0,
+        flags_free: 0,
+        contents: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_probe_is_listed_once() {
+        let mut identities: Vec<_> = entries()
+            .into_iter()
+            .map(|entry| (entry.image.identity.prog_type, entry.image.words))
+            .collect();
+        let count = identities.len();
+        identities.sort();
+        identities.dedup();
+        assert_eq!(identities.len(), count);
+    }
+
+    #[test]
+    fn instructions_are_encoded_as_the_kernel_reads_them() {
+        // r1 = r10; r1 += -8
+        assert_eq!(
+            word(0xbf, 1, 10, 0, 0).to_le_bytes(),
+            [0xbf, 0xa1, 0, 0, 0, 0, 0, 0]
+        );
+        assert_eq!(
+            word(0x07, 1, 0, 0, -8).to_le_bytes(),
+            [0x07, 0x01, 0, 0, 0xf8, 0xff, 0xff, 0xff]
+        );
+    }
+}
