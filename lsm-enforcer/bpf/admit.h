@@ -161,6 +161,16 @@ static long compare_candidate(u32 i, struct candidates *c)
 	return 0;
 }
 
+/* Tools ask by a probe whether a function can be traced: the function does not matter. */
+static __noinline void *find_any_target(struct load *l, void *index)
+{
+	struct key key = l->key;
+
+	key.btf_id = 0;
+	key.use = USE_ANY_TARGET;
+	return bpf_map_lookup_elem(index, &key);
+}
+
 /* 0: admitted; else the reason. */
 static __always_inline u32 judge(struct load *l, void *index)
 {
@@ -173,6 +183,8 @@ static __always_inline u32 judge(struct load *l, void *index)
 	if (!l->key.fingerprint)
 		return REASON_UNREADABLE;
 	c.next = l->fd_array ? 0 : bpf_map_lookup_elem(index, &l->key);
+	if (!c.next && l->key.btf_id && !l->fd_array)
+		c.next = find_any_target(l, index);
 	if (!c.next)
 		return judge_mismatch(l, index);
 	bpf_loop(MAX_ALIKE, compare_candidate, &c, 0);

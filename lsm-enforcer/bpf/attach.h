@@ -33,9 +33,9 @@ static __always_inline u32 is_probe(u32 fd, u64 how)
 }
 
 /*
- * EBADF for the commands by which libbpf asks whether the kernel knows perf links and uprobe
- * multi links: it hands in a probe and a bad target and expects just this. A second question
- * about uprobes names an impossible process; kernels that check it say EINVAL.
+ * EBADF for the command by which libbpf asks whether the kernel knows uprobe multi links: it
+ * hands in a probe and a bad target and expects just this. A second question names an
+ * impossible process; kernels that check it say EINVAL.
  */
 static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 {
@@ -43,6 +43,10 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 	u32 fd;
 
 	if (cmd == BPF_LINK_CREATE) {
+		/* libbpf's question about perf links: no perf event, so the kernel refuses by itself. */
+		if (BPF_PROBE_READ(attr, link_create.attach_type) == BPF_PERF_EVENT &&
+		    BPF_PROBE_READ(attr, link_create.target_fd) == (u32)-1)
+			return 0;
 		fd = BPF_PROBE_READ(attr, link_create.prog_fd);
 		error = -EBADF;
 		if (BPF_PROBE_READ(attr, link_create.attach_type) == BPF_TRACE_UPROBE_MULTI &&

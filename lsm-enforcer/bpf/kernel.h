@@ -53,6 +53,7 @@ enum {
 #define EPERM 1
 #define EBADF 9
 #define EINVAL 22
+#define BPF_PERF_EVENT 41
 #define BPF_TRACE_UPROBE_MULTI 48
 #define PERF_EVENT_IOC_SET_BPF 0x40042408
 

@@ -49,6 +49,7 @@ enum use {
 	USE_ARMED = 5,    /* len = number: pieces of what user space keeps with the set */
 	USE_OTHER = 6,    /* fingerprint = image: the next one that differs only in who shares a map */
 	USE_SIBLING = 7,  /* fingerprint = image: the next one that differs only in its maps */
+	USE_ANY_TARGET = 8, /* like USE_IMAGE, whatever the BTF target: probes only */
 };
 /* Most images that share a key, in either way. */
 #define MAX_ALIKE 8

@@ -1,4 +1,4 @@
-//! The programs by which libbpf asks a kernel what it can do, admitted exactly.
+//! The programs by which libbpf and libbpf-tools ask a kernel what it can do, admitted exactly.
 //!
 //! libbpf loads them before every object and gives up, or takes another road, if they are
 //! refused; so no unmodified loader works without them. They are harmless as programs, but
@@ -11,15 +11,21 @@
 
 use bundle::image::{Identity, Image, MAP_INDEX, MapSpec};
 
-use crate::gate::{Class, Entry};
+use crate::{
+    gate::{Class, Entry},
+    kernel::ANY_TARGET,
+};
 
 // enum bpf_prog_type
 const SOCKET_FILTER: u32 = 1;
 const KPROBE: u32 = 2;
 const TRACEPOINT: u32 = 5;
 const CGROUP_SOCK: u32 = 9;
+const TRACING: u32 = 26;
 // enum bpf_attach_type
 const CGROUP_INET_SOCK_CREATE: u32 = 2;
+const TRACE_RAW_TP: u32 = 23;
+const TRACE_FENTRY: u32 = 24;
 const TRACE_UPROBE_MULTI: u32 = 48;
 // enum bpf_func_id
 const PROBE_READ_KERNEL: i32 = 113;
@@ -53,6 +59,8 @@ struct Probe {
     words: &'static [u64],
     /// Value size of its only map, a one-entry array.
     map: Option<u32>,
+    /// Asks about a BTF target, whichever.
+    targeted: bool,
 }
 
 const PROBES: &[Probe] = &[
@@ -63,6 +71,7 @@ const PROBES: &[Probe] = &[
         attach_type: 0,
         words: &[RETURN_ZERO, EXIT],
         map: None,
+        targeted: false,
     },
     Probe {
         // perf_link, and probe_loading where socket filters are not compiled in
@@ -71,6 +80,7 @@ const PROBES: &[Probe] = &[
         attach_type: 0,
         words: &[RETURN_ZERO, EXIT],
         map: None,
+        targeted: false,
     },
     Probe {
         name: "libbpf: uprobe multi link",
@@ -78,6 +88,7 @@ const PROBES: &[Probe] = &[
         attach_type: TRACE_UPROBE_MULTI,
         words: &[RETURN_ZERO, EXIT],
         map: None,
+        targeted: false,
     },
     Probe {
         name: "libbpf: expected attach type",
@@ -85,6 +96,7 @@ const PROBES: &[Probe] = &[
         attach_type: CGROUP_INET_SOCK_CREATE,
         words: &[RETURN_ZERO, EXIT],
         map: None,
+        targeted: false,
     },
     Probe {
         name: "libbpf: global data",
@@ -98,6 +110,7 @@ const PROBES: &[Probe] = &[
             EXIT,
         ],
         map: Some(32),
+        targeted: false,
     },
     Probe {
         name: "libbpf: probe_read_kernel",
@@ -112,6 +125,7 @@ const PROBES: &[Probe] = &[
             EXIT,
         ],
         map: None,
+        targeted: false,
     },
     Probe {
         name: "libbpf: attach cookie",
@@ -119,6 +133,7 @@ const PROBES: &[Probe] = &[
         attach_type: 0,
         words: &[call(GET_ATTACH_COOKIE), EXIT],
         map: None,
+        targeted: false,
     },
     Probe {
         // 1.4 and later
@@ -127,6 +142,7 @@ const PROBES: &[Probe] = &[
         attach_type: 0,
         words: &[word(0x85, 0, 1, 0, 1), EXIT, call(GET_FUNC_IP), EXIT],
         map: None,
+        targeted: false,
     },
     Probe {
         name: "libbpf: memory accounting",
@@ -134,6 +150,7 @@ const PROBES: &[Probe] = &[
         attach_type: 0,
         words: &[call(KTIME_GET_COARSE_NS), EXIT],
         map: None,
+        targeted: false,
     },
     Probe {
         // 1.7 and later; the verifier refuses it, and libbpf reads why
@@ -142,6 +159,25 @@ const PROBES: &[Probe] = &[
         attach_type: 0,
         words: &[MAP_VALUE, word(0, 0, 0, 0, 1 << 30), EXIT],
         map: Some(1),
+        targeted: false,
+    },
+    Probe {
+        // fentry_can_attach() in BCC's trace_helpers.c
+        name: "libbpf-tools: fentry",
+        prog_type: TRACING,
+        attach_type: TRACE_FENTRY,
+        words: &[RETURN_ZERO, EXIT],
+        map: None,
+        targeted: true,
+    },
+    Probe {
+        // probe_tp_btf() in BCC's trace_helpers.c
+        name: "libbpf-tools: tp_btf",
+        prog_type: TRACING,
+        attach_type: TRACE_RAW_TP,
+        words: &[RETURN_ZERO, EXIT],
+        map: None,
+        targeted: true,
     },
 ];
 
@@ -155,7 +191,7 @@ pub fn entries() -> Vec<Entry> {
                 identity: Identity {
                     prog_type: probe.prog_type,
                     expected_attach_type: probe.attach_type,
-                    attach_btf_id: 0,
+                    attach_btf_id: if probe.targeted { ANY_TARGET } else { 0 },
                     flags: 0,
                 },
                 words: probe.words.to_vec(),
@@ -188,7 +224,11 @@ mod tests {
     fn each_probe_is_listed_once() {
         let mut identities: Vec<_> = entries()
             .into_iter()
-            .map(|entry| (entry.image.identity.prog_type, entry.image.words))
+            .map(|entry| {
+                let identity = entry.image.identity;
+                let kind = (identity.prog_type, identity.expected_attach_type);
+                (kind, entry.image.words)
+            })
             .collect();
         let count = identities.len();
         identities.sort();

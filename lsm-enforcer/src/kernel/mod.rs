@@ -12,3 +12,4 @@ mod store;
 
 pub use arming::BpfGate;
 pub use place::PINS;
+pub use store::ANY_TARGET;

@@ -40,6 +40,8 @@ pub enum Use {
     Other = 6,
     /// The next image that differs only in its maps.
     Sibling = 7,
+    /// Like an image, whatever the BTF target.
+    AnyTarget = 8,
 }
 
 /// Writes fields in memory order.

@@ -21,6 +21,8 @@ use crate::gate::{Admissions, Armed, Class, Entry, Mode, ShapeRule};
 const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: u32 = 1;
+/// As a probe's `attach_btf_id`: whatever target it asks about. No BTF is that large.
+pub const ANY_TARGET: u32 = u32::MAX;
 /// Shape rules for one program type that the kernel side looks at.
 const MAX_SHAPES_PER_TYPE: u32 = 2;
 
@@ -400,14 +402,15 @@ impl<'a> Alike<'a> {
     ) -> io::Result<()> {
         let image = &entry.image;
         let header = header_of(image, entry.class, id);
+        let any = image.identity.attach_btf_id == ANY_TARGET && entry.class == Class::Probe;
         let exact = Key {
             fingerprint: image::fingerprint(&image.words),
             len: image.words.len() as u32,
             prog_type: image.identity.prog_type,
             attach_type: image.identity.expected_attach_type,
-            btf_id: image.identity.attach_btf_id,
+            btf_id: if any { 0 } else { image.identity.attach_btf_id },
             flags: image.identity.flags,
-            usage: Use::Image as u32,
+            usage: if any { Use::AnyTarget } else { Use::Image } as u32,
         };
         let groups = self.by_key.entry(exact.to_bytes()).or_default();
         let after = |usage, image: u32| Key {
