@@ -8,6 +8,6 @@ pub fn real() -> Result<Tools, Failure> {
         gate: Box::new(BpfGate::open()?),
         workshop: Box::new(Workers),
         host: Box::new(Machine),
-        probes: Vec::new(),
+        probes: crate::probes::entries(),
     })
 }

@@ -583,6 +583,72 @@ fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Program sizes whose loads are timed, and how many loads the median is of.
+const COSTS: [(usize, usize); 3] = [(2, 101), (1000, 31), (50_000, 5)];
+
+/// What the gate adds to loads of admitted programs, and to other commands. Under
+/// `-icount shift=0` a nanosecond of the guest's clock is one executed instruction.
+fn cost() -> Result<bool, GateError> {
+    let without: Vec<u64> = COSTS.iter().map(|&(len, runs)| time(len, runs)).collect();
+    let map_without = time_map();
+    let mut admissions = admissions();
+    for (len, _) in COSTS {
+        admissions
+            .entries
+            .push(entry(&long(len, None), vec![], Class::Signed));
+    }
+    let armed = Armed::now(
+        Digest::of(b"authority"),
+        Digest::of(b"policy"),
+        1,
+        Mode::Enforce,
+        Digest::of(b"host"),
+    );
+    let mut gate = BpfGate::open()?;
+    gate.arm(&armed, &admissions)?;
+    let mut fine = true;
+    for ((len, runs), without) in COSTS.into_iter().zip(without) {
+        let with = time(len, runs);
+        let ratio = with as f64 / without as f64;
+        println!("COST load insns {len} without {without} with {with} ratio {ratio:.4}");
+        if len == 1000 {
+            fine = check(
+                "loading 1000 instructions costs at most 5 % more",
+                if ratio <= 1.05 {
+                    Ok(format!("{without} to {with}, {ratio:.4}"))
+                } else {
+                    Err(format!("{without} to {with}, {ratio:.4}"))
+                },
+            );
+        }
+    }
+    println!("COST map_create without {map_without} with {}", time_map());
+    gate.disarm()?;
+    Ok(fine)
+}
+
+fn time(len: usize, runs: usize) -> u64 {
+    let load = long(len, None);
+    median(runs, || drop(load.load().expect("it is admitted")))
+}
+
+/// A command that no gate is about.
+fn time_map() -> u64 {
+    median(101, || drop(map(ARRAY, 8, 0)))
+}
+
+fn median(runs: usize, mut each: impl FnMut()) -> u64 {
+    let mut times: Vec<u64> = (0..runs)
+        .map(|_| {
+            let started = std::time::Instant::now();
+            each();
+            started.elapsed().as_nanos() as u64
+        })
+        .collect();
+    times.sort_unstable();
+    times[runs / 2]
+}
+
 /// Prints what the gate reported, one line per event.
 fn watch() -> Result<(), GateError> {
     BpfGate::open()?.events(Duration::ZERO, &mut |event| {
@@ -950,6 +1016,10 @@ fn main() -> ExitCode {
             Err(error) => check("objects are measured and admitted", Err(error.to_string())),
         },
         Some("watch") => watch().is_ok(),
+        Some("cost") => match cost() {
+            Ok(fine) => fine,
+            Err(error) => check("the gate's cost can be measured", Err(explain(&error))),
+        },
         Some("steal") => steal(),
         Some("trace") => trace(words.get(1).and_then(|pid| pid.parse().ok()).unwrap_or(0)),
         Some("load") => check(
