@@ -40,9 +40,10 @@ pub fn find_in(executable: &str, bytes: &[u8]) -> Vec<Embedded> {
     let mut found: Vec<Embedded> = Vec::new();
     let finder = memmem::Finder::new(MAGIC);
     let mut from = 0;
+    let mut headers = MAX_HEADERS;
     while let Some(distance) = finder.find(&bytes[from..]) {
         let start = from + distance;
-        let length = object_length(&bytes[start..]);
+        let length = object_length(&bytes[start..], &mut headers);
         if let Some(length) = length {
             let range = start..start + length;
             let name = name(&bytes[range.clone()], executable, &found);
@@ -61,8 +62,9 @@ pub fn is_object(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC) && order(bytes).is_some()
 }
 
-/// Length of the BPF object that `bytes` starts with.
-fn object_length(bytes: &[u8]) -> Option<usize> {
+/// Length of the BPF object that `bytes` starts with. Every section header read is taken
+/// off `headers`; when none is left nothing more is found.
+fn object_length(bytes: &[u8], headers: &mut usize) -> Option<usize> {
     let order = order(bytes)?;
     let header = Elf::parse_header(bytes).ok()?;
     let table = usize::try_from(header.e_shoff).ok()?;
@@ -76,6 +78,7 @@ fn object_length(bytes: &[u8]) -> Option<usize> {
     if !plausible || end > bytes.len() {
         return None;
     }
+    *headers = headers.checked_sub(count)?;
     for section in sections(bytes, table, count, order)? {
         if section.sh_type != SHT_NOBITS {
             let last = section.sh_offset.checked_add(section.sh_size)?;
@@ -165,5 +168,68 @@ const SECTION_HEADER_SIZE: usize = 64;
 /// Longest source name read; file systems allow 255 bytes.
 const MAX_NAME: usize = 200;
 
+/// Most section headers read in one file: many false headers may point to one long table.
+const MAX_HEADERS: usize = 1 << 22;
+
 /// Most objects in one executable: bpftool, the fullest known, has 9.
 const MAX_FOUND: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixture::{Builder, RETURN_ZERO, object},
+        inventory::Endianness,
+    };
+
+    /// A big-endian object whose symbol table names its source.
+    fn named(source: &str) -> Vec<u8> {
+        let mut builder = Builder::new(Endianness::Big);
+        builder.symbol(source, 4, 0xfff1, 0, 0);
+        builder.program("xdp", "main", &RETURN_ZERO);
+        builder.build()
+    }
+
+    #[test]
+    fn finds_each_object_and_nothing_else() {
+        let first = object("xdp", "main");
+        let second = named("src/watch.bpf.c");
+        let third = named("watch.bpf.c");
+        let mut file = b"\x7fELF\x02\x01\x01 an executable with \x7fELF in its text".to_vec();
+        let mut want = Vec::new();
+        for (name, object) in [
+            ("my_tool-1.bpf.o", &first),
+            ("watch.bpf.o", &second),
+            ("my_tool-3.bpf.o", &third),
+        ] {
+            file.extend(b"padding");
+            want.push(Embedded {
+                name: name.to_owned(),
+                range: file.len()..file.len() + object.len(),
+            });
+            file.extend(object);
+        }
+        // Its section table is cut off.
+        file.extend(&first[..first.len() - 1]);
+        assert_eq!(find_in("my tool", &file), want);
+        assert_eq!(find(&second)[0].range, 0..second.len());
+        assert!(is_object(&second) && !is_object(&file));
+    }
+
+    #[test]
+    fn other_elf_files_are_not_objects() {
+        for (offset, byte) in [(4, 1), (5, 3), (6, 0), (16, 2), (18, 62)] {
+            let mut file = object("xdp", "main");
+            file[offset] = byte;
+            assert_eq!(find(&file), [], "{offset}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_megabytes_of_magic_numbers_take_no_time() {
+        let file = MAGIC.repeat(8 << 20);
+        let start = std::time::Instant::now();
+        assert_eq!(find(&file), []);
+        assert!(start.elapsed() < std::time::Duration::from_secs(2));
+    }
+}

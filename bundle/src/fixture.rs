@@ -282,3 +282,100 @@ fn add(names: &mut Vec<u8>, name: &str) -> u32 {
     names.push(0);
     offset
 }
+
+/// BTF under construction.
+#[derive(Clone, Debug)]
+pub struct Types {
+    endianness: Endianness,
+    types: Vec<u32>,
+    strings: Vec<u8>,
+    count: u32,
+}
+
+impl Types {
+    /// No types but `void`.
+    pub fn new(endianness: Endianness) -> Self {
+        Self {
+            endianness,
+            types: Vec::new(),
+            strings: vec![0],
+            count: 0,
+        }
+    }
+
+    /// Adds a string and returns its offset.
+    pub fn string(&mut self, text: &str) -> u32 {
+        add(&mut self.strings, text)
+    }
+
+    /// Adds a type and returns its id. `info` is the kind and the number of parts, `tail`
+    /// the size or type, `body` what follows.
+    pub fn add(&mut self, name: &str, info: (u32, u32), tail: u32, body: &[u32]) -> u32 {
+        let name = if name.is_empty() {
+            0
+        } else {
+            self.string(name)
+        };
+        self.types.extend([name, info.0 << 24 | info.1, tail]);
+        self.types.extend(body);
+        self.count += 1;
+        self.count
+    }
+
+    /// A 4-byte integer.
+    pub fn int(&mut self, signed: bool) -> u32 {
+        self.add("int", (1, 0), 4, &[u32::from(signed) << 24 | 32])
+    }
+
+    /// A pointer.
+    pub fn pointer(&mut self, to: u32) -> u32 {
+        self.add("", (2, 0), to, &[])
+    }
+
+    /// A number as map definitions write it: a pointer to an array of that many.
+    pub fn number(&mut self, number: u32) -> u32 {
+        let int = self.int(true);
+        let array = self.add("", (3, 0), 0, &[int, int, number]);
+        self.pointer(array)
+    }
+
+    /// A struct of pointers.
+    pub fn structure(&mut self, members: &[(&str, u32)]) -> u32 {
+        let mut body = Vec::new();
+        for (index, (name, id)) in members.iter().enumerate() {
+            body.extend([self.string(name), *id, index as u32 * 64]);
+        }
+        let count = members.len() as u32;
+        self.add("", (4, count), count * 8, &body)
+    }
+
+    /// A variable: linkage 0 static, 1 global, 2 extern.
+    pub fn variable(&mut self, name: &str, id: u32, linkage: u32) -> u32 {
+        self.add(name, (14, 0), id, &[linkage])
+    }
+
+    /// A data section of variables: type, offset, size.
+    pub fn section(&mut self, name: &str, size: u32, variables: &[[u32; 3]]) -> u32 {
+        let count = variables.len() as u32;
+        self.add(name, (15, count), size, &variables.concat())
+    }
+
+    /// The `.BTF` section.
+    pub fn build(&self) -> Vec<u8> {
+        let length = self.types.len() as u32 * 4;
+        let mut words = vec![24, 0, length, length, self.strings.len() as u32];
+        words.extend(&self.types);
+        let mut bytes = match self.endianness {
+            Endianness::Little => vec![0x9f, 0xeb, 1, 0],
+            Endianness::Big => vec![0xeb, 0x9f, 1, 0],
+        };
+        for word in words {
+            bytes.extend(match self.endianness {
+                Endianness::Little => word.to_le_bytes(),
+                Endianness::Big => word.to_be_bytes(),
+            });
+        }
+        bytes.extend(&self.strings);
+        bytes
+    }
+}

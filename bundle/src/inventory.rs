@@ -18,8 +18,10 @@ mod file;
 mod maps;
 mod needs;
 mod read;
+#[cfg(test)]
+mod tests;
 
-pub use read::read;
+pub use read::{Reader, read};
 
 /// The `schema` field of every inventory of this version.
 pub const SCHEMA: &str = "bpfseal-inventory/v1";
@@ -41,6 +43,19 @@ pub struct Inventory {
     pub source: Option<String>,
     /// One entry per object layer, in layer order.
     pub objects: Vec<Object>,
+}
+
+impl Inventory {
+    /// The inventory of objects that no package holds.
+    pub fn of(objects: Vec<Object>) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            name: None,
+            version: None,
+            source: None,
+            objects,
+        }
+    }
 }
 
 /// One ELF object.

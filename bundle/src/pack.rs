@@ -181,13 +181,16 @@ fn inventory_of(
     objects: &[(String, Vec<u8>)],
     options: &PackOptions,
 ) -> Result<Inventory, PackError> {
+    let mut reader = inventory::Reader::default();
     let objects = objects
         .iter()
         .map(|(title, bytes)| {
-            inventory::read(title, bytes).map_err(|error| PackError::Object {
-                name: title.clone(),
-                error,
-            })
+            reader
+                .read(title, bytes)
+                .map_err(|error| PackError::Object {
+                    name: title.clone(),
+                    error,
+                })
         })
         .collect::<Result<_, _>>()?;
     Ok(Inventory {

@@ -145,12 +145,15 @@ impl UnverifiedBundle {
     /// [`MalformedBundle::Inventory`] names the first field that differs;
     /// [`MalformedBundle::Object`] when an object cannot be parsed.
     pub fn check_inventory(&self) -> Result<(), MalformedBundle> {
+        let mut reader = inventory::Reader::default();
         for ((title, bytes), recorded) in self.objects.iter().zip(&self.inventory.objects) {
             let mut derived =
-                inventory::read(title, bytes).map_err(|error| MalformedBundle::Object {
-                    name: title.clone(),
-                    detail: error.to_string(),
-                })?;
+                reader
+                    .read(title, bytes)
+                    .map_err(|error| MalformedBundle::Object {
+                        name: title.clone(),
+                        detail: error.to_string(),
+                    })?;
             copy_marks(recorded, &mut derived);
             if derived != *recorded {
                 return Err(MalformedBundle::Inventory(format!(

@@ -62,7 +62,13 @@ struct Count {
 fn folders() -> Vec<PathBuf> {
     let mut folders = vec![tests::fixtures::object("x").parent().unwrap().to_path_buf()];
     let tools = tests::lab::Cache::open().root().join("tools");
-    for name in ["libbpf-tools", "libbpf-tools-sid", "bpftool", "bpftool-sid", "xdp-tools"] {
+    for name in [
+        "libbpf-tools",
+        "libbpf-tools-sid",
+        "bpftool",
+        "bpftool-sid",
+        "xdp-tools",
+    ] {
         if tools.join(name).exists() {
             folders.push(tools.join(name).join("root"));
         } else {
@@ -141,9 +147,15 @@ fn programs(object: &Object) -> Vec<String> {
             format!(
                 "{} section {} type {} attach {} optional {} insns {}",
                 program.name,
-                program.section.strip_prefix('?').unwrap_or(&program.section),
+                program
+                    .section
+                    .strip_prefix('?')
+                    .unwrap_or(&program.section),
                 program.kind,
-                program.attach_type.as_deref().unwrap_or("cgroup_inet_ingress"),
+                program
+                    .attach_type
+                    .as_deref()
+                    .unwrap_or("cgroup_inet_ingress"),
                 program.optional,
                 program.insns,
             )
@@ -164,7 +176,12 @@ fn maps(object: &Object) -> Vec<String> {
         .data
         .iter()
         .filter(|section| section.section != ".addr_space.1")
-        .map(|section| format!("data of {} bytes, readonly {}", section.size, section.readonly));
+        .map(|section| {
+            format!(
+                "data of {} bytes, readonly {}",
+                section.size, section.readonly
+            )
+        });
     object.maps.iter().map(map).chain(data).collect()
 }
 
@@ -197,7 +214,11 @@ impl Theirs {
         };
         // SAFETY: the bytes and the options outlive the call, which copies what it keeps.
         let object = unsafe {
-            sys::bpf_object__open_mem(bytes.as_ptr().cast(), bytes.len() as u64, &raw const options)
+            sys::bpf_object__open_mem(
+                bytes.as_ptr().cast(),
+                bytes.len() as u64,
+                &raw const options,
+            )
         };
         ptr::NonNull::new(object).map(Self)
     }
@@ -205,8 +226,10 @@ impl Theirs {
     fn all_programs(&self) -> impl Iterator<Item = *mut sys::bpf_program> + '_ {
         // SAFETY: the object is open; null starts the walk and ends it.
         let next = |program| unsafe { sys::bpf_object__next_program(self.0.as_ptr(), program) };
-        std::iter::successors(Some(next(ptr::null_mut())), move |program| Some(next(*program)))
-            .take_while(|program| !program.is_null())
+        std::iter::successors(Some(next(ptr::null_mut())), move |program| {
+            Some(next(*program))
+        })
+        .take_while(|program| !program.is_null())
     }
 
     fn programs(&self) -> Vec<String> {
@@ -315,5 +338,7 @@ unsafe fn text(text: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: see above.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
 }

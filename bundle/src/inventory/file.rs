@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use goblin::elf::{
-    section_header::{SHF_EXECINSTR, SHT_NOBITS, SHT_PROGBITS},
+    section_header::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, SHT_PROGBITS},
     sym::{STB_GLOBAL, STB_LOCAL, STB_WEAK, STT_OBJECT},
 };
 
@@ -216,7 +216,10 @@ impl Role {
             ".BTF.ext" => Self::BtfExt,
             ".text" if filled && executable => Self::Text,
             _ if filled && executable => Self::Programs,
-            name if filled && is_or_below(name, "maps", '/') => Self::LegacyMaps,
+            // gobpf writes `maps/NAME`, the lirc decoders of v4l-utils `lirc_mode2/maps`.
+            name if filled && (is_or_below(name, "maps", '/') || name.ends_with("/maps")) => {
+                Self::LegacyMaps
+            }
             name if filled && is_or_below(name, ".data", '.') => Self::Data,
             name if filled && is_or_below(name, ".rodata", '.') => Self::ReadOnlyData,
             ".struct_ops" | ".struct_ops.link" | "?.struct_ops" | "?.struct_ops.link" if filled => {
@@ -234,6 +237,13 @@ impl Role {
     /// Does it hold functions?
     pub(super) const fn is_code(self) -> bool {
         matches!(self, Self::Text | Self::Programs)
+    }
+
+    /// Does it hold bytes that a program might refer to, although libbpf knows no use?
+    pub(super) fn is_unknown_data(self, section: &Section<'_>) -> bool {
+        self == Self::Other
+            && section.header.sh_type == SHT_PROGBITS
+            && section.header.sh_flags & u64::from(SHF_ALLOC) != 0
     }
 
     /// Does it become a map of global data?

@@ -26,7 +26,38 @@ use crate::{
 /// The place and the reason, where the bytes are no BPF object, contradict themselves, or
 /// would take more memory or time than any real object.
 pub fn read(name: &str, bytes: &[u8]) -> Result<Object, MalformedObject> {
-    let budget = &mut Budget::new();
+    Reader::default().read(name, bytes)
+}
+
+/// Reads the objects of one file, which together cost no more than one.
+#[derive(Debug)]
+pub struct Reader {
+    budget: Budget,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            budget: Budget::of_file(),
+        }
+    }
+}
+
+impl Reader {
+    /// Reads the next object, see [`read`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`], and a limit where this and the objects before are too much.
+    pub fn read(&mut self, name: &str, bytes: &[u8]) -> Result<Object, MalformedObject> {
+        let mut budget = self.budget.of_object(bytes.len());
+        let object = object(name, bytes, &mut budget);
+        self.budget.charge(&budget);
+        object
+    }
+}
+
+fn object(name: &str, bytes: &[u8], budget: &mut Budget) -> Result<Object, MalformedObject> {
     let file = File::read(bytes, budget)?;
     let mut externs = Externs::read(&file, budget)?;
     let declared = maps::read(&file, budget)?;
@@ -35,10 +66,21 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Object, MalformedObject> {
     let mut names = Names::default();
     for found in &declared {
         let is_arena = found.map.kind == "arena";
+        let at = At::Section(file.section(found.section).name);
+        budget.hold(NAME_ENTRY + found.map.name.len(), at)?;
         names.add_map(&found.map.name, found.section, found.offset, is_arena);
     }
     for (index, section) in &data {
+        let at = At::Section(file.section(*index).name);
+        budget.hold(NAME_ENTRY + section.section.len(), at)?;
         names.add_section(&section.section, *index);
+    }
+    for (index, role) in file.roles.iter().enumerate() {
+        let section = file.section(index);
+        if role.is_unknown_data(section) {
+            budget.hold(NAME_ENTRY + section.name.len(), At::Section(section.name))?;
+            names.add_section(section.name, index);
+        }
     }
     if externs.kconfig.is_some() {
         names.add_kconfig();
@@ -244,3 +286,6 @@ fn once(mut externs: Vec<Extern>) -> Vec<Extern> {
 }
 
 const MAX_LICENSE: usize = 63;
+
+/// Bytes that a name which programs may refer to takes.
+const NAME_ENTRY: usize = 64;

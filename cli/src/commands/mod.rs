@@ -7,6 +7,7 @@ use crate::{Failure, Output};
 mod completions;
 mod copy;
 mod enroll;
+mod inspect;
 mod keygen;
 mod login;
 mod logout;
@@ -26,6 +27,8 @@ pub enum Command {
     Copy(copy::Args),
     /// Extract, pack, sign and publish in one step what nobody signs.
     Enroll(enroll::Args),
+    /// Show what a BPF object, a bundle or an executable contains, read from its bytes.
+    Inspect(inspect::Args),
     /// Make a key pair.
     Keygen(keygen::Args),
     /// Check a password with a registry and remember it.
@@ -53,6 +56,7 @@ impl Command {
             Self::Completions(args) => completions::run(&args),
             Self::Copy(args) => copy::run(&args, output),
             Self::Enroll(args) => enroll::run(&args, output),
+            Self::Inspect(args) => inspect::run(&args, output),
             Self::Keygen(args) => keygen::run(&args, output),
             Self::Login(args) => login::run(&args, output),
             Self::Logout(args) => logout::run(&args, output),
