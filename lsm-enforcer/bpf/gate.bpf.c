@@ -76,8 +76,10 @@ int BPF_PROG(gate1_alloc, struct bpf_prog_aux *aux)
 
 	/* Addresses are used again: what an earlier program left must not speak for this one. */
 	forget(key);
-	if (p)
+	if (p) {
 		p->aux = key;
+		bpf_map_update_elem(&owners, &key, &tid, BPF_ANY);
+	}
 	return 0;
 }
 
@@ -93,7 +95,8 @@ int BPF_PROG(gate1_capable, const struct cred *cred, struct user_namespace *ns, 
 {
 	struct bpf_prog_aux *aux;
 	struct pending *p;
-	u32 tid;
+	u32 tid, *owner;
+	u64 key;
 
 	if (cap != 39 && cap != 21 && cap != 38) /* CAP_BPF, CAP_SYS_ADMIN, CAP_PERFMON */
 		return 0;
@@ -101,7 +104,11 @@ int BPF_PROG(gate1_capable, const struct cred *cred, struct user_namespace *ns, 
 	p = bpf_map_lookup_elem(&pendings, &tid);
 	if (!p || !p->aux)
 		return 0;
-	aux = (void *)p->aux;
+	key = p->aux;
+	owner = bpf_map_lookup_elem(&owners, &key);
+	if (!owner || *owner != tid)
+		return 0;
+	aux = (void *)key;
 	if (!BPF_CORE_READ(aux, ops))
 		return 0;
 
@@ -123,6 +130,7 @@ int BPF_PROG(gate1_capable, const struct cred *cred, struct user_namespace *ns, 
 	u64 tag = 0;
 
 	bpf_map_delete_elem(&pendings, &tid);
+	bpf_map_delete_elem(&owners, &key);
 	bpf_probe_read_kernel(&tag, sizeof(tag), &prog->tag);
 	if (!tag)
 		admit(&l);
@@ -168,7 +176,10 @@ int BPF_PROG(forget_prog, struct bpf_prog *prog)
 SEC("?lsm/bpf_prog_free_security")
 int BPF_PROG(forget_aux, struct bpf_prog_aux *aux)
 {
-	forget((u64)aux);
+	u64 key = (u64)aux;
+
+	bpf_map_delete_elem(&owners, &key);
+	forget(key);
 	return 0;
 }
 

@@ -76,6 +76,15 @@ struct {
 	__type(value, struct pending);
 } pendings SEC(".maps");
 
+/* Which thread a program under way belongs to, by aux: an address that was freed and used
+ * again by another thread's load must not be judged with the first thread's attributes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, u32);
+} owners SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
