@@ -163,6 +163,8 @@ pub struct Loaded {
     pub uid: u32,
     /// Boot-time clock when it was loaded.
     pub at: Duration,
+    /// Is it one of the gate's own?
+    pub own: bool,
     /// How it came in; `None`: the gate has no record although it should.
     pub class: Option<Class>,
     /// Bundle that holds it.

@@ -27,7 +27,8 @@ pub struct Listed {
     pub uid: u32,
     /// When it was loaded.
     pub loaded_at: Timestamp,
-    /// How it came in: `signed`, `probe`, `shape`, `audited`, `before` or `unknown`.
+    /// How it came in: `signed`, `probe`, `shape`, `audited`, `before`, `own` (the gate's) or
+    /// `unknown`.
     pub class: String,
     /// Process that loaded it, where recorded.
     pub pid: Option<u32>,
@@ -76,6 +77,7 @@ pub fn list(enforcer: &mut Enforcer) -> Result<Vec<Listed>, Failure> {
 
 const fn class(program: &Loaded, armed: bool) -> &'static str {
     match program.class {
+        _ if program.own => "own",
         Some(Class::Signed) => "signed",
         Some(Class::Probe) => "probe",
         Some(Class::Shape) => "shape",
@@ -111,6 +113,7 @@ pub fn text(programs: &[Listed]) -> String {
         };
         let class = match program.class.as_str() {
             "before" => "present before",
+            "own" => "the gate's own",
             "unknown" => "UNKNOWN",
             other => other,
         };
@@ -177,6 +180,7 @@ mod tests {
             tag: "00".to_owned(),
             uid: 0,
             at: Duration::from_secs(86_390),
+            own: id == 6,
             class,
             bundle,
             pid: Some(7),
@@ -187,6 +191,7 @@ mod tests {
                 loaded(9, None, None),
                 loaded(8, Some(Class::Signed), Some(bundle)),
                 loaded(7, Some(Class::Before), None),
+                loaded(6, Some(Class::Before), None),
             ];
         });
         let listed = list(&mut enforcer).unwrap();
@@ -197,6 +202,7 @@ mod tests {
         assert_eq!(
             short,
             [
+                (6, "own", String::new()),
                 (7, "before", String::new()),
                 (8, "signed", "release".to_owned()),
                 (9, "unknown", String::new()),

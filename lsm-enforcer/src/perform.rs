@@ -18,6 +18,17 @@ pub fn perform(
     enforcer.settle()?;
     // What happened before belongs into the log before what happens now.
     enforcer.drain(std::time::Duration::ZERO)?;
+    let performed = answer(enforcer, request, body, daemon);
+    enforcer.drain(std::time::Duration::ZERO)?;
+    performed
+}
+
+fn answer(
+    enforcer: &mut Enforcer,
+    request: Request,
+    body: &[u8],
+    daemon: bool,
+) -> Result<Value, Failure> {
     let value = match request {
         Request::Arm(request) => to_value(enforcer.arm(*request)?),
         Request::Confirm => to_value(enforcer.confirm()?),

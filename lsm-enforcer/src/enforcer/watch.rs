@@ -56,6 +56,8 @@ impl Enforcer {
         test.checks.retain(|old| !old.vital);
         test.checks.insert(0, check.clone());
         self.selftest = Some(test);
+        // Our own attempt must not wait for whoever drains next: it would look like theirs.
+        self.drain(std::time::Duration::ZERO)?;
         if !check.passed {
             self.note(
                 Level::Alarm,

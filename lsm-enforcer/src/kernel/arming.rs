@@ -336,8 +336,17 @@ impl Gate for BpfGate {
 
     fn loaded(&self) -> Result<Vec<Loaded>, GateError> {
         let list = || {
+            if self.maps.is_empty() {
+                return loaded::list(None, &|_| false, &self.origins, Duration::ZERO);
+            }
             let armed_at = Duration::from_nanos(self.guard()?.armed_at);
-            loaded::list(self.map("records")?, &self.origins, armed_at)
+            let own = self.map("own")?;
+            let is_own = |id| {
+                let key = Fields::default().u32s(&[OWN_PROG, id]).done(8);
+                own.lookup(&key, MapFlags::ANY)
+                    .is_ok_and(|found| found.is_some())
+            };
+            loaded::list(Some(self.map("records")?), &is_own, &self.origins, armed_at)
         };
         list().doing("listing programs")
     }

@@ -7,13 +7,14 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, query::ProgInfoIter};
 use super::shared::{Origin, Record};
 use crate::gate::{Class, Loaded};
 
-/// Lists programs with their records.
+/// Lists programs with their records, if there are any yet. `is_own` knows the gate's own.
 pub fn list(
-    records: &MapHandle,
+    records: Option<&MapHandle>,
+    is_own: &dyn Fn(u32) -> bool,
     origins: &HashMap<u32, Origin>,
     armed_at: Duration,
 ) -> io::Result<Vec<Loaded>> {
-    let records = by_id(records)?;
+    let records = records.map(by_id).transpose()?.unwrap_or_default();
     Ok(ProgInfoIter::default()
         .map(|info| {
             let record = records.get(&info.id);
@@ -28,6 +29,7 @@ pub fn list(
                 tag: hex::encode(info.tag.0),
                 uid: info.created_by_uid,
                 at: info.load_time,
+                own: is_own(info.id),
                 class,
                 bundle: record
                     .and_then(|record| origins.get(&record.image))
