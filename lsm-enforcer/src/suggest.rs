@@ -24,6 +24,8 @@ pub struct Suggestion {
 pub struct Loader {
     /// Its path; its thread's name where the process had ended.
     pub exe: String,
+    /// Name of its rule: its file's name, which is also what `enroll` calls the package.
+    pub name: String,
     /// How often it tried.
     pub attempts: u64,
     /// Names of its programs.
@@ -38,20 +40,33 @@ pub struct Loader {
 pub fn suggest(records: &[Record], keys: &[String]) -> Suggestion {
     let mut loaders: BTreeMap<String, Loader> = BTreeMap::new();
     let mut filters = 0;
-    for record in records {
-        let Record::Attempt(attempt) = record else {
-            continue;
-        };
-        if attempt.outcome == Outcome::Passed || !is_about_a_program(attempt) {
-            continue;
-        }
+    let attempts = records.iter().filter_map(|record| match record {
+        Record::Attempt(attempt) => Some(attempt),
+        Record::Notice(_) => None,
+    });
+    let mut missed: Vec<&Attempt> = attempts
+        .filter(|attempt| attempt.outcome != Outcome::Passed && is_about_a_program(attempt))
+        .map(Box::as_ref)
+        .collect();
+    // Those with a path first: a process that had ended is known by its thread's name only,
+    // which is the start of the file's name.
+    missed.sort_by_key(|attempt| attempt.exe.is_none());
+    for attempt in missed {
         if is_device_filter(attempt) {
             filters += 1 + attempt.suppressed;
             continue;
         }
-        let exe = attempt.exe.clone().unwrap_or_else(|| attempt.comm.clone());
-        let loader = loaders.entry(exe.clone()).or_insert_with(|| Loader {
-            exe,
+        let name = match &attempt.exe {
+            Some(exe) => plain(exe.rsplit('/').next().unwrap_or(exe)),
+            None => {
+                let comm = plain(&attempt.comm);
+                let known = loaders.keys().find(|name| name.starts_with(&comm));
+                known.cloned().unwrap_or(comm)
+            }
+        };
+        let loader = loaders.entry(name.clone()).or_insert_with(|| Loader {
+            exe: attempt.exe.clone().unwrap_or_else(|| attempt.comm.clone()),
+            name,
             attempts: 0,
             programs: BTreeSet::new(),
             program_types: BTreeSet::new(),
@@ -96,12 +111,12 @@ fn rules(loaders: &[Loader], filters: u64, keys: &[String]) -> String {
         quoted(keys)
     };
     for loader in loaders {
-        let name = plain(loader.exe.rsplit('/').next().unwrap_or(&loader.exe));
+        let name = &loader.name;
         let types: Vec<String> = loader.program_types.iter().cloned().collect();
         let programs: Vec<String> = loader.programs.iter().cloned().collect();
         let _ = write!(
             toml,
-            "# {} tried {} times: {}\n# sign it: bpfseal enroll {} --key KEY\n[[rule]]\nname = {name:?}\n\
+            "# {} tried {} times: {}\n# sign it: bpfseal enroll {} --name {name} --key KEY\n[[rule]]\nname = {name:?}\n\
              scope = {name:?}\nsigned_by = {{ at_least = 1, of = [{signers}] }}\nprogram_types = [{}]\n\
              tunables = {{ \"*\" = \"any\" }}    # its command line options; narrow them by name\n\
              map_sizes = {{ \"*\" = \"any\" }}\n\n",
@@ -179,6 +194,17 @@ mod tests {
         )))
     }
 
+    /// One whose process was gone.
+    fn ended(event: Event) -> Record {
+        match attempt(event, "") {
+            Record::Attempt(mut attempt) => {
+                attempt.exe = None;
+                Record::Attempt(attempt)
+            }
+            notice @ Record::Notice(_) => notice,
+        }
+    }
+
     #[test]
     fn rules_parse_and_name_what_to_sign() {
         let mut filter = Event {
@@ -209,6 +235,11 @@ mod tests {
                 "/tmp/e\nname = 1",
             ),
             attempt(filter, "/usr/lib/systemd/systemd"),
+            ended(Event {
+                comm: "opensnoo".to_owned(),
+                refused: false,
+                ..fake::event()
+            }),
             attempt(
                 Event {
                     reason: Some(Reason::OwnPin),
@@ -231,7 +262,7 @@ mod tests {
             .iter()
             .map(|l| (l.exe.as_str(), l.attempts))
             .collect();
-        assert_eq!(seen, [("/usr/sbin/opensnoop", 2), ("/tmp/e\nname = 1", 1)]);
+        assert_eq!(seen, [("/usr/sbin/opensnoop", 3), ("/tmp/e\nname = 1", 1)]);
         let pem = fake::somebody().pem();
         let text = format!(
             "version = 1\n[keys.release]\npem = {pem:?}\n{}",
