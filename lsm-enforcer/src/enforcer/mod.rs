@@ -29,7 +29,7 @@ pub use selftest::{Check, SelfTest};
 
 use crate::{
     failure::Failure,
-    gate::{Armed, Entry, Event, Gate},
+    gate::{Armed, Class, Entry, Event, Gate},
     host::Host,
     journal::Journal,
     observe::Observed,
@@ -160,6 +160,10 @@ impl Enforcer {
         for (event, observed) in events {
             // Our own probing is in `status`; in the log it would bury what others do.
             if event.pid == std::process::id() {
+                continue;
+            }
+            // Each loader asks half a dozen questions before its one program; they are counted.
+            if event.reason.is_none() && event.class == Some(Class::Probe) {
                 continue;
             }
             let origin = event

@@ -616,6 +616,39 @@ fn an_arming_that_nobody_confirms_falls_back_to_audit() {
 }
 
 #[test]
+fn the_log_has_what_others_did_and_not_their_loaders_questions() {
+    let scene = Scene::armed();
+    assert!(!scene.world.load("evil"));
+    let mut enforcer = scene.start();
+    let probe = Event {
+        name: "probe".to_owned(),
+        reason: None,
+        refused: false,
+        class: Some(Class::Probe),
+        ..fake::event()
+    };
+    let own = Event {
+        pid: std::process::id(),
+        ..fake::event()
+    };
+    scene
+        .world
+        .change(|state| state.events.extend([probe, own]));
+    enforcer.drain(Duration::ZERO).unwrap();
+    let names: Vec<String> = enforcer
+        .journal()
+        .read(None)
+        .unwrap()
+        .into_iter()
+        .filter_map(|record| match record {
+            Record::Attempt(attempt) => Some(attempt.name),
+            Record::Notice(_) => None,
+        })
+        .collect();
+    assert_eq!(names, ["evil"]);
+}
+
+#[test]
 fn the_watchdog_raises_the_alarm() {
     let scene = Scene::armed();
     let mut enforcer = scene.start();
