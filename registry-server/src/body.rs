@@ -159,22 +159,6 @@ impl Intake {
         }
     }
 
-    /// Everything, if it is at most `limit` bytes; a 413 otherwise.
-    pub async fn collect(&mut self, limit: usize) -> Result<Bytes, OciError> {
-        let mut all = BytesMut::new();
-        while let Some(bytes) = self.next().await? {
-            if all.len() + bytes.len() > limit {
-                drop(all);
-                self.drain().await?;
-                let message = format!("the body is larger than {limit} bytes");
-                let error = OciError::new(Code::SizeInvalid, message);
-                return Err(error.status(StatusCode::PAYLOAD_TOO_LARGE));
-            }
-            all.extend_from_slice(&bytes);
-        }
-        Ok(all.freeze())
-    }
-
     /// Reads on for a while without keeping anything, so that a client that is still
     /// sending gets to read the answer instead of a reset connection.
     pub async fn drain(&mut self) -> Result<(), OciError> {

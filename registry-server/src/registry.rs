@@ -67,7 +67,7 @@ pub struct Registry {
     pub blobs: Cache<Digest, Bytes>,
     /// Manifests by name.
     pub manifests: Cache<(Repository, Reference), Arc<StoredManifest>>,
-    /// Room for manifests that are being pushed, in units of 64 KiB.
+    /// Room for manifests that are being pushed, in units of [`ROOM_UNIT`].
     pub manifest_room: Arc<Semaphore>,
     shelves: Vec<RwLock<()>>,
 }
@@ -107,7 +107,10 @@ pub enum RegistryError {
 /// rarely meet.
 const SHELVES: usize = 64;
 
-/// Manifests in flight: 64 MiB in units of 64 KiB, sixteen of the largest.
+/// Bytes of a manifest that is being pushed are counted in units of this.
+pub const ROOM_UNIT: usize = 64 * 1024;
+
+/// Manifests in flight: 64 MiB, sixteen of the largest.
 const MANIFEST_ROOM: usize = 1024;
 
 impl Registry {

@@ -23,6 +23,9 @@ use crate::{
 /// Bytes collected before they are written: few system calls, little memory.
 const BUFFER: usize = 256 * 1024;
 
+/// How long a session may at least wait for its first byte.
+const FIRST_BYTE: Duration = Duration::from_secs(60);
+
 /// Every session of this server.
 pub struct Uploads {
     store: Arc<dyn Store>,
@@ -105,6 +108,7 @@ impl Uploads {
         let mut sessions = self.sessions();
         if sessions.len() >= self.most {
             self.expire(&mut sessions);
+            Self::drop_empty(&mut sessions);
             if sessions.len() >= self.most {
                 return Err(OciError::busy("too many uploads are under way"));
             }
@@ -159,6 +163,20 @@ impl Uploads {
             }
             false
         });
+    }
+
+    /// Makes a place by giving up the session that has waited longest for a first byte.
+    /// Clients that start uploads and leave must not keep others from pushing.
+    fn drop_empty(sessions: &mut HashMap<UploadId, Session>) {
+        let empty = sessions.iter().filter(|(_, session)| {
+            let received = session.received.try_lock();
+            received.is_ok_and(|received| received.partial.is_none())
+        });
+        let oldest = empty.min_by_key(|(_, session)| session.touched);
+        let oldest = oldest.filter(|(_, session)| session.touched.elapsed() > FIRST_BYTE);
+        if let Some(id) = oldest.map(|(id, _)| *id) {
+            sessions.remove(&id);
+        }
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<UploadId, Session>> {

@@ -204,7 +204,8 @@ fn skopeo() {
         return;
     };
     let digest = write_layout(&bench.path("layout"));
-    let copy = "--insecure-policy copy --src-tls-verify=false --dest-tls-verify=false";
+    let copy = "--insecure-policy copy --preserve-digests --src-tls-verify=false \
+                --dest-tls-verify=false";
     bench.run(&format!("{copy} oci:layout:v1 docker://{{host}}/one:v1"));
     bench.run(&format!(
         "{copy} docker://{{host}}/one:v1 docker://{{host}}/two:v1"
@@ -314,12 +315,8 @@ fn push_with_skopeo(bench: &Bench) -> Option<String> {
     };
     let digest = write_layout(&bench.path("layout"));
     let copied = Command::new(skopeo)
-        .args([
-            "--insecure-policy",
-            "copy",
-            "--dest-tls-verify=false",
-            "oci:layout:v1",
-        ])
+        .args(["--insecure-policy", "copy", "--preserve-digests"])
+        .args(["--dest-tls-verify=false", "oci:layout:v1"])
         .arg(format!("docker://{}/one:v1", bench.host))
         .current_dir(bench.folder.path())
         .output()

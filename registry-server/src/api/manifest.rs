@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Response, StatusCode, header};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{CONTENT_DIGEST, Call, conditional, manifest_unknown, reply};
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     manifest::{MAX_BYTES, Malformed, Manifest},
     metadata::{NewManifest, StoredManifest},
     name::{Repository, Tag},
-    registry::Registry,
+    registry::{ROOM_UNIT, Registry},
     route::Reference,
 };
 
@@ -155,19 +156,34 @@ async fn find(
     Ok(found)
 }
 
-/// Takes the body into memory, if there is room for it among the manifests in flight.
+/// Takes the body into memory. Room among the manifests in flight is taken as bytes
+/// arrive, so that a slow client holds no more than it sent.
 async fn receive(
     registry: &Arc<Registry>,
     call: &mut Call,
-) -> Result<(Bytes, tokio::sync::OwnedSemaphorePermit), OciError> {
-    let declared = call
-        .header(header::CONTENT_LENGTH)
-        .and_then(|text| text.parse().ok());
-    let expected = declared.unwrap_or(MAX_BYTES as u64).min(MAX_BYTES as u64);
-    let units = expected.div_ceil(64 * 1024).max(1) as u32;
-    let room = Arc::clone(&registry.manifest_room).try_acquire_many_owned(units);
-    let room = room.map_err(|_| OciError::busy("too many manifests are being pushed"))?;
-    Ok((call.intake.collect(MAX_BYTES).await?, room))
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), OciError> {
+    let mut content = BytesMut::new();
+    let mut room: Option<OwnedSemaphorePermit> = None;
+    while let Some(bytes) = call.intake.next().await? {
+        let length = content.len() + bytes.len();
+        if length > MAX_BYTES {
+            drop((content, room));
+            call.intake.drain().await?;
+            let message = format!("a manifest has at most {MAX_BYTES} bytes");
+            let error = OciError::new(Code::SizeInvalid, message);
+            return Err(error.status(StatusCode::PAYLOAD_TOO_LARGE));
+        }
+        let held = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = length.div_ceil(ROOM_UNIT).saturating_sub(held) as u32;
+        let taken = Arc::clone(&registry.manifest_room).try_acquire_many_owned(more);
+        let taken = taken.map_err(|_| OciError::busy("too many manifests are being pushed"))?;
+        match &mut room {
+            Some(room) => room.merge(taken),
+            None => room = Some(taken),
+        }
+        content.extend_from_slice(&bytes);
+    }
+    Ok((content.freeze(), room))
 }
 
 fn matching(digest: Digest, content: &[u8]) -> Result<Digest, OciError> {

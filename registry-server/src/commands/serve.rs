@@ -37,7 +37,7 @@ pub struct Args {
     root: Root,
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
-    listen: SocketAddr,
+    listen: String,
     /// Accept manifests that refer to blobs or manifests which are not in the repository.
     #[arg(long)]
     allow_sparse: bool,
@@ -83,7 +83,7 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
 }
 
 async fn serve(args: &Args, json: bool, registry: Arc<Registry>) -> Result<(), Failure> {
-    let listener = TcpListener::bind(args.listen).await;
+    let listener = TcpListener::bind(args.listen.as_str()).await;
     let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, listener) = bound.map_err(|error| {
         let message = format!("cannot listen on {}: {error}", args.listen);

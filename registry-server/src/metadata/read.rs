@@ -31,6 +31,15 @@ pub struct Referrers {
     pub next: Option<String>,
 }
 
+/// One page of tags or repositories.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Names {
+    /// The names, as a JSON list.
+    pub json: String,
+    /// The last name, if another page follows.
+    pub next: Option<String>,
+}
+
 /// Largest page of referrers: annotations can make one entry as large as a manifest,
 /// and clients limit what they read.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -95,43 +104,51 @@ impl Metadata {
         }))
     }
 
-    /// Tags in byte order and whether more follow; nothing if the repository is unknown.
+    /// Tags in byte order; nothing if the repository is unknown.
     pub async fn tags(
         &self,
         repository: &Repository,
         page: &Page,
-    ) -> Result<Option<(Vec<String>, bool)>, OciError> {
-        if !self.has_repository(repository).await? {
-            return Ok(None);
-        }
-        let rows = sqlx::query(
-            "SELECT name FROM tag
-             WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND name > ?2
-             ORDER BY name LIMIT ?3",
+    ) -> Result<Option<Names>, OciError> {
+        let row = sqlx::query(
+            "WITH page AS (
+                 SELECT name, row_number() OVER (ORDER BY name) AS place FROM tag
+                 WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND name > ?2
+                 ORDER BY name LIMIT ?3 + 1)
+             SELECT count(*) > ?3 AS more, max(name) FILTER (WHERE place <= ?3) AS last,
+                 json_group_array(name) FILTER (WHERE place <= ?3) AS names FROM page",
         );
-        let rows = rows
+        let row = row
             .bind(repository.as_str())
             .bind(page.after.as_deref().unwrap_or(""));
-        let rows = rows
-            .bind(i64::from(page.limit) + 1)
-            .fetch_all(&self.readers)
+        let row = row
+            .bind(i64::from(page.limit))
+            .fetch_one(&self.readers)
             .await?;
-        names(&rows, page.limit).map(Some)
+        let names = Names::read(&row)?;
+        if names.json == "[]" && !self.has_repository(repository).await? {
+            return Ok(None);
+        }
+        Ok(Some(names))
     }
 
-    /// Repositories that hold a manifest, in byte order, and whether more follow.
-    pub async fn repositories(&self, page: &Page) -> Result<(Vec<String>, bool), OciError> {
-        let rows = sqlx::query(
-            "SELECT name FROM repository WHERE name > ?1
-             AND EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = repository.id)
-             ORDER BY name LIMIT ?2",
+    /// Repositories that hold a manifest, in byte order.
+    pub async fn repositories(&self, page: &Page) -> Result<Names, OciError> {
+        let row = sqlx::query(
+            "WITH page AS (
+                 SELECT name, row_number() OVER (ORDER BY name) AS place FROM repository
+                 WHERE name > ?1
+                 AND EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = repository.id)
+                 ORDER BY name LIMIT ?2 + 1)
+             SELECT count(*) > ?2 AS more, max(name) FILTER (WHERE place <= ?2) AS last,
+                 json_group_array(name) FILTER (WHERE place <= ?2) AS names FROM page",
         );
-        let rows = rows.bind(page.after.as_deref().unwrap_or(""));
-        let rows = rows
-            .bind(i64::from(page.limit) + 1)
-            .fetch_all(&self.readers)
+        let row = row.bind(page.after.as_deref().unwrap_or(""));
+        let row = row
+            .bind(i64::from(page.limit))
+            .fetch_one(&self.readers)
             .await?;
-        names(&rows, page.limit)
+        Names::read(&row)
     }
 
     /// Manifests whose subject is `subject`, ordered by digest.
@@ -186,12 +203,17 @@ impl Metadata {
     }
 }
 
-fn names(rows: &[SqliteRow], limit: u32) -> Result<(Vec<String>, bool), OciError> {
-    let shown = rows.iter().take(limit as usize);
-    let names = shown
-        .map(|row| row.try_get("name"))
-        .collect::<Result<_, _>>()?;
-    Ok((names, rows.len() > limit as usize && limit > 0))
+impl Names {
+    /// SQLite makes the list: ten thousand names are one row instead of ten thousand.
+    fn read(row: &SqliteRow) -> Result<Self, OciError> {
+        let more: bool = row.try_get("more")?;
+        let last: Option<String> = row.try_get("last")?;
+        let json = row.try_get("names")?;
+        Ok(Self {
+            json,
+            next: last.filter(|_| more),
+        })
+    }
 }
 
 pub(super) fn size(row: &SqliteRow) -> Result<u64, OciError> {
