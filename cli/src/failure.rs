@@ -31,6 +31,8 @@ pub struct Failure {
     pub message: String,
     /// What to do, one sentence.
     pub remedy: Option<String>,
+    /// Lines that stand before the message: each of several mistakes.
+    pub details: Vec<String>,
 }
 
 impl Failure {
@@ -41,6 +43,7 @@ impl Failure {
             reason: Some(reason),
             message: detail.into(),
             remedy: Some(reason.remedy().to_owned()),
+            details: Vec::new(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Failure {
             reason: None,
             message: message.into(),
             remedy: None,
+            details: Vec::new(),
         }
     }
 
@@ -61,6 +65,7 @@ impl Failure {
             reason: None,
             message: message.into(),
             remedy: None,
+            details: Vec::new(),
         }
     }
 
@@ -71,6 +76,7 @@ impl Failure {
             reason: None,
             message: message.into(),
             remedy: None,
+            details: Vec::new(),
         }
     }
 
@@ -81,6 +87,7 @@ impl Failure {
             reason: None,
             message: message.into(),
             remedy: None,
+            details: Vec::new(),
         }
     }
 
@@ -96,6 +103,7 @@ impl Failure {
             reason: None,
             message,
             remedy: None,
+            details: Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@ mod files;
 mod objects;
 mod output;
 mod passphrase;
+mod policy_file;
 mod reference;
 mod registry;
 mod source;

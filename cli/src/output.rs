@@ -56,10 +56,14 @@ impl Output {
                     "number": failure.reason.map(|reason| reason.number()),
                     "message": failure.message,
                     "remedy": failure.remedy,
+                    "details": failure.details,
                 }
             });
             anstream::println!("{document}");
             return;
+        }
+        for detail in &failure.details {
+            anstream::eprintln!("{}", printable(detail));
         }
         let red = anstyle::AnsiColor::Red.on_default().bold();
         let line = match failure.reason {

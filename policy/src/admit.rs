@@ -1,8 +1,10 @@
 //! From a bundle that somebody vouches for to one that may be loaded.
 
+use bundle::{Digest, inventory::Object};
+
 use crate::{
-    Policy, Refusal, VerifiedBundle,
-    decision::{self, Context, Limits},
+    Policy, Refusal, RuleRef, VerifiedBundle,
+    decision::{self, Context, Decision, Limits, SignedBy},
 };
 
 /// A verified bundle that the policy's rule allows, with what loaders may change in it.
@@ -10,7 +12,9 @@ use crate::{
 #[derive(Debug)]
 pub struct Admitted {
     bundle: VerifiedBundle,
-    limits: Vec<Limits>,
+    scope: String,
+    policy: Digest,
+    decision: Decision,
 }
 
 /// Decides about a verified bundle.
@@ -27,8 +31,10 @@ pub fn admit(
 ) -> Result<Admitted, Refusal> {
     let decision = decision::decide(policy, bundle.inventory(), bundle.signers(), context)?;
     Ok(Admitted {
-        limits: decision.limits,
         bundle,
+        scope: context.scope.clone(),
+        policy: policy.digest(),
+        decision,
     })
 }
 
@@ -43,8 +49,43 @@ impl Admitted {
         self.bundle
     }
 
+    /// SHA-256 of the bundle's manifest.
+    pub const fn digest(&self) -> Digest {
+        self.bundle.digest()
+    }
+
+    /// The scope that it was admitted for.
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// SHA-256 of the policy that allows it.
+    pub const fn policy(&self) -> Digest {
+        self.policy
+    }
+
+    /// The rule that allows it.
+    pub const fn rule(&self) -> &RuleRef {
+        &self.decision.rule
+    }
+
+    /// The rule's keys that signed, each once whatever its names.
+    pub fn signed_by(&self) -> &[SignedBy] {
+        &self.decision.signed_by
+    }
+
     /// What loaders may change, one for each object, in the inventory's order.
     pub fn limits(&self) -> &[Limits] {
-        &self.limits
+        &self.decision.limits
+    }
+
+    /// Each object: what it is, its ELF bytes, and what loaders may change in it.
+    pub fn objects(&self) -> impl Iterator<Item = (&Object, &[u8], &Limits)> {
+        let inventory = &self.bundle.inventory().objects;
+        inventory
+            .iter()
+            .zip(self.bundle.objects())
+            .zip(&self.decision.limits)
+            .map(|((object, (_, bytes)), limits)| (object, bytes.as_slice(), limits))
     }
 }

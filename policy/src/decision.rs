@@ -136,8 +136,9 @@ pub(crate) fn check_signers(
         return Err(Refusal::new(
             Reason::Threshold,
             format!(
-                "want {} distinct signers of {}; got {}{}",
+                "want {} distinct {} of {}; got {}{}",
                 rule.signed_by.at_least,
+                if rule.signed_by.at_least == 1 { "signer" } else { "signers" },
                 rule.signed_by.of.join(", "),
                 if got.is_empty() {
                     "none".to_owned()

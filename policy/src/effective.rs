@@ -3,6 +3,8 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use bundle::image::Allowed;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use crate::{
     Policy,
@@ -32,6 +34,148 @@ pub fn to_toml(policy: &Policy) -> String {
         write_shape(&mut text, shape);
     }
     text
+}
+
+/// The policy as JSON: the same content as [`to_toml`], with positions and key identities.
+pub fn to_json(policy: &Policy) -> Value {
+    let keys: Map<String, Value> = policy
+        .keys()
+        .values()
+        .map(|trusted| {
+            let key = json!({
+                "id": trusted.key.id(),
+                "algorithm": trusted.key.algorithm().name(),
+                "file": trusted.file,
+                "line": trusted.line,
+            });
+            (trusted.name.clone(), key)
+        })
+        .collect();
+    json!({
+        "digest": policy.digest(),
+        "version": policy.version(),
+        "mode": policy.mode(),
+        "defaults": policy.defaults(),
+        "keys": keys,
+        "rules": policy.rules(),
+        "shapes": policy.shapes(),
+        "notes": policy.notes(),
+    })
+}
+
+/// One difference in meaning between two policies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// What differs: `rule "tools" program_types`.
+    pub what: String,
+    /// Its value in the old policy, as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old: Option<Value>,
+    /// Its value in the new policy, as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new: Option<Value>,
+}
+
+/// What the new policy changes, in the order mode, keys, rules, shapes.
+pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
+    let (old, new) = (to_json(old), to_json(new));
+    let mut changes = Vec::new();
+    for key in ["version", "mode"] {
+        compare(key.to_owned(), old.get(key), new.get(key), &mut changes);
+    }
+    compare_named("key", &keys_of(&old), &keys_of(&new), &mut changes);
+    for (section, what) in [("rules", "rule"), ("shapes", "shape")] {
+        let (old, new) = (entries_of(&old, section), entries_of(&new, section));
+        compare_named(what, &old, &new, &mut changes);
+        let order = |entries: &[(String, Map<String, Value>)], others: &[(String, _)]| {
+            let common = entries
+                .iter()
+                .map(|(name, _)| name.clone())
+                .filter(|name| others.iter().any(|(other, _)| other == name));
+            Value::from(common.collect::<Vec<String>>())
+        };
+        let what = format!("order of {section}");
+        compare(
+            what,
+            Some(&order(&old, &new)),
+            Some(&order(&new, &old)),
+            &mut changes,
+        );
+    }
+    changes
+}
+
+/// The identity of each key; where it was read from makes no difference.
+fn keys_of(policy: &Value) -> Vec<(String, Map<String, Value>)> {
+    let keys = policy["keys"].as_object();
+    keys.into_iter()
+        .flatten()
+        .map(|(name, key)| {
+            let id = ("id".to_owned(), key["id"].clone());
+            (name.clone(), Map::from_iter([id]))
+        })
+        .collect()
+}
+
+fn entries_of(policy: &Value, section: &str) -> Vec<(String, Map<String, Value>)> {
+    let entries = policy[section].as_array();
+    entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let mut entry = entry.as_object()?.clone();
+            entry.remove("line");
+            entry.remove("defaults");
+            let name = entry.remove("name")?.as_str()?.to_owned();
+            Some((name, entry))
+        })
+        .collect()
+}
+
+fn compare_named(
+    what: &str,
+    old: &[(String, Map<String, Value>)],
+    new: &[(String, Map<String, Value>)],
+    changes: &mut Vec<Change>,
+) {
+    let find = |entries: &'_ [(String, Map<String, Value>)], name: &str| {
+        entries
+            .iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, entry)| entry.clone())
+    };
+    for (name, before) in old {
+        let what = format!("{what} {name:?}");
+        let Some(after) = find(new, name) else {
+            let before = Value::from(before.clone());
+            compare(what, Some(&before), None, changes);
+            continue;
+        };
+        for (field, value) in before {
+            compare(
+                format!("{what} {field}"),
+                Some(value),
+                after.get(field),
+                changes,
+            );
+        }
+    }
+    for (name, after) in new {
+        if find(old, name).is_none() {
+            let after = Value::from(after.clone());
+            compare(format!("{what} {name:?}"), None, Some(&after), changes);
+        }
+    }
+}
+
+fn compare(what: String, old: Option<&Value>, new: Option<&Value>, changes: &mut Vec<Change>) {
+    if old != new {
+        changes.push(Change {
+            what,
+            old: old.cloned(),
+            new: new.cloned(),
+        });
+    }
 }
 
 fn write_key(text: &mut String, trusted: &TrustedKey) {

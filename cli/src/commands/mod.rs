@@ -7,12 +7,15 @@ use crate::{Failure, Output};
 mod completions;
 mod copy;
 mod enroll;
+mod explain;
 mod inspect;
 mod keygen;
 mod login;
 mod logout;
 mod man;
 mod pack;
+mod permit;
+mod policy;
 mod pull;
 mod push;
 mod sign;
@@ -27,6 +30,8 @@ pub enum Command {
     Copy(copy::Args),
     /// Extract, pack, sign and publish in one step what nobody signs.
     Enroll(enroll::Args),
+    /// Say what a reason means and what to do.
+    Explain(explain::Args),
     /// Show what a BPF object, a bundle or an executable contains, read from its bytes.
     Inspect(inspect::Args),
     /// Make a key pair.
@@ -39,6 +44,10 @@ pub enum Command {
     Man(man::Args),
     /// Pack BPF objects into a bundle.
     Pack(pack::Args),
+    /// Allow one action on one host for a while, signed by the authority.
+    Permit(permit::Args),
+    /// Check, show, compare and sign policy files.
+    Policy(policy::Args),
     /// Fetch a bundle and its signatures from a registry.
     Pull(pull::Args),
     /// Send a bundle and its signatures to a registry.
@@ -56,12 +65,15 @@ impl Command {
             Self::Completions(args) => completions::run(&args),
             Self::Copy(args) => copy::run(&args, output),
             Self::Enroll(args) => enroll::run(&args, output),
+            Self::Explain(args) => explain::run(&args, output),
             Self::Inspect(args) => inspect::run(&args, output),
             Self::Keygen(args) => keygen::run(&args, output),
             Self::Login(args) => login::run(&args, output),
             Self::Logout(args) => logout::run(&args, output),
             Self::Man(args) => man::run(&args, output),
             Self::Pack(args) => pack::run(&args, output),
+            Self::Permit(args) => permit::run(&args, output),
+            Self::Policy(args) => policy::run(&args, output),
             Self::Pull(args) => pull::run(&args, output),
             Self::Push(args) => push::run(&args, output),
             Self::Sign(args) => sign::run(&args, output),

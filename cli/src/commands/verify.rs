@@ -1,9 +1,6 @@
 //! `bpfseal verify`.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use bundle::{Digest, Layout, UnverifiedBundle, unverified::Referrer};
 use policy::{
@@ -16,7 +13,7 @@ use policy::{
 use serde::Serialize;
 
 use crate::{
-    Failure, Output, files,
+    Failure, Output, files, policy_file,
     registry::Connection,
     source::{Opened, Source},
 };
@@ -155,20 +152,10 @@ fn scope_of_file(args: &Args, bundle: &UnverifiedBundle) -> String {
 
 fn read_policy(args: &Args) -> Result<Policy, Failure> {
     match (&args.policy, &args.key) {
-        (Some(path), _) => parse_policy(path),
+        (Some(path), _) => policy_file::read(path),
         (None, Some(path)) => implied_policy(path),
         (None, None) => Err(Failure::usage("give `--policy` or `--key`")),
     }
-}
-
-fn parse_policy(path: &Path) -> Result<Policy, Failure> {
-    let bytes = files::read_small(path, "cannot read the policy")?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::usage(format!("{} is not UTF-8", path.display())))?;
-    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    let load_key = |name: &str| -> io::Result<Vec<u8>> { std::fs::read(folder.join(name)) };
-    Policy::parse(&text, &load_key)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
 /// One rule for every scope that trusts one key.

@@ -186,7 +186,7 @@ fn each_refusal_has_its_reason_and_both_values() {
             kprobe(),
             vec![],
             Reason::Threshold,
-            "want 1 distinct signers of a; got none",
+            "want 1 distinct signer of a; got none",
         ),
         (
             one,
@@ -194,7 +194,7 @@ fn each_refusal_has_its_reason_and_both_values() {
             kprobe(),
             vec!["b"],
             Reason::Threshold,
-            "want 1 distinct signers of a; got none (signed by b, whom the rule does not name)",
+            "want 1 distinct signer of a; got none (signed by b, whom the rule does not name)",
         ),
         (
             "{ at_least = 2, of = [\"a\", \"twin\", \"b\"] }",

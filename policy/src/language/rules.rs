@@ -200,9 +200,10 @@ fn check_reachable(
     }
     if at_least > owners.len() {
         let mut message = format!(
-            "`at_least` is {at_least}, but `of` names {} distinct keys, so nothing could ever \
+            "`at_least` is {at_least}, but `of` names {} distinct {}, so nothing could ever \
              be admitted",
-            owners.len()
+            owners.len(),
+            if owners.len() == 1 { "key" } else { "keys" }
         );
         if !twins.is_empty() {
             message = format!("{message} ({})", twins.join(", "));

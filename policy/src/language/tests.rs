@@ -248,11 +248,11 @@ fn thresholds_that_cannot_be_met_are_mistakes() {
         ),
         (
             "{ at_least = 2, of = [\"a\"] }",
-            "line 6, column 26: `at_least` is 2, but `of` names 1 distinct keys, so nothing could ever be admitted",
+            "line 6, column 26: `at_least` is 2, but `of` names 1 distinct key, so nothing could ever be admitted",
         ),
         (
             "{ at_least = 2, of = [\"a\", \"b\"] }",
-            "line 6, column 26: `at_least` is 2, but `of` names 1 distinct keys, so nothing could ever be admitted (a and b are one key)",
+            "line 6, column 26: `at_least` is 2, but `of` names 1 distinct key, so nothing could ever be admitted (a and b are one key)",
         ),
         (
             "{ of = [\"c\"] }",
@@ -402,5 +402,70 @@ fn the_schema_has_the_same_keys_as_the_reader() {
             keys.known.iter().copied().collect(),
             "{pointer}"
         );
+    }
+}
+
+#[test]
+fn a_diff_tells_what_changes_in_meaning_only() {
+    let old = parse(&with_rule("")).unwrap();
+    let same = parse(&format!("# moved\n{}", with_rule("attach = [\"*\"]"))).unwrap();
+    assert_eq!(crate::effective::changes(&old, &same), []);
+    let new = with_rule(
+        "forbid_calls = [\"bpf_send_signal\"]\n[[rule]]\nname = \"more\"\nscope = \"file\"\nsigned_by = { of = [\"security\"] }",
+    );
+    let new = parse(&format!(
+        "version = 2\n{}",
+        new.replace("file = \"security.pub\"", "file = \"release.pub\"")
+    ))
+    .unwrap();
+    let changes = crate::effective::changes(&old, &new);
+    let what: Vec<&str> = changes.iter().map(|change| change.what.as_str()).collect();
+    assert_eq!(
+        what,
+        [
+            "version",
+            "key \"security\" id",
+            "rule \"tools\" forbid_calls",
+            "rule \"more\""
+        ]
+    );
+}
+
+/// Every key file that an example names.
+fn any_key(_: &str) -> io::Result<Vec<u8>> {
+    Ok(RELEASE.into())
+}
+
+#[test]
+fn the_examples_in_the_language_s_page_are_policies() {
+    let page = include_str!("../../../docs/policy.md");
+    let blocks: Vec<&str> = page
+        .split("\n```toml\n")
+        .skip(1)
+        .filter_map(|block| block.split("\n```").next())
+        .collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        assert_eq!(Policy::parse(block, &any_key).map(drop), Ok(()), "{block}");
+    }
+}
+
+#[test]
+fn the_language_s_page_tells_every_key() {
+    let page = include_str!("../../../docs/policy.md");
+    for keys in [&FILE, &KEY, &rules::RULE, &rules::SIGNED_BY, &shapes::SHAPE] {
+        let later = keys.later.iter().map(|(later, _)| later);
+        for key in keys.known.iter().chain(later) {
+            if ["kms", "pkcs11", "not_after", "exe", "cgroup"].contains(key) {
+                continue;
+            }
+            let told = [
+                format!("`{key}`"),
+                format!("[{key}"),
+                format!("{key} "),
+                format!("{key},"),
+            ];
+            assert!(told.iter().any(|told| page.contains(told)), "{key}");
+        }
     }
 }
