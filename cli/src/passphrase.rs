@@ -98,15 +98,15 @@ pub fn describe(protection: &Protection) -> String {
 }
 
 fn bad_key(path: &Path, error: &BadPrivateKey) -> Failure {
+    let message = format!("{}: {error}", path.display());
     Failure {
         exit: crate::failure::Exit::Usage,
-        reason: Some(policy::Reason::BadKey),
-        message: format!("{}: {error}", path.display()),
-        remedy: match error {
-            BadPrivateKey::WrongPassphrase => Some("Check the passphrase.".to_owned()),
-            _ => Some("`bpfseal keygen` makes a key.".to_owned()),
-        },
+        ..Failure::refused(policy::Reason::BadKey, message)
     }
+    .with_remedy(match error {
+        BadPrivateKey::WrongPassphrase => "Check the passphrase.",
+        _ => "`bpfseal keygen` makes a key.",
+    })
 }
 
 /// Holds the passphrase in pipelines.

@@ -138,7 +138,11 @@ pub(crate) fn check_signers(
             format!(
                 "want {} distinct {} of {}; got {}{}",
                 rule.signed_by.at_least,
-                if rule.signed_by.at_least == 1 { "signer" } else { "signers" },
+                if rule.signed_by.at_least == 1 {
+                    "signer"
+                } else {
+                    "signers"
+                },
                 rule.signed_by.of.join(", "),
                 if got.is_empty() {
                     "none".to_owned()

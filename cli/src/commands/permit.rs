@@ -83,7 +83,9 @@ fn terms(args: &Args) -> Result<Terms, Failure> {
     let whole = |instant: Result<Timestamp, jiff::Error>| {
         instant
             .and_then(|instant| Timestamp::from_second(instant.as_second()))
-            .map_err(|error| Failure::usage(format!("the permit's time cannot be written: {error}")))
+            .map_err(|error| {
+                Failure::usage(format!("the permit's time cannot be written: {error}"))
+            })
     };
     Ok(Terms {
         action: args.action,
@@ -104,7 +106,9 @@ fn parse_action(word: &str) -> Result<Action, String> {
 
 fn parse_time(text: &str) -> Result<SignedDuration, String> {
     let want = || format!("want a number and s, m, h or d, as in 1h; got {text:?}");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(want)?;
+    let (number, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(want)?;
     let seconds = match unit {
         "s" => 1,
         "m" => 60,
@@ -128,7 +132,17 @@ mod tests {
     fn times_are_a_number_and_a_unit() {
         assert_eq!(parse_time("90s"), Ok(SignedDuration::from_secs(90)));
         assert_eq!(parse_time("2d"), Ok(SignedDuration::from_hours(48)));
-        for text in ["", "h", "1", "-1h", "0s", "32d", "1w", "é", "9223372036854775807d"] {
+        for text in [
+            "",
+            "h",
+            "1",
+            "-1h",
+            "0s",
+            "32d",
+            "1w",
+            "é",
+            "9223372036854775807d",
+        ] {
             assert!(parse_time(text).is_err(), "{text:?}");
         }
     }

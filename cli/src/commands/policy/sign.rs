@@ -46,7 +46,9 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let signer = passphrase::signer(&args.key, output)?;
     let authority = signer.public_key();
     let signature = statement
-        .seal(authority, |message| signer.sign(message, &SystemRandom::new()))
+        .seal(authority, |message| {
+            signer.sign(message, &SystemRandom::new())
+        })
         .map_err(|error| Failure::internal(format!("cannot sign: {error}")))?;
     // What we hand out is what a host will accept.
     let verified = VerifiedPolicy::verify(&text, &signature, authority).map_err(refused)?;
