@@ -6,7 +6,7 @@ use policy::{
     document::VerifiedPolicy,
     key::PublicKey,
     permit::SignedPermit,
-    shape::{MAX_INSNS, Shape},
+    shape::Shape,
     vocabulary::{helper_number, program_type_number},
 };
 
@@ -84,20 +84,9 @@ impl Trusted {
         }
     }
 
-    /// The policy's shapes; where it names none, the device filters that systemd, runc and
-    /// crun write, because refusing those switches protection off instead of on.
+    /// The policy's shapes, the built-in one included where it names none.
     pub fn shapes(&self) -> Vec<ShapeRule> {
-        let shapes = self.policy().shapes();
-        if shapes.is_empty() {
-            return vec![ShapeRule {
-                name: "device filters (built in)".to_owned(),
-                prog_types: program_type_number("cgroup_device").into_iter().collect(),
-                helpers: Vec::new(),
-                max_maps: 0,
-                max_insns: MAX_INSNS,
-            }];
-        }
-        shapes.iter().map(shape_rule).collect()
+        self.policy().shapes().iter().map(shape_rule).collect()
     }
 }
 

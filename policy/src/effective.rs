@@ -24,6 +24,9 @@ pub fn to_toml(policy: &Policy) -> String {
         defaults,
     );
     line(&mut text, "mode", &quote(policy.mode().as_str()), defaults);
+    if policy.shapes().is_empty() {
+        line(&mut text, "shape", "[]", defaults);
+    }
     for key in policy.keys().values() {
         write_key(&mut text, key);
     }
@@ -225,7 +228,11 @@ fn write_rule(text: &mut String, rule: &Rule) {
 
 fn write_shape(text: &mut String, shape: &Shape) {
     let defaults = &shape.defaults;
-    let _ = writeln!(text, "\n[[shape]] # line {}", shape.line);
+    let place = match shape.line {
+        0 => "default".to_owned(),
+        line => format!("line {line}"),
+    };
+    let _ = writeln!(text, "\n[[shape]] # {place}");
     line(text, "name", &quote(&shape.name), defaults);
     line(text, "program_types", &list(&shape.program_types), defaults);
     line(text, "calls", &list(&shape.calls), defaults);

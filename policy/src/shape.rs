@@ -4,7 +4,7 @@
 //! shape admits such programs by what they are, and this module is the one place that
 //! says what counts as harmless: see [`TYPES`], [`CALLS`] and [`MAX_INSNS`].
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, iter};
 
 use serde::Serialize;
 
@@ -49,4 +49,21 @@ pub struct Shape {
     pub max_insns: u32,
     /// Keys that the file leaves out, so that the values here are defaults.
     pub defaults: BTreeSet<&'static str>,
+}
+
+impl Shape {
+    /// What a policy without `[[shape]]` allows: the device filters that systemd, runc and
+    /// crun write. Refusing them does not protect a host, it switches protection off:
+    /// systemd then runs every unit without its device policy.
+    pub fn built_in() -> Self {
+        Self {
+            name: "device filters (built in)".to_owned(),
+            line: 0,
+            program_types: iter::once("cgroup_device".to_owned()).collect(),
+            calls: BTreeSet::new(),
+            maps: 0,
+            max_insns: MAX_INSNS,
+            defaults: ["calls", "maps", "max_insns", "name", "program_types"].into(),
+        }
+    }
 }

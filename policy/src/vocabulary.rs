@@ -22,6 +22,11 @@ pub fn is_program_type(word: &str) -> bool {
     program_types().any(|kind| kind == word)
 }
 
+/// The number of a program type in `enum bpf_prog_type`.
+pub fn program_type_number(word: &str) -> Option<u32> {
+    kernel::program_type(word)
+}
+
 /// Every helper, with the prefix `bpf_`.
 pub fn helpers() -> impl Iterator<Item = &'static str> {
     (1..).map_while(kernel::helper_name)
@@ -30,6 +35,11 @@ pub fn helpers() -> impl Iterator<Item = &'static str> {
 /// Is this a helper, with the prefix `bpf_`?
 pub fn is_helper(word: &str) -> bool {
     helpers().any(|helper| helper == word)
+}
+
+/// The number of a helper in `enum bpf_func_id`.
+pub fn helper_number(word: &str) -> Option<u32> {
+    kernel::helper_id(word)
 }
 
 #[cfg(test)]
@@ -42,6 +52,8 @@ mod tests {
         assert_eq!(ordinary_types().count(), 30);
         assert_eq!(helpers().count(), 211);
         assert!(is_program_type("cgroup_device") && !is_program_type("unspec"));
+        assert_eq!(program_type_number("cgroup_device"), Some(15));
+        assert_eq!(helper_number("bpf_probe_write_user"), Some(36));
         assert!(is_helper("bpf_probe_write_user") && !is_helper("probe_write_user"));
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Policy;
-use crate::target::TargetPattern;
+use crate::{shape::Shape, target::TargetPattern};
 
 /// Something that a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +40,13 @@ pub(super) fn of(policy: &Policy) -> Vec<Note> {
             );
             notes.push(note(rule.line, message));
         }
+    }
+    let filters = |shape: &Shape| shape.program_types.contains("cgroup_device");
+    if !policy.shapes.iter().any(filters) {
+        let message = "no [[shape]] admits cgroup_device: armed with this policy, systemd runs \
+                       every unit without its DevicePolicy=";
+        let line = policy.shapes.first().map_or(1, |shape| shape.line);
+        notes.push(note(line, message.to_owned()));
     }
     for (name, key) in &policy.keys {
         if !policy

@@ -24,6 +24,9 @@ pub(super) const SHAPE: Keys = Keys {
 };
 
 pub(super) fn read(text: &str, file: &Table<'_, '_>, faults: &mut Faults<'_>) -> Vec<Shape> {
+    if file.value("shape").is_none() {
+        return vec![Shape::built_in()];
+    }
     let tables = file.tables("shape", faults);
     if tables.len() > MOST {
         let message = format!("{} shapes; at most {MOST} are allowed", tables.len());

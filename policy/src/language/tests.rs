@@ -469,3 +469,26 @@ fn the_language_s_page_tells_every_key() {
         }
     }
 }
+
+#[test]
+fn without_shapes_device_filters_are_built_in_unless_switched_off() {
+    let policy = parse("").unwrap();
+    assert_eq!(policy.shapes(), [Shape::built_in()]);
+    let text = crate::effective::to_toml(&policy);
+    assert!(
+        text.contains("\n[[shape]] # default\nname = \"device filters (built in)\" # default\n"),
+        "{text}"
+    );
+    let none = parse("shape = []").unwrap();
+    assert_eq!(none.shapes(), []);
+    let notes: Vec<&str> = none
+        .notes()
+        .iter()
+        .map(|note| note.message.as_str())
+        .collect();
+    let want = "no [[shape]] admits cgroup_device: armed with this policy, systemd runs every \
+                unit without its DevicePolicy=";
+    assert_eq!(notes, ["no [[rule]]: every bundle is refused", want]);
+    let text = crate::effective::to_toml(&none);
+    assert_eq!(parse(&text).unwrap().shapes(), [], "{text}");
+}
