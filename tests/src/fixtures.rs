@@ -13,7 +13,12 @@ pub const NAMES: &[&str] = &[
     "watch_open",
 ];
 
+/// The folder that has them.
+pub fn folder() -> &'static Path {
+    Path::new(env!("BPFSEAL_FIXTURES"))
+}
+
 /// Where a fixture's object file is, or would be if there were one of that name.
 pub fn object(name: &str) -> PathBuf {
-    Path::new(env!("BPFSEAL_FIXTURES")).join(format!("{name}.bpf.o"))
+    folder().join(format!("{name}.bpf.o"))
 }

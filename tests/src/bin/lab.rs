@@ -13,13 +13,20 @@ use std::{
 };
 
 use clap::Parser;
-use tests::lab::{self, Cache, Machine, Script};
+use tests::{
+    fixtures,
+    lab::{self, Cache, Machine, Script},
+};
 
 /// Boots a kernel and runs scripts in it.
 #[derive(Parser)]
 struct Args {
     /// Kernel series: 6.1, 6.12, 7.2 or 7.3.
-    series: String,
+    #[arg(required_unless_present = "fixtures")]
+    series: Option<String>,
+    /// Prints the folder of the compiled BPF fixtures, boots nothing.
+    #[arg(long)]
+    fixtures: bool,
     /// A script to run, in the order given; all of tests/kernel/checks if there is none.
     #[arg(long = "script", value_name = "FILE")]
     scripts: Vec<PathBuf>,
@@ -63,10 +70,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
+    let Some(series) = &args.series else {
+        println!("{}", fixtures::folder().display());
+        return Ok(true);
+    };
     let cache = Cache::open();
-    let kernel = cache.kernel(&args.series)?;
+    let kernel = cache.kernel(series)?;
     let scripts = if args.scripts.is_empty() {
-        lab::scripts(&lab::workspace().join("tests/kernel/checks"), &args.series)?
+        lab::scripts(&lab::workspace().join("tests/kernel/checks"), series)?
     } else {
         args.scripts
             .iter()

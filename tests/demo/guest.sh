@@ -1,0 +1,134 @@
+# The part of the demo that happens on a real kernel. STEP, SHOW and SAID lines are for people;
+# CHECK lines decide.
+X=bpfseal-enforcer
+cd /demo
+printf 'demo-guest\n' >/etc/machine-id
+
+step() { echo "STEP $*"; }
+
+# try COMMAND...: shows it and what it says; its exit code is in $code.
+try() {
+    echo "SHOW $*"
+    "$@" >"$out" 2>&1
+    code=$?
+    head -n 14 "$out" | cut -c 1-200 | sed 's/^/SAID /'
+}
+
+# works WHAT COMMAND...: it has to succeed. refused WHAT COMMAND...: it has to fail with EPERM.
+works() {
+    what=$1
+    shift
+    try "$@"
+    if [ $code -eq 0 ]; then ok "$what"; else failed "$what" "exit code $code"; fi
+}
+turned_away() {
+    what=$1
+    shift
+    try "$@"
+    if [ $code -ne 0 ] && grep -q -i 'not permitted\|-EPERM' "$out"; then
+        ok "$what"
+    else
+        failed "$what" "exit code $code"
+    fi
+}
+event() {
+    what=$1 pattern=$2
+    # The daemon reads the ring buffer while it waits for nothing else.
+    usleep 500000
+    echo "SHOW $X events | tail -n 3"
+    $X events >"$out" 2>&1
+    tail -n 3 "$out" | cut -c 1-300 | sed 's/^/SAID /'
+    if tail -n 12 "$out" | grep -q -E "$pattern"; then ok "$what"; else failed "$what" "no event says $pattern"; fi
+}
+daemon() {
+    $X run >>/run/daemon.log 2>&1 &
+    daemon=$!
+    waited=0
+    until $X status --json 2>/dev/null | grep -q '"daemon": *true'; do
+        waited=$((waited + 1))
+        if [ $waited -gt 100 ]; then
+            tail -n 5 /run/daemon.log | sed 's/^/SAID /'
+            return 1
+        fi
+        usleep 200000
+    done
+}
+unsigned() { try bpftool prog load drop_port.bpf.o /sys/fs/bpf/unsigned; }
+# Runs Debian's opensnoop for a moment while something opens files.
+opensnoop() {
+    what=$1
+    shift
+    echo "SHOW opensnoop-libbpf $*"
+    opensnoop-libbpf "$@" >"$out" 2>&1 &
+    tool=$!
+    waited=0
+    while [ $waited -lt 100 ] && kill -0 $tool 2>/dev/null; do
+        cat /etc/machine-id >/dev/null
+        if [ "$(wc -l <"$out")" -ge 3 ]; then break; fi
+        usleep 200000
+        waited=$((waited + 1))
+    done
+    alive=no
+    kill -INT $tool 2>/dev/null && alive=yes
+    wait $tool
+    head -n 4 "$out" | sed 's/^/SAID /'
+    if [ $alive = yes ] && grep -q machine-id "$out"; then ok "$what"; else failed "$what" "$(said)"; fi
+}
+
+echo "SAID $(uname -sr), LSMs: $(cat /sys/kernel/security/lsm)"
+
+step "7. Before arming: any root process loads any program. Without this, a refusal proves nothing"
+works "an unsigned program loads" bpftool prog load drop_port.bpf.o /sys/fs/bpf/unsigned
+rm -f /sys/fs/bpf/unsigned
+opensnoop "Debian's opensnoop runs, though nobody signed it" -d 5
+
+step "8. Arm the gate: BPF LSM programs, pinned; the policy's authority is pinned with them"
+daemon && ok "the daemon runs" || failed "the daemon runs" "see above"
+works "the gate proves a refusal before it says so" $X arm --policy policy.toml --authority authority.pub
+
+step "9. Unsigned is refused, whoever asks"
+turned_away "bpftool gets EPERM" bpftool prog load drop_port.bpf.o /sys/fs/bpf/unsigned
+event "the event says who, what and why" 'bpftool'
+turned_away "opensnoop, not admitted yet, is refused as well" opensnoop-libbpf -d 1
+
+step "10. Admit what is signed: verified again from zero, measured for this kernel"
+works "our bundle" $X admit pulled.tar
+works "Debian's tool, signed by the fleet" $X admit opensnoop.tar
+try $X admit unsigned.tar
+[ $code -eq 1 ] && ok "a bundle without signature is not admitted" || failed "a bundle without signature is not admitted" "exit code $code"
+try $X admit tampered.tar
+[ $code -eq 1 ] && ok "a tampered bundle is not admitted" || failed "a tampered bundle is not admitted" "exit code $code"
+
+step "11. Signed loads, by tools that know nothing of bpfseal. One changed constant does not"
+works "bpftool loads the signed program" bpftool prog load count_exec.bpf.o /sys/fs/bpf/signed
+turned_away "the same program with one constant changed is refused" bpftool prog load tamper_exec.bpf.o /sys/fs/bpf/tampered
+event "the event names the difference" 'E[0-9]+|differ'
+opensnoop "opensnoop runs, with an option that it writes into its read-only data" -d 5
+opensnoop "and with another" -x -d 5
+works "every program has a signer, or a reason" $X inventory
+
+step "12. kill -9 the daemon: the gate does not need it"
+try kill -9 $daemon
+usleep 500000
+if kill -0 $daemon 2>/dev/null; then
+    echo "SAID the gate protects its daemon: even root's kill -9 is refused"
+    ok "the daemon cannot even be killed"
+else
+    ok "the daemon is dead"
+fi
+turned_away "unsigned is still refused" bpftool prog load drop_port.bpf.o /sys/fs/bpf/unsigned
+rm -f /sys/fs/bpf/signed
+works "signed still loads" bpftool prog load count_exec.bpf.o /sys/fs/bpf/signed
+
+step "13. Root edits the policy: it is a signed document, and its authority is pinned"
+kill -0 $daemon 2>/dev/null || daemon || failed "the daemon starts again" "see above"
+echo "SHOW sed -i 's/enforce/audit/' /var/lib/bpfseal/policy.toml"
+sed -i 's/enforce/audit/' /var/lib/bpfseal/policy.toml || failed "root edits the policy" "no policy there"
+try $X reload
+[ $code -eq 1 ] && ok "the edited policy is not taken" || failed "the edited policy is not taken" "exit code $code"
+turned_away "unsigned is still refused" bpftool prog load drop_port.bpf.o /sys/fs/bpf/unsigned
+try $X disarm
+[ $code -eq 1 ] && ok "disarming needs the authority's permit" || failed "disarming needs the authority's permit" "exit code $code"
+try rm -rf /sys/fs/bpf/bpfseal
+turned_away "and after an attempt to remove the pins, still refused" bpftool prog load drop_port.bpf.o /sys/fs/bpf/unsigned
+try $X status
