@@ -114,6 +114,7 @@ fn programs() -> Result<Vec<PathBuf>, String> {
         e2e::program("bpfseal"),
         PathBuf::from(env!("CARGO_BIN_EXE_loader")),
         PathBuf::from(env!("CARGO_BIN_EXE_attacker")),
+        PathBuf::from(env!("CARGO_BIN_EXE_forger")),
     ])
 }
 
