@@ -49,26 +49,20 @@ static __noinline u32 refuse_facts(struct load *l)
 /* One scan, with the helpers that a shape allows. */
 static __noinline u32 scan_program(struct load *l, struct header *shape)
 {
-	struct scan s = { .src = l->src, .len = l->key.len };
+	int seen = scan(l->src, l->key.len, shape);
 
-	if (shape) {
-		s.helpers[0] = shape->helpers[0];
-		s.helpers[1] = shape->helpers[1];
-		s.helpers[2] = shape->helpers[2];
-		s.helpers[3] = shape->helpers[3];
-	}
-	bpf_loop((s.len + SCAN_WORDS - 1) / SCAN_WORDS, scan_block, &s, 0);
-	if (s.failed)
+	if (seen & SEEN_FAILED)
 		return REASON_UNREADABLE;
-	if (shape && !s.harm && !s.map_index && s.len <= shape->max_insns && (!s.maps || shape->maps)) {
+	if (shape && !(seen & (SEEN_HARM | SEEN_MAP_INDEX)) && l->key.len <= shape->max_insns &&
+	    (!(seen & SEEN_MAPS) || shape->maps)) {
 		l->image = shape->image;
 		l->class = CLASS_SHAPE;
 		l->maps = shape->maps;
 		return 0;
 	}
-	if (s.module)
+	if (seen & SEEN_MODULE)
 		return REASON_MODULE_BTF;
-	if (s.map_index || l->fd_array)
+	if ((seen & SEEN_MAP_INDEX) || l->fd_array)
 		return REASON_MAP_INDEX;
 	return REASON_UNSIGNED;
 }
@@ -101,8 +95,9 @@ static __noinline u32 find_named(struct load *l, void *index)
 	struct key key = { .prog_type = l->key.prog_type, .use = USE_NAMED };
 	struct bpf_prog_aux *aux = l->aux;
 	struct header *named;
+	struct place place = {};
 	u64 name[2] = {};
-	u32 reason;
+	u32 len = l->key.len;
 
 	bpf_probe_read_kernel(name, sizeof(name), &aux->name);
 	if (!name[0])
@@ -112,10 +107,10 @@ static __noinline u32 find_named(struct load *l, void *index)
 	if (!named)
 		return 0;
 	l->image = named->image;
-	reason = compare(l->src, l->key.len < named->max_insns ? l->key.len : named->max_insns,
-			 named->image, &l->detail);
-	if (!reason) /* one is the beginning of the other */
-		l->detail = l->key.len < named->max_insns ? l->key.len : named->max_insns;
+	if (len > named->max_insns)
+		len = named->max_insns;
+	/* Without a difference one is the beginning of the other. */
+	l->detail = compare(l->src, len, named->image, &place) ? place.at : len;
 	return REASON_INSTRUCTION_DIFFERS;
 }
 
@@ -147,6 +142,7 @@ static long compare_candidate(u32 i, struct candidates *c)
 	struct load *l = c->load;
 	struct header *h = c->next;
 	struct key after = { .use = USE_OTHER };
+	struct place place = {};
 
 	if (!h)
 		return 1;
@@ -154,7 +150,8 @@ static long compare_candidate(u32 i, struct candidates *c)
 	l->class = h->class;
 	l->maps = h->maps;
 	after.fingerprint = h->image;
-	c->reason = compare(l->src, l->key.len, l->image, &l->detail);
+	c->reason = compare(l->src, l->key.len, l->image, &place);
+	l->detail = place.at;
 	if (c->reason != REASON_MAP_REFERENCE)
 		return 1;
 	c->next = bpf_map_lookup_elem(c->index, &after);

@@ -11,8 +11,6 @@ static __always_inline bool is_plain(u32 type)
 }
 
 struct binding {
-	struct bpf_prog_aux *aux;
-	struct bpf_map **used_maps;
 	struct data_key key;	/* image, map, chunk */
 	u64 data;		/* address of the contents */
 	u32 size;
@@ -106,13 +104,16 @@ static long check_tunable(u32 i, struct binding *b)
 	return 1;
 }
 
-static __always_inline u32 check_map(struct binding *b, struct bpf_map *map)
+/* One map against what was signed: 0, or the reason and where. */
+__noinline int check_map(u64 address, u32 image, u32 number, struct place *place)
 {
-	struct map_key key = { .image = b->key.image, .map = b->key.map };
+	struct binding b = { .key.image = image, .key.map = number };
+	struct map_key key = { .image = image, .map = number };
+	struct bpf_map *map = (void *)address;
 	struct map_spec *spec = bpf_map_lookup_elem(&specs, &key);
 	u32 entries;
 
-	if (!spec)
+	if (!spec || !place)
 		return REASON_NO_VERDICT;
 	if (BPF_CORE_READ(map, map_type) != spec->type)
 		return REASON_MAP_KIND;
@@ -128,70 +129,77 @@ static __always_inline u32 check_map(struct binding *b, struct bpf_map *map)
 		return 0;
 	if (!BPF_CORE_READ(map, frozen))
 		return REASON_NOT_FROZEN;
-	b->data = (u64)map + bpf_core_field_offset(struct bpf_array, value);
-	b->size = spec->size;
-	b->reason = 0;
-	bpf_loop((spec->size + DATA_BYTES - 1) / DATA_BYTES, compare_data, b, 0);
-	if (!b->reason && spec->tunables)
-		bpf_loop(spec->tunables, check_tunable, b, 0);
-	return b->reason;
+	b.data = address + bpf_core_field_offset(struct bpf_array, value);
+	b.size = spec->size;
+	bpf_loop((spec->size + DATA_BYTES - 1) / DATA_BYTES, compare_data, &b, 0);
+	if (!b.reason && spec->tunables)
+		bpf_loop(spec->tunables, check_tunable, &b, 0);
+	place->at = b.detail;
+	return b.reason;
 }
 
-static long check_map_at(u32 i, struct binding *b)
+/* A map of a shape's program: only plain storage. */
+__noinline int check_plain_map(u64 address)
 {
-	struct bpf_map *map = 0;
+	struct bpf_map *map = (void *)address;
 
-	b->key.map = i;
-	b->detail = 0;
-	if (bpf_probe_read_kernel(&map, sizeof(map), &b->used_maps[i]) || !map) {
-		b->reason = REASON_UNREADABLE;
+	return is_plain(BPF_CORE_READ(map, map_type)) ? 0 : REASON_MAP_KIND;
+}
+
+struct maps_of {
+	struct bpf_map **used;
+	u32 image;
+	u32 shape;
+	u32 number;
+	u32 reason;
+	u64 at;
+};
+
+static long check_map_at(u32 i, struct maps_of *m)
+{
+	struct place place = {};
+	u64 map = 0;
+
+	m->number = i;
+	m->reason = REASON_UNREADABLE;
+	if (bpf_probe_read_kernel(&map, sizeof(map), &m->used[i]) || !map)
 		return 1;
-	}
-	b->reason = check_map(b, map);
-	return b->reason != 0;
+	m->reason = m->shape ? check_plain_map(map) : check_map(map, m->image, i, &place);
+	m->at = place.at;
+	return m->reason != 0;
 }
 
-static long check_plain_map(u32 i, struct binding *b)
+/* 0, or the reason; place says where: the map's number, and what of it. */
+__noinline int judge_binding(u64 address, struct record *r, struct place *place)
 {
-	struct bpf_map *map = 0;
-
-	b->reason = 0;
-	if (bpf_probe_read_kernel(&map, sizeof(map), &b->used_maps[i]) || !map)
-		b->reason = REASON_UNREADABLE;
-	else if (!is_plain(BPF_CORE_READ(map, map_type)))
-		b->reason = REASON_MAP_KIND;
-	return b->reason != 0;
-}
-
-/* 0, or the reason; *detail says where. */
-static __noinline u32 judge_binding(struct bpf_prog_aux *aux, struct record *r, u64 *detail)
-{
-	struct binding b = { .aux = aux, .key.image = r->image };
+	struct bpf_prog_aux *aux = (void *)address;
 	struct btf *btf = BPF_CORE_READ(aux, attach_btf);
 	u32 maps = BPF_CORE_READ(aux, used_map_cnt);
+	struct maps_of m = {};
 
+	if (!r || !place)
+		return REASON_NO_VERDICT;
 	if (BPF_CORE_READ(aux, dst_prog))
 		return REASON_ATTACH_PROGRAM;
 	if (btf && (!BPF_CORE_READ(btf, kernel_btf) || BPF_CORE_READ(btf, base_btf)))
 		return REASON_MODULE_BTF;
 	if (bpf_core_field_exists(aux->exception_cb) && BPF_CORE_READ(aux, exception_cb))
 		return REASON_EXCEPTION_CALLBACK;
-	*detail = maps;
-	if (maps > MAX_MAPS || (r->class == CLASS_SHAPE ? maps > r->maps : maps != r->maps))
+	place->at = maps;
+	m.shape = r->class == CLASS_SHAPE;
+	if (maps > MAX_MAPS || (m.shape ? maps > r->maps : maps != r->maps))
 		return REASON_MAP_COUNT;
-	b.used_maps = BPF_CORE_READ(aux, used_maps);
-	if (r->class == CLASS_SHAPE)
-		bpf_loop(maps, check_plain_map, &b, 0);
-	else
-		bpf_loop(maps, check_map_at, &b, 0);
-	*detail = (u64)b.key.map << 32 | (u32)b.detail;
-	if (b.reason)
-		return b.reason;
+	m.image = r->image;
+	m.used = BPF_CORE_READ(aux, used_maps);
+	bpf_loop(maps, check_map_at, &m, 0);
+	place->at = (u64)m.number << 32 | (u32)m.at;
+	if (m.reason)
+		return m.reason;
 	/*
 	 * The verifier resolves each instruction's descriptor by itself. With one map, or with a
 	 * file table that nobody else holds, all references to an index are one map.
 	 */
-	if (maps > 1 && r->class != CLASS_SHAPE && r->shared_files)
+	if (maps > 1 && !m.shape && r->shared_files)
 		return REASON_SHARED_FILES;
 	return 0;
 }
@@ -250,8 +258,8 @@ static long judge_sibling(u32 i, struct siblings *s)
 	struct record *r = s->record;
 	void *index = set_in_force();
 	struct header *h;
-	u64 where = 0;
-	u32 reason = judge_binding(s->aux, r, &where);
+	struct place place = {};
+	u32 reason = judge_binding((u64)s->aux, r, &place);
 
 	if (!reason) {
 		s->passed = 1;
@@ -259,7 +267,7 @@ static long judge_sibling(u32 i, struct siblings *s)
 	}
 	if (!s->first) {
 		s->first = reason;
-		s->detail = where;
+		s->detail = place.at;
 	}
 	after.fingerprint = r->image;
 	h = index && r->class != CLASS_SHAPE ? bpf_map_lookup_elem(index, &after) : 0;
@@ -283,13 +291,13 @@ static __always_inline u32 judge_siblings(struct bpf_prog_aux *aux, struct recor
 /* Called for every new descriptor of every program. */
 static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 {
-	struct bpf_prog_aux *aux = prog->aux;
+	struct bpf_prog_aux *aux = BPF_CORE_READ(prog, aux);
 	u64 key = (u64)aux, detail = 0;
 	struct record *r = bpf_map_lookup_elem(&records, &key);
 	u32 reason;
 
 	if (!r) {
-		if (aux->load_time < g->armed_at)
+		if (BPF_CORE_READ(aux, load_time) < g->armed_at)
 			return 0;
 		if (audits())
 			return 0;
@@ -300,7 +308,7 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 		return 0;
 	if (r->state == STATE_REFUSED)
 		return r->reason ?: REASON_NO_VERDICT;
-	r->id = aux->id;
+	r->id = BPF_CORE_READ(aux, id);
 	if (r->class == CLASS_AUDITED) {
 		r->state = STATE_PASSED;
 		return 0;

@@ -82,7 +82,11 @@ static long fingerprint_block(u32 i, struct pass1 *p)
 	return 0;
 }
 
-static __noinline u64 fingerprint(u64 src, u32 len)
+/*
+ * Functions that are not static are verified once, by themselves, instead of at each call
+ * and in each round of a loop around it: that is most of what loading the gate costs.
+ */
+__noinline u64 fingerprint(u64 src, u32 len)
 {
 	struct pass1 p = { .src = src, .len = len };
 
@@ -164,13 +168,19 @@ static long compare_chunk(u32 i, struct pass2 *p)
 	return 0;
 }
 
+struct place {
+	u64 at;
+};
+
 /* 0, or the reason and where. Words after the end are zero on both sides. */
-static __noinline u32 compare(u64 src, u32 len, u32 image, u64 *at)
+__noinline int compare(u64 src, u32 len, u32 image, struct place *place)
 {
 	struct pass2 p = { .src = src, .len = len, .image = image };
 
+	if (!place)
+		return REASON_UNREADABLE;
 	bpf_loop((len + CHUNK_WORDS - 1) / CHUNK_WORDS, compare_chunk, &p, 0);
-	*at = p.at;
+	place->at = p.at;
 	return p.reason;
 }
 
@@ -239,4 +249,29 @@ static long scan_block(u32 i, struct scan *s)
 	for (k = 0; k < SCAN_WORDS; k++)
 		look(s, block[k]);
 	return 0;
+}
+
+enum seen {
+	SEEN_FAILED = 1,
+	SEEN_MAPS = 2,
+	SEEN_MAP_INDEX = 4,
+	SEEN_MODULE = 8,
+	SEEN_HARM = 16,
+};
+
+/* What the program is made of, judged by the helpers that `shape` allows, or none. */
+__noinline int scan(u64 src, u32 len, struct header *shape)
+{
+	struct scan s = { .src = src, .len = len };
+
+	if (shape) {
+		s.helpers[0] = shape->helpers[0];
+		s.helpers[1] = shape->helpers[1];
+		s.helpers[2] = shape->helpers[2];
+		s.helpers[3] = shape->helpers[3];
+	}
+	bpf_loop((len + SCAN_WORDS - 1) / SCAN_WORDS, scan_block, &s, 0);
+	return (s.failed ? SEEN_FAILED : 0) | (s.maps ? SEEN_MAPS : 0) |
+	       (s.map_index ? SEEN_MAP_INDEX : 0) | (s.module ? SEEN_MODULE : 0) |
+	       (s.harm ? SEEN_HARM : 0);
 }

@@ -29,11 +29,13 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 SEC("?lsm/bpf_prog_load")
 int BPF_PROG(gate1_load, struct bpf_prog *prog, struct prog_load_attr *attr)
 {
-	struct bpf_prog_aux *aux = prog->aux;
+	/* As numbers: functions that are verified by themselves take no kernel pointers. */
+	struct bpf_prog_aux *aux = BPF_CORE_READ(prog, aux);
+	struct bpf_prog *same = BPF_CORE_READ(aux, prog);
 	struct load l = {
-		.prog = prog,
+		.prog = same,
 		.aux = aux,
-		.src = (u64)prog + bpf_core_field_offset(struct bpf_prog, insnsi),
+		.src = (u64)same + bpf_core_field_offset(struct bpf_prog, insnsi),
 		.key.len = prog->len,
 		.key.prog_type = prog->type,
 		.key.attach_type = prog->expected_attach_type,

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::gate::{Admissions, Armed, Counters, Coverage, Event, Gate, GateError, Loaded, Mode};
 
-/// Programs that the gate can keep a record of at once.
+/// Programs that the gate can keep a record of at once, unless told: 12 MB of kernel memory.
 const MAX_PROGRAMS: u32 = 98_304;
 
 /// `enum own`.
@@ -49,21 +49,32 @@ impl<T> Doing<T> for io::Result<T> {
 
 /// The gate in this machine's kernel. Its state is in pinned maps, not here: a second
 /// process that opens it continues where the first one stopped.
-#[derive(Default)]
 pub struct BpfGate {
     maps: BTreeMap<String, MapHandle>,
     origins: HashMap<u32, Origin>,
+    max_programs: u32,
 }
 
 impl BpfGate {
     /// Takes over a gate that is armed, or stands before a kernel without one.
     pub fn open() -> Result<Self, GateError> {
         libbpf_rs::set_print(None);
-        let mut gate = Self::default();
+        let mut gate = Self {
+            maps: BTreeMap::new(),
+            origins: HashMap::new(),
+            max_programs: MAX_PROGRAMS,
+        };
         if Path::new(&place::pin("map_set")).exists() {
             gate.take_over().doing("taking over the pinned gate")?;
         }
         Ok(gate)
+    }
+
+    /// How many programs an arming of this one keeps records of; one more is refused.
+    #[must_use]
+    pub fn with_max_programs(mut self, count: u32) -> Self {
+        self.max_programs = count;
+        self
     }
 
     fn take_over(&mut self) -> io::Result<()> {
@@ -184,7 +195,7 @@ impl BpfGate {
             }
         };
         place::make_pins()?;
-        let loaded = object::load(rung, MAX_PROGRAMS)?;
+        let loaded = object::load(rung, self.max_programs)?;
         self.maps = loaded.maps()?;
         let mut guard = Guard {
             next_image: 1,

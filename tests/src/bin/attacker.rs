@@ -390,9 +390,7 @@ fn one_map(make: impl Fn() -> OwnedFd + 'static) -> impl Fn() -> io::Result<Owne
 
 fn bad() -> Vec<Attempt> {
     let mut all = vec![
-        attempt("an unsigned program", Reason::Unsigned, || {
-            Load::new("evil", SOCKET_FILTER, &[r0(0x666), EXIT]).load()
-        }),
+        attempt("an unsigned program", Reason::Unsigned, || evil().load()),
         attempt("an admitted program as XDP", Reason::OtherType, || {
             Load::new("simple", XDP, &[r0(0x51), EXIT]).load()
         }),
@@ -581,6 +579,130 @@ fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     BpfGate::open()?.arm(&armed, &admissions)?;
     println!("armed in {:?}", started.elapsed());
     Ok(())
+}
+
+fn arm(gate: &mut BpfGate) -> Result<(), GateError> {
+    let armed = Armed::now(
+        Digest::of(b"authority"),
+        Digest::of(b"policy"),
+        1,
+        Mode::Enforce,
+        Digest::of(b"host"),
+    );
+    gate.arm(&armed, &admissions())
+}
+
+/// A table of records that is full refuses, and has room again when programs go.
+fn fill() -> Result<bool, GateError> {
+    let mut gate = BpfGate::open()?.with_max_programs(32);
+    arm(&mut gate)?;
+    let mut held = Vec::new();
+    let full = (0..100).find_map(|_| match simple().load() {
+        Ok(fd) => {
+            held.push(fd);
+            None
+        }
+        Err(error) => Some(error),
+    });
+    let reason = drain(&mut gate)
+        .iter()
+        .rev()
+        .find(|event| event.refused)
+        .and_then(|event| event.reason);
+    let mut fine = check(
+        "a program too many is refused",
+        match full {
+            Some(error)
+                if error.raw_os_error() == Some(libc::EPERM)
+                    && reason == Some(Reason::RecordsFull) =>
+            {
+                Ok(format!("after {}: E412", held.len()))
+            }
+            other => Err(format!("{other:?}, event {reason:?}, {} held", held.len())),
+        },
+    );
+    held.clear();
+    // Programs are freed after a grace period.
+    let again = (0..500).find(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        simple().load().is_ok()
+    });
+    fine &= check(
+        "when programs go there is room again",
+        again
+            .map(|tries| format!("after {} ms", tries * 10))
+            .ok_or_else(|| "none after 5 s".into()),
+    );
+    gate.disarm()?;
+    Ok(fine)
+}
+
+/// Holds `count` programs at once; the ring of events is long full by then.
+fn hold_many(count: usize) -> Result<bool, GateError> {
+    let mut gate = BpfGate::open()?;
+    arm(&mut gate)?;
+    let mut held = Vec::new();
+    let mut stopped = None;
+    while held.len() < count && stopped.is_none() {
+        match simple().load() {
+            Ok(fd) => held.push(fd),
+            Err(error) => stopped = Some(error),
+        }
+    }
+    let counters = gate.counters()?;
+    let mut fine = check(
+        &format!("{count} programs are held at once"),
+        match stopped {
+            None if counters.records >= count as u64 => Ok(format!("{counters:?}")),
+            stopped => Err(format!("{stopped:?} after {}, {counters:?}", held.len())),
+        },
+    );
+    fine &= check(
+        "with the ring of events full it still refuses",
+        must_refuse(&evil()),
+    );
+    drop(held);
+    gate.disarm()?;
+    Ok(fine)
+}
+
+/// Threads that load good and bad programs at the same time: no verdict goes to the wrong one.
+fn race(rounds: usize) -> Result<bool, GateError> {
+    let mut gate = BpfGate::open()?;
+    arm(&mut gate)?;
+    let threads: Vec<_> = (0..4)
+        .map(|number| {
+            std::thread::spawn(move || {
+                let (mut wrongly_loaded, mut wrongly_refused) = (0, 0);
+                for round in 0..rounds {
+                    if (number + round) % 2 == 0 {
+                        wrongly_refused += usize::from(long(1000, None).load().is_err());
+                    } else {
+                        wrongly_loaded += usize::from(long(1000, Some(999)).load().is_ok());
+                    }
+                }
+                (wrongly_loaded, wrongly_refused)
+            })
+        })
+        .collect();
+    let counts: Vec<_> = threads
+        .into_iter()
+        .map(|thread| thread.join().expect("threads only count"))
+        .collect();
+    let fine = check(
+        "threads that race each get their own verdict",
+        if counts.iter().all(|&count| count == (0, 0)) {
+            Ok(format!("4 threads, {rounds} loads each"))
+        } else {
+            Err(format!("(wrongly loaded, wrongly refused): {counts:?}"))
+        },
+    );
+    gate.disarm()?;
+    Ok(fine)
+}
+
+fn evil() -> Load {
+    Load::new("evil", SOCKET_FILTER, &[r0(0x666), EXIT])
 }
 
 /// Program sizes whose loads are timed, and how many loads the median is of.
@@ -877,16 +999,13 @@ fn try_changes(gate: &mut BpfGate, armed: &Armed) -> Result<bool, GateError> {
     gate.amend(&audit)?;
     fine &= check(
         "audit mode lets an unsigned program pass",
-        Load::new("evil", SOCKET_FILTER, &[r0(0x666), EXIT])
+        evil()
             .load()
             .map(|_| String::new())
             .map_err(|error| error.to_string()),
     );
     gate.amend(armed)?;
-    fine &= check(
-        "after audit mode it enforces",
-        must_refuse(&Load::new("evil", SOCKET_FILTER, &[r0(0x666), EXIT])),
-    );
+    fine &= check("after audit mode it enforces", must_refuse(&evil()));
     let mut fewer = admissions();
     fewer.entries.retain(|entry| entry.image.name != "simple");
     gate.replace(armed, &fewer)?;
@@ -1004,28 +1123,30 @@ fn trace(pid: i32) -> bool {
     )
 }
 
+fn done(result: Result<bool, GateError>) -> bool {
+    result.unwrap_or_else(|error| check("the gate works", Err(explain(&error))))
+}
+
+fn number(words: &[String]) -> usize {
+    words.get(1).and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let fine = match words.first().map(String::as_str) {
-        Some("gate") => match run_gate() {
-            Ok(fine) => fine,
-            Err(error) => check("the gate works", Err(explain(&error))),
-        },
+        Some("gate") => done(run_gate()),
         Some("admit") => match admit(&words[1..]) {
             Ok(()) => true,
             Err(error) => check("objects are measured and admitted", Err(error.to_string())),
         },
         Some("watch") => watch().is_ok(),
-        Some("cost") => match cost() {
-            Ok(fine) => fine,
-            Err(error) => check("the gate's cost can be measured", Err(explain(&error))),
-        },
+        Some("cost") => done(cost()),
+        Some("fill") => done(fill()),
+        Some("many") => done(hold_many(number(&words))),
+        Some("race") => done(race(number(&words))),
         Some("steal") => steal(),
         Some("trace") => trace(words.get(1).and_then(|pid| pid.parse().ok()).unwrap_or(0)),
-        Some("load") => check(
-            "load",
-            must_refuse(&Load::new("evil", SOCKET_FILTER, &[r0(0x666), EXIT])),
-        ),
+        Some("load") => check("load", must_refuse(&evil())),
         Some("hold") => {
             std::thread::sleep(Duration::from_secs(30));
             true
@@ -1033,7 +1154,7 @@ fn main() -> ExitCode {
         Some("disarm") => match BpfGate::open().and_then(|mut gate| gate.disarm()) {
             Ok(()) => check(
                 "after disarming everything loads",
-                Load::new("evil", SOCKET_FILTER, &[r0(0x666), EXIT])
+                evil()
                     .load()
                     .map(|_| String::new())
                     .map_err(|error| error.to_string()),
@@ -1041,7 +1162,9 @@ fn main() -> ExitCode {
             Err(error) => check("disarming works", Err(explain(&error))),
         },
         _ => {
-            eprintln!("attacker gate|steal|trace PID|load|hold|disarm");
+            eprintln!(
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|steal|trace PID|load|hold|disarm"
+            );
             return ExitCode::from(2);
         }
     };

@@ -1,0 +1,3 @@
+# The gate under load: racing threads, a full table of records.
+attacker race 40
+attacker fill
