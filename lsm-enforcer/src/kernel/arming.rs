@@ -244,16 +244,21 @@ impl BpfGate {
     }
 }
 
-/// The kernel detaches programs some time after their last pin is gone.
+/// The kernel detaches programs one by one, some time after their last pin is gone: a few
+/// loads in a row must succeed.
 fn wait_until_open() -> io::Result<()> {
+    const IN_A_ROW: u32 = 3;
+    let mut passed = 0;
     for _ in 0..500 {
         match super::probe::load_unsigned() {
-            Ok(()) => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            Ok(()) => passed += 1,
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => passed = 0,
             Err(error) => return Err(error),
         }
+        if passed == IN_A_ROW {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     Err(io::Error::from(io::ErrorKind::TimedOut))
 }

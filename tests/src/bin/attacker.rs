@@ -604,11 +604,12 @@ fn fill() -> Result<bool, GateError> {
         }
         Err(error) => Some(error),
     });
+    // Where the refusal takes effect after the verifier, a second event says that there was
+    // no record.
     let reason = drain(&mut gate)
         .iter()
-        .rev()
-        .find(|event| event.refused)
-        .and_then(|event| event.reason);
+        .filter_map(|event| event.reason)
+        .find(|&reason| reason == Reason::RecordsFull);
     let mut fine = check(
         "a program too many is refused",
         match full {
