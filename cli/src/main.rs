@@ -1,6 +1,8 @@
 //! `bpfseal`: inspects, packs, signs, publishes and verifies BPF programs.
 
 mod commands;
+#[cfg(test)]
+mod documentation;
 mod epoch;
 mod failure;
 mod files;

@@ -262,7 +262,7 @@ fn is_hyphens(bytes: &[u8]) -> bool {
 }
 
 /// What Docker, oras and skopeo mean by no tag.
-const DEFAULT_TAG: &str = "latest";
+pub const DEFAULT_TAG: &str = "latest";
 
 /// Of the `reference` package: host names and file names end there.
 const LONGEST_REPOSITORY: usize = 255;

@@ -4,8 +4,9 @@
 //! 1. What starts with `/`, `./` or `../` is a path.
 //! 2. What has no registry look is a path. A registry look is: something before the first
 //!    slash that has a dot or a colon, or is `localhost`.
-//! 3. What has a registry look is a reference; if a file or folder of that name exists
-//!    too, it is refused as ambiguous.
+//! 3. What has a registry look is a reference. If a file or folder of that name exists
+//!    too, the path is meant where the text cannot be a reference; else it is refused as
+//!    ambiguous.
 
 use std::{
     fs::{self, File},
@@ -82,17 +83,19 @@ impl Source {
         if !text.contains('/') || !Host::looks_like(first) {
             return Ok(Self::Path(path));
         }
-        if fs::symlink_metadata(&path).is_ok() {
-            return Err(Failure::usage(format!(
+        let parsed = text.parse::<Reference>();
+        let exists = fs::symlink_metadata(&path).is_ok();
+        match parsed {
+            Ok(_) if exists => Err(Failure::usage(format!(
                 "`{text}` is both a file here and the name of an artifact on {first}"
             ))
             .with_remedy(format!(
                 "Write `./{text}` for the file, or call from another folder for the registry."
-            )));
+            ))),
+            Ok(reference) => Ok(Self::Reference(reference)),
+            Err(_) if exists => Ok(Self::Path(path)),
+            Err(error) => Err(not_a_reference(&error)),
         }
-        text.parse()
-            .map(Self::Reference)
-            .map_err(|error| not_a_reference(&error))
     }
 
     /// Reads it, over the network if need be.
@@ -170,7 +173,8 @@ fn open_path(path: PathBuf) -> Result<Opened, Failure> {
             ),
         ));
     }
-    let mut bytes = Vec::new();
+    // Exactly what is there: a buffer that doubles would take twice the memory.
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
     file.take(LARGEST_FILE)
         .read_to_end(&mut bytes)
         .map_err(failed)?;

@@ -4,8 +4,11 @@ use clap::CommandFactory as _;
 
 use crate::{Cli, Failure};
 
-/// Example: `bpfseal completions bash > /etc/bash_completion.d/bpfseal`
+/// Print a completion script for a shell.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  bpfseal completions bash > /etc/bash_completion.d/bpfseal")]
 pub struct Args {
     /// Which shell.
     shell: clap_complete::Shell,

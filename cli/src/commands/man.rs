@@ -6,8 +6,11 @@ use clap::CommandFactory as _;
 
 use crate::{Cli, Failure, Output};
 
-/// Example: `bpfseal man /usr/local/share/man/man1`
+/// Write the manual pages into a folder.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  bpfseal man /usr/local/share/man/man1")]
 pub struct Args {
     /// An existing folder.
     folder: PathBuf,

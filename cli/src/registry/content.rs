@@ -1,7 +1,7 @@
 //! Bytes on their way: those that are checked, and those that are not yet.
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
@@ -100,6 +100,13 @@ impl Partial {
             .truncate(false)
             .open(path)
             .map_err(failed())?;
+        file.try_lock().map_err(|error| Error::Local {
+            doing: doing.clone(),
+            cause: match error {
+                TryLockError::WouldBlock => std::io::Error::other("another process writes to it"),
+                TryLockError::Error(error) => error,
+            },
+        })?;
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; 64 << 10];
         let mut size = 0;

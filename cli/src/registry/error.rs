@@ -97,6 +97,14 @@ pub enum Error {
         /// What is wrong.
         cause: String,
     },
+    /// An artifact, but none that fits into a file of ours.
+    #[error("{what} is no bundle: {cause}")]
+    NotABundle {
+        /// The reference.
+        what: String,
+        /// What it is instead.
+        cause: String,
+    },
     /// A credential helper or credential file is broken.
     #[error("cannot use {place}: {cause}")]
     Credential {
@@ -154,6 +162,8 @@ impl From<Error> for Failure {
             }
             Error::Limit { .. } => Self::refused(Reason::LimitExceeded, message),
             Error::Manifest { .. } => Self::refused(Reason::MalformedBundle, message),
+            Error::NotABundle { .. } => Self::refused(Reason::NotABundle, message)
+                .with_remedy("`bpfseal copy` takes any artifact from registry to registry."),
             Error::Credential { .. } | Error::Local { .. } => Self::usage(message),
         }
     }

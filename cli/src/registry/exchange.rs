@@ -94,7 +94,8 @@ impl Registry {
         let mut url = call.url.clone();
         let (mut tries, mut hops, mut answers) = (1, 0, 0);
         loop {
-            let (answer, sent) = self.send_once(call, &url, progress).await;
+            let shown = self.authorization(&url, &call.scope);
+            let (answer, sent) = self.send_once(call, &url, shown.clone(), progress).await;
             if !answer
                 .as_ref()
                 .is_ok_and(|answer| answer.status().is_success())
@@ -114,7 +115,9 @@ impl Registry {
             match response.status() {
                 StatusCode::UNAUTHORIZED if self.owns(&url) && answers < 2 => {
                     answers += 1;
-                    if !self.authorize(&response, call).await? {
+                    // Another request may have been let in meanwhile.
+                    let known = self.authorization(&url, &call.scope);
+                    if known == shown && !self.authorize(&response, call).await? {
                         return Ok(response);
                     }
                 }
@@ -223,6 +226,7 @@ impl Registry {
         &self,
         call: &Call,
         url: &Url,
+        shown: Option<HeaderValue>,
         progress: &Progress,
     ) -> (Result<Response, Error>, Sent) {
         let nothing = Bytes::new();
@@ -234,7 +238,7 @@ impl Registry {
         let mut request = client
             .request(call.method.clone(), url.clone())
             .headers(call.headers.clone());
-        if let Some(value) = self.authorization(url, &call.scope) {
+        if let Some(value) = shown {
             request = request.header(AUTHORIZATION, value);
         }
         let mut patience = ANSWER_TIMEOUT;

@@ -53,6 +53,8 @@ pub struct State {
     pub no_referrers_api: bool,
     pub no_ranges: bool,
     pub guard: Option<Guard>,
+    /// What every list of referrers holds beside the truth.
+    pub false_referrers: Vec<Value>,
     /// Where blobs really are: another host.
     pub blobs_at: Option<String>,
 }
@@ -399,7 +401,7 @@ impl State {
             let document: Value = serde_json::from_slice(bytes).unwrap_or_default();
             document["subject"]["digest"].as_str() == Some(subject)
         };
-        let found: Vec<_> = self
+        let mut found: Vec<_> = self
             .manifests
             .iter()
             .filter(|((place, name), (_, bytes))| {
@@ -411,6 +413,7 @@ impl State {
                        "artifactType": "application/wrong"})
             })
             .collect();
+        found.extend(self.false_referrers.iter().cloned());
         let index = json!({"schemaVersion": 2, "mediaType": media::INDEX, "manifests": found});
         Reply {
             status: 200,

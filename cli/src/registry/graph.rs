@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bundle::{Digest, manifest::Descriptor};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::{
     Error, Progress,
@@ -36,14 +36,18 @@ pub struct Member {
 impl Member {
     /// A manifest that is here already.
     pub fn of(bytes: &[u8], name: Option<String>) -> Result<Self, Error> {
-        let digest = Digest::of(bytes);
+        let manifest = Fetched {
+            media_type: node::media_type(bytes),
+            digest: Digest::of(bytes),
+            bytes: bytes.to_vec(),
+        };
+        Self::fetched(manifest, name)
+    }
+
+    fn fetched(manifest: Fetched, name: Option<String>) -> Result<Self, Error> {
         Ok(Self {
-            node: Node::parse(bytes, &digest.to_string())?,
-            manifest: Fetched {
-                media_type: node::media_type(bytes),
-                digest,
-                bytes: bytes.to_vec(),
-            },
+            node: Node::parse(&manifest.bytes, &manifest.digest.to_string())?,
+            manifest,
             name,
         })
     }
@@ -88,74 +92,70 @@ impl Graph {
     }
 }
 
-/// Where to go from a manifest.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// To its parts and to all that refers to it.
-    Referrers,
-    /// To its parts only.
-    Parts,
-}
-
 impl Registry {
     /// Fetches the manifests of an artifact, wave by wave.
     pub async fn graph(
         &self,
         repository: &Repository,
         root: Fetched,
-        reach: Reach,
         progress: &Progress,
     ) -> Result<Graph, Error> {
         let mut seen = BTreeSet::from([root.digest]);
-        let mut wave = vec![(root, None)];
-        let mut waves: Vec<Vec<Member>> = Vec::new();
-        let mut count = 1;
-        while !wave.is_empty() {
-            let members = wave
-                .into_iter()
-                .map(|(manifest, name)| {
-                    let node = Node::parse(&manifest.bytes, &manifest.digest.to_string())?;
-                    Ok(Member {
-                        manifest,
-                        node,
-                        name,
-                    })
-                })
-                .collect::<Result<Vec<_>, Error>>()?;
-            let neighbours: Vec<_> = futures_util::stream::iter(&members)
-                .map(|member| self.neighbours(repository, member, reach, progress))
+        let mut wave = vec![Member::fetched(root, None)?];
+        let mut members = Vec::new();
+        for _ in 0..DEEPEST {
+            let neighbours: Vec<_> = futures_util::stream::iter(&wave)
+                .map(|member| self.neighbours(repository, member, progress))
                 .buffered(PARALLEL)
-                .collect()
-                .await;
-            let mut wanted = Vec::new();
-            for found in neighbours {
-                for (digest, name) in found? {
-                    if seen.insert(digest) {
-                        wanted.push((digest, name));
-                    }
-                }
+                .try_collect()
+                .await?;
+            members.append(&mut wave);
+            let mut wanted: Vec<Wanted> = neighbours.into_iter().flatten().collect();
+            wanted.retain(|wanted| seen.insert(wanted.digest));
+            if wanted.is_empty() {
+                return Ok(Graph::ordered(members));
             }
-            count += wanted.len();
-            if count > MOST_MANIFESTS {
+            if seen.len() > MOST_MANIFESTS {
                 return Err(Error::Limit {
                     what: format!("the number of manifests around {repository}"),
                     limit: MOST_MANIFESTS as u64,
                 });
             }
-            waves.push(members);
-            let fetched: Vec<_> = futures_util::stream::iter(wanted)
-                .map(|(digest, name)| async move {
-                    let manifest = self
-                        .manifest_of(repository, &digest.to_string(), progress)
-                        .await?;
-                    Ok::<_, Error>((manifest, name))
-                })
+            wave = futures_util::stream::iter(wanted)
+                .map(|wanted| self.member(repository, wanted, progress))
                 .buffered(PARALLEL)
-                .collect()
-                .await;
-            wave = fetched.into_iter().collect::<Result<_, _>>()?;
+                .try_filter_map(async |member| Ok(member))
+                .try_collect()
+                .await?;
         }
-        Ok(Graph::ordered(waves.into_iter().flatten().collect()))
+        Err(Error::Limit {
+            what: format!("the depth of referrers in {repository}"),
+            limit: DEEPEST,
+        })
+    }
+
+    /// A manifest that was found; none if it is not what it was found as. Anybody who may
+    /// push can have any digest listed as a referrer, so the manifest itself decides.
+    async fn member(
+        &self,
+        repository: &Repository,
+        wanted: Wanted,
+        progress: &Progress,
+    ) -> Result<Option<Member>, Error> {
+        let digest = wanted.digest.to_string();
+        let Found::Referrer(subject) = wanted.found else {
+            let name = match wanted.found {
+                Found::Name(name) => Some(name),
+                _ => None,
+            };
+            let manifest = self.manifest_of(repository, &digest, progress).await?;
+            return Member::fetched(manifest, name).map(Some);
+        };
+        let Some(manifest) = self.manifest(repository, &digest, progress).await? else {
+            return Ok(None);
+        };
+        let member = Member::fetched(manifest, None).ok();
+        Ok(member.filter(|member| member.node.subject == Some(subject)))
     }
 
     /// A manifest that must be there.
@@ -172,37 +172,56 @@ impl Registry {
         })
     }
 
-    /// Parts and referrers of one manifest, with the names of those found by name.
+    /// Parts and referrers of one manifest.
     async fn neighbours(
         &self,
         repository: &Repository,
         member: &Member,
-        reach: Reach,
         progress: &Progress,
-    ) -> Result<Vec<(Digest, Option<String>)>, Error> {
-        let parts = member.node.manifests.iter().map(|part| (part.digest, None));
-        let mut found: Vec<_> = parts.collect();
-        if reach == Reach::Parts {
-            return Ok(found);
-        }
-        let digest = &member.manifest.digest;
-        let referrers = self.referrers(repository, digest, progress).await?;
-        found.extend(
-            referrers
-                .into_iter()
-                .map(|referrer| (referrer.digest, None)),
-        );
+    ) -> Result<Vec<Wanted>, Error> {
+        let digest = member.manifest.digest;
+        let part = |part: &Descriptor| Wanted {
+            digest: part.digest,
+            found: Found::Part,
+        };
+        let mut wanted: Vec<_> = member.node.manifests.iter().map(part).collect();
+        let referrers = self.referrers(repository, &digest, progress).await?;
+        wanted.extend(referrers.into_iter().map(|referrer| Wanted {
+            digest: referrer.digest,
+            found: Found::Referrer(digest),
+        }));
         if member.is_referrer() {
             // Nothing was ever signed about a signature by the older scheme.
-            return Ok(found);
+            return Ok(wanted);
         }
-        for suffix in OLDER_SUFFIXES {
-            let name = format!("{}{suffix}", fallback_tag(digest));
+        let older = OLDER_SUFFIXES.map(|suffix| async move {
+            let name = format!("{}{suffix}", fallback_tag(&digest));
             let resolved = self.resolve(repository, &name, progress).await?;
-            found.extend(resolved.map(|digest| (digest, Some(name))));
-        }
-        Ok(found)
+            Ok::<_, Error>(resolved.map(|digest| Wanted {
+                digest,
+                found: Found::Name(name),
+            }))
+        });
+        let older = futures_util::future::try_join_all(older).await?;
+        wanted.extend(older.into_iter().flatten());
+        Ok(wanted)
     }
+}
+
+/// A manifest to fetch.
+struct Wanted {
+    digest: Digest,
+    found: Found,
+}
+
+/// As what it was found.
+enum Found {
+    /// A part of an index.
+    Part,
+    /// A referrer of this, so says a list.
+    Referrer(Digest),
+    /// Under this tag, by cosign's older scheme.
+    Name(String),
 }
 
 /// Parts before wholes, subjects before referrers; else as found.
@@ -239,6 +258,9 @@ pub const OLDER_SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
 
 /// Requests under way at once: enough to hide a round trip, too few to be rude.
 pub const PARALLEL: usize = 6;
+
+/// An index, its manifests, their signatures, notes about those: with room to spare.
+const DEEPEST: u64 = 16;
 
 /// An index of forty systems with a hundred signatures each.
 const MOST_MANIFESTS: usize = 8192;

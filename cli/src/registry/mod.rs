@@ -70,15 +70,6 @@ impl Client {
         })
     }
 
-    /// The digest that a reference means now. Where it has a digest that is the answer,
-    /// and nothing is asked.
-    pub fn resolve(&self, reference: &Reference) -> Result<Digest, Error> {
-        self.run(async {
-            let registry = self.registry(&reference.repository.host)?;
-            self.resolved(&registry, reference).await
-        })
-    }
-
     /// The artifact and all that refers to it, as a layout in memory.
     pub fn fetch(&self, reference: &Reference) -> Result<Pulled, Error> {
         self.run(self.pull(reference, None))

@@ -143,6 +143,40 @@ fn kind(referrer: &Referrer) -> &str {
 }
 
 #[test]
+fn what_is_falsely_listed_as_a_referrer_is_left_out() {
+    let fake = Fake::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (_, other) = signed_layout(b"other");
+    client(folder.path())
+        .push(
+            &signed_layout(b"other").0,
+            &reference(&fake, "a:other"),
+            &[],
+        )
+        .unwrap();
+    let (layout, digest) = pushed(&fake, folder.path(), b"object");
+    let junk = b"[]".to_vec();
+    let junk_digest = Digest::of(&junk).to_string();
+    let missing = Digest::of(b"missing").to_string();
+    {
+        let mut state = fake.state();
+        let key = ("a".to_owned(), junk_digest.clone());
+        state
+            .manifests
+            .insert(key, (media::MANIFEST.to_owned(), junk));
+        for digest in [&other.to_string(), &junk_digest, &missing] {
+            let entry = json!({"mediaType": media::MANIFEST, "digest": digest, "size": 2});
+            state.false_referrers.push(entry);
+        }
+    }
+    let pulled = client(folder.path())
+        .fetch(&reference(&fake, "a:v1"))
+        .unwrap();
+    assert_eq!(pulled.digest, digest);
+    assert_eq!(blobs(&pulled.layout), blobs(&layout));
+}
+
+#[test]
 fn the_fallback_index_lists_every_referrer_once() {
     let fake = Fake::start();
     fake.state().no_referrers_api = true;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bundle::{Digest, layout::Layout, media};
+use bundle::{Digest, layout::Layout, manifest::Descriptor, media};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
@@ -11,11 +11,11 @@ use super::{
     Client, Error,
     content::{Content, Partial},
     exchange::Registry,
-    graph::{Graph, Member, OLDER_SUFFIXES, PARALLEL, Reach},
+    graph::{Graph, Member, OLDER_SUFFIXES, PARALLEL},
     referrers::fallback_tag,
     upload::Arrival,
 };
-use crate::reference::{Reference, Repository};
+use crate::reference::{DEFAULT_TAG, Reference, Repository};
 
 /// An artifact that came from a registry.
 pub struct Pulled {
@@ -104,18 +104,28 @@ impl Client {
             bytes += content.len() as u64;
             layout.add_blob(content.into());
         }
-        for member in &graph.members {
-            bytes += member.manifest.bytes.len() as u64;
-            let tag = reference.tag.as_deref();
-            let own = (member.manifest.digest == digest).then_some(tag).flatten();
-            let name = member.name.as_deref().or(own);
-            layout
-                .add_manifest(member.manifest.bytes.clone(), name)
-                .map_err(|cause| Error::Manifest {
-                    what: member.manifest.digest.to_string(),
-                    cause: cause.to_string(),
-                })?;
+        let mut kept = Vec::new();
+        for member in graph.members {
+            // Tools like oras and skopeo ask for a name when a layout lists several manifests.
+            let tag = reference.tag.as_deref().unwrap_or(DEFAULT_TAG);
+            let is_root = member.manifest.digest == digest;
+            let name = member.name.as_deref().or(is_root.then_some(tag));
+            match layout.add_manifest(member.manifest.bytes.clone(), name) {
+                Ok(_) => {
+                    bytes += member.manifest.bytes.len() as u64;
+                    kept.push(member);
+                }
+                Err(cause) if is_root => {
+                    return Err(Error::NotABundle {
+                        what: reference.to_string(),
+                        cause: cause.to_string(),
+                    });
+                }
+                // A referrer of a kind that layouts do not hold.
+                Err(_) => {}
+            }
         }
+        let graph = Graph::ordered(kept);
         Ok(Pulled {
             digest,
             layout,
@@ -131,27 +141,33 @@ impl Client {
         more_tags: &[String],
     ) -> Result<Pushed, Error> {
         let (graph, digest) = local_graph(layout)?;
-        let mut arrivals = Arrivals::default();
-        let registry = self.registry(&reference.repository.host)?;
-        for blob in graph.blobs() {
-            let bytes = layout.described(blob).map_err(|cause| Error::Manifest {
-                what: digest.to_string(),
-                cause: cause.to_string(),
-            })?;
-            let content = Content::Memory(Bytes::copy_from_slice(bytes));
-            let arrival = self
-                .place(&registry, &reference.repository, &blob.digest, &content)
-                .await?;
-            arrivals.count(arrival, blob.size);
-        }
         let tags = tags(reference, digest, more_tags)?;
+        let registry = self.registry(&reference.repository.host)?;
+        let arrivals = futures_util::stream::iter(graph.blobs())
+            .map(|blob| {
+                let registry = &registry;
+                async move {
+                    let bytes = layout.described(blob).map_err(|cause| Error::Manifest {
+                        what: digest.to_string(),
+                        cause: cause.to_string(),
+                    })?;
+                    let content = Content::Memory(Bytes::copy_from_slice(bytes));
+                    let arrival = self
+                        .place(registry, &reference.repository, &blob.digest, &content)
+                        .await?;
+                    Ok::<_, Error>((arrival, blob.size))
+                }
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
         self.publish(&registry, &reference.repository, &graph, digest, &tags)
             .await?;
         Ok(Pushed {
             digest,
             tags,
             referrers: referrers(&graph),
-            blobs: arrivals,
+            blobs: Arrivals::of(arrivals),
         })
     }
 
@@ -182,45 +198,54 @@ impl Client {
         let to = self.registry(&destination.repository.host)?;
         let (graph, digest) = self.source(&from, source).await?;
         let tags = tags(destination, digest, more_tags)?;
-        let mut arrivals = Arrivals::default();
-        let same_registry = source.repository.host == destination.repository.host;
-        for blob in graph.blobs() {
-            let repository = &destination.repository;
-            let digest = &blob.digest;
-            if to.has_blob(repository, digest, &self.progress).await? {
-                arrivals.count(Arrival::Present, blob.size);
-                continue;
-            }
-            if same_registry
-                && to
-                    .mount(repository, digest, &source.repository, &self.progress)
-                    .await?
-            {
-                arrivals.count(Arrival::Mounted, blob.size);
-                continue;
-            }
-            let partial = Partial::new(blob.size)?;
-            let content = from
-                .blob(
-                    &source.repository,
-                    digest,
-                    blob.size,
-                    partial,
-                    &self.progress,
-                )
-                .await?;
-            to.send_blob(repository, digest, &content, &self.sessions, &self.progress)
-                .await?;
-            arrivals.count(Arrival::Sent, blob.size);
-        }
+        let arrivals = futures_util::stream::iter(graph.blobs())
+            .map(|blob| {
+                let (from, to) = (&from, &to);
+                async move {
+                    let arrival = self
+                        .carry(
+                            (from, &source.repository),
+                            (to, &destination.repository),
+                            blob,
+                        )
+                        .await?;
+                    Ok::<_, Error>((arrival, blob.size))
+                }
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
         self.publish(&to, &destination.repository, &graph, digest, &tags)
             .await?;
         Ok(Pushed {
             digest,
             tags,
             referrers: referrers(&graph),
-            blobs: arrivals,
+            blobs: Arrivals::of(arrivals),
         })
+    }
+
+    /// Brings one blob from a repository to another.
+    async fn carry(
+        &self,
+        (from, source): (&Registry, &Repository),
+        (to, destination): (&Registry, &Repository),
+        blob: &Descriptor,
+    ) -> Result<Arrival, Error> {
+        let (digest, progress) = (&blob.digest, &self.progress);
+        if to.has_blob(destination, digest, progress).await? {
+            return Ok(Arrival::Present);
+        }
+        if from.host == to.host && to.mount(destination, digest, source, progress).await? {
+            return Ok(Arrival::Mounted);
+        }
+        let partial = Partial::new(blob.size)?;
+        let content = from
+            .blob(source, digest, blob.size, partial, progress)
+            .await?;
+        to.send_blob(destination, digest, &content, &self.sessions, progress)
+            .await?;
+        Ok(Arrival::Sent)
     }
 
     /// Resolves the reference once and fetches all manifests by digest.
@@ -234,9 +259,7 @@ impl Client {
         let root = registry
             .manifest_of(repository, &digest.to_string(), &self.progress)
             .await?;
-        let graph = registry
-            .graph(repository, root, Reach::Referrers, &self.progress)
-            .await?;
+        let graph = registry.graph(repository, root, &self.progress).await?;
         Ok((graph, digest))
     }
 
@@ -321,15 +344,19 @@ impl Client {
 }
 
 impl Arrivals {
-    fn count(&mut self, arrival: Arrival, size: u64) {
-        match arrival {
-            Arrival::Present => self.present += 1,
-            Arrival::Mounted => self.mounted += 1,
-            Arrival::Sent => {
-                self.sent += 1;
-                self.bytes += size;
+    fn of(arrivals: Vec<(Arrival, u64)>) -> Self {
+        let mut counts = Self::default();
+        for (arrival, size) in arrivals {
+            match arrival {
+                Arrival::Present => counts.present += 1,
+                Arrival::Mounted => counts.mounted += 1,
+                Arrival::Sent => {
+                    counts.sent += 1;
+                    counts.bytes += size;
+                }
             }
         }
+        counts
     }
 }
 
@@ -402,7 +429,12 @@ fn tags(reference: &Reference, digest: Digest, more: &[String]) -> Result<Vec<St
     }
     let first = match (&reference.tag, reference.digest) {
         (None, Some(_)) => None,
-        _ => Some(reference.tag.clone().unwrap_or_else(|| "latest".to_owned())),
+        _ => Some(
+            reference
+                .tag
+                .clone()
+                .unwrap_or_else(|| DEFAULT_TAG.to_owned()),
+        ),
     };
     let mut tags: Vec<String> = Vec::new();
     for tag in first.into_iter().chain(more.iter().cloned()) {
