@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 #[derive(Clone)]
 pub struct Progress {
     bar: ProgressBar,
+    for_people: bool,
 }
 
 /// The bytes of one request body that went out so far.
@@ -25,12 +26,13 @@ impl Progress {
     pub fn hidden() -> Self {
         Self {
             bar: ProgressBar::hidden(),
+            for_people: false,
         }
     }
 
     /// For people, if they are at a terminal.
     pub fn shown(verb: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
         let style = ProgressStyle::with_template(
             "{prefix} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
         );
@@ -38,12 +40,19 @@ impl Progress {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_prefix(verb);
-        Self { bar }
+        Self {
+            bar,
+            for_people: true,
+        }
     }
 
-    /// More is to come.
+    /// More is to come. The bar appears when it is worth looking at.
     pub fn expect(&self, bytes: u64) {
+        let before = self.bar.length().unwrap_or(0);
         self.bar.inc_length(bytes);
+        if self.for_people && before < WORTH_A_BAR && before + bytes >= WORTH_A_BAR {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
     }
 
     /// So much is done.
@@ -98,6 +107,9 @@ impl Sent {
         self.bar.dec(self.bytes.swap(0, Ordering::Relaxed));
     }
 }
+
+/// Less than this is over before a bar is drawn.
+const WORTH_A_BAR: u64 = 1 << 20;
 
 /// What a socket takes at once, so that the bar moves with the network.
 const PIECE: usize = 64 << 10;
