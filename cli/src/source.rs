@@ -14,16 +14,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bundle::{
-    Digest,
-    layout::{Builder, Layout, Limits, MalformedBundle},
-};
+use bundle::layout::{Builder, Layout, Limits, MalformedBundle};
 use policy::Reason;
 
 use crate::{
     Failure, Output,
     reference::{Host, Reference},
-    registry::{Client, Connection, Progress, Referrer},
+    registry::{Client, Connection, Progress, Pulled},
 };
 
 /// A path or a reference, not opened yet.
@@ -61,12 +58,8 @@ pub struct Remote {
     pub client: Client,
     /// As it was asked for.
     pub reference: Reference,
-    /// What it meant, resolved once.
-    pub digest: Digest,
     /// The artifact and all that refers to it.
     pub layout: Layout,
-    /// What refers to it.
-    pub referrers: Vec<Referrer>,
 }
 
 impl Source {
@@ -105,15 +98,27 @@ impl Source {
             Self::Reference(reference) => {
                 let client = Client::new(connection, progress(output, "pull"))?;
                 let pulled = client.fetch(&reference)?;
+                check_root(&pulled, &reference)?;
                 Ok(Opened::Remote(Box::new(Remote {
                     client,
                     reference,
-                    digest: pulled.digest,
                     layout: pulled.layout,
-                    referrers: pulled.referrers,
                 })))
             }
         }
+    }
+}
+
+/// What was asked for must be the bundle, not something that refers to it: anybody who may
+/// push can attach a bundle, even a signed one, to another artifact.
+fn check_root(pulled: &Pulled, reference: &Reference) -> Result<(), Failure> {
+    match pulled.layout.bundle_descriptor() {
+        Ok(bundle) if bundle.digest != pulled.digest => Err(Failure::refused(
+            Reason::NotABundle,
+            format!("{reference} is {}, which is no bundle", pulled.digest),
+        )),
+        // What else is wrong with it is said by those who look into it.
+        _ => Ok(()),
     }
 }
 

@@ -2,15 +2,14 @@
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
-use bundle::{Digest, layout::Layout};
+use bundle::Digest;
 use serde::Serialize;
 
 use crate::{
-    Failure, Output,
+    Failure, Output, files,
     registry::{Client, Connection, Referrer},
     source,
 };
@@ -45,6 +44,14 @@ struct Done<'a> {
 
 pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let reference = source::reference(&args.reference)?;
+    if args.output.is_dir() {
+        let folder = args.output.display();
+        return Err(
+            Failure::usage(format!("{folder} is a folder")).with_remedy(format!(
+                "Give the file's name too: `-o {folder}/bundle.tar`."
+            )),
+        );
+    }
     let folder = partial_folder(&args.output);
     let made = make_folder(&folder)?;
     let client = Client::new(&args.connection, source::progress(output, "pull"))?;
@@ -53,7 +60,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         drop_empty(&folder, made);
     }
     let pulled = pulled?;
-    write_layout(&pulled.layout, &args.output)?;
+    files::write_layout(&pulled.layout, &args.output)?;
     let _ = fs::remove_dir_all(&folder);
     let done = Done {
         repository: reference.repository.to_string(),
@@ -76,25 +83,6 @@ fn describe(done: &Done<'_>) -> String {
     }
     text += &format!("  written   {}\n", done.output.display());
     text
-}
-
-/// Writes beside the target and renames, so that the file is the old or the new one.
-pub fn write_layout(layout: &Layout, path: &Path) -> Result<(), Failure> {
-    let failed = |error| Failure::io("cannot write", path, error);
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut fresh = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
-        .map_err(failed)?;
-    let mut writer = std::io::BufWriter::new(fresh.as_file_mut());
-    layout.write(&mut writer, 0).map_err(failed)?;
-    writer.flush().map_err(failed)?;
-    drop(writer);
-    fresh.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
 }
 
 fn partial_folder(output: &Path) -> PathBuf {

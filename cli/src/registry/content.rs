@@ -163,10 +163,10 @@ impl Partial {
     }
 
     /// Makes them visible, if they are `want`; else gives them back with what they are.
-    pub fn check(self, want: &Digest) -> Result<Content, (Self, Digest)> {
+    pub fn check(self, want: &Digest) -> Result<Content, Box<(Self, Digest)>> {
         let got = self.digest();
         if got != *want {
-            return Err((self, got));
+            return Err(Box::new((self, got)));
         }
         let size = self.size;
         Ok(match self.store {
@@ -203,9 +203,10 @@ mod tests {
         unnamed.append(b"hel").unwrap();
         for mut partial in [memory, unnamed, Partial::resume(&named).unwrap()] {
             partial.append(b"l").unwrap();
-            let Err((mut partial, got)) = partial.check(&Digest::of(b"hello")) else {
+            let Err(refused) = partial.check(&Digest::of(b"hello")) else {
                 panic!("half a blob was visible");
             };
+            let (mut partial, got) = *refused;
             assert_eq!(got, Digest::of(b"hell"));
             partial.append(b"o").unwrap();
             let Ok(content) = partial.check(&Digest::of(b"hello")) else {

@@ -140,24 +140,23 @@ impl Registry {
                 }
                 return Err(error);
             }
-            match partial.check(digest) {
+            let (mut left, got) = match partial.check(digest) {
                 Ok(content) => return Ok(content),
-                // What an earlier process left may be what is wrong: once more from the start.
-                Err((mut left, _)) if resumed => {
-                    resumed = false;
-                    progress.retreat(size);
-                    left.restart()?;
-                    partial = left;
-                }
-                Err((left, got)) => {
-                    left.discard();
-                    return Err(Error::Digest {
-                        host: self.host.to_string(),
-                        want: *digest,
-                        got,
-                    });
-                }
+                Err(refused) => *refused,
+            };
+            if !resumed {
+                left.discard();
+                return Err(Error::Digest {
+                    host: self.host.to_string(),
+                    want: *digest,
+                    got,
+                });
             }
+            // What an earlier process left may be what is wrong: once more from the start.
+            resumed = false;
+            progress.retreat(size);
+            left.restart()?;
+            partial = left;
         }
     }
 

@@ -177,6 +177,28 @@ fn what_is_falsely_listed_as_a_referrer_is_left_out() {
 }
 
 #[test]
+fn a_bundle_attached_to_a_bundle_is_not_taken_along() {
+    let fake = Fake::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (layout, digest) = pushed(&fake, folder.path(), b"object");
+    let empty = Descriptor::of(media::EMPTY, media::EMPTY_JSON);
+    let mut attached = Manifest::artifact(media::BUNDLE, empty, vec![]);
+    let subject = layout.bundle_descriptor().unwrap().clone();
+    attached.subject = Some(subject);
+    let reference = reference(&fake, "a:v1");
+    client(folder.path())
+        .attach(
+            &reference.repository,
+            &attached.to_bytes(),
+            &[media::EMPTY_JSON],
+        )
+        .unwrap();
+    let pulled = client(folder.path()).fetch(&reference).unwrap();
+    assert_eq!(pulled.layout.bundle_descriptor().unwrap().digest, digest);
+    assert_eq!(blobs(&pulled.layout), blobs(&layout));
+}
+
+#[test]
 fn the_fallback_index_lists_every_referrer_once() {
     let fake = Fake::start();
     fake.state().no_referrers_api = true;

@@ -109,6 +109,11 @@ impl Client {
             // Tools like oras and skopeo ask for a name when a layout lists several manifests.
             let tag = reference.tag.as_deref().unwrap_or(DEFAULT_TAG);
             let is_root = member.manifest.digest == digest;
+            // A file holds one bundle, and a bundle is never about another one: whoever
+            // attaches one could make readers take it for the bundle that was asked for.
+            if !is_root && member.node.artifact_type.as_deref() == Some(media::BUNDLE) {
+                continue;
+            }
             let name = member.name.as_deref().or(is_root.then_some(tag));
             match layout.add_manifest(member.manifest.bytes.clone(), name) {
                 Ok(_) => {
