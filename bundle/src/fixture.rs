@@ -203,7 +203,7 @@ impl Builder {
             .iter()
             .zip(section_names.iter().chain([&strings_name]))
         {
-            while file.len() % 8 != 0 {
+            while !file.len().is_multiple_of(8) {
                 file.push(0);
             }
             let size = match section.kind {
@@ -227,7 +227,7 @@ impl Builder {
             headers.extend(self.word8(entry));
             file.extend(&section.content);
         }
-        while file.len() % 8 != 0 {
+        while !file.len().is_multiple_of(8) {
             file.push(0);
         }
         let mut header = b"\x7fELF\x02".to_vec();

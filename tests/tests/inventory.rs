@@ -108,10 +108,12 @@ fn compare(bytes: &[u8], count: &mut Count) -> Vec<String> {
             count.maps += ours.maps.len() + ours.data.len();
             let mut different = differences("programs", &programs(&ours), &theirs.programs());
             different.extend(differences("maps", &maps(&ours), &theirs.maps()));
-            let ours = lengths(&ours);
-            if let Some(theirs) = theirs.relocated_lengths() {
+            // The generator of libbpf 1.7 crashes on `struct_ops`.
+            let generates = ours.maps.iter().all(|map| map.kind != "struct_ops");
+            let theirs = generates.then(|| theirs.relocated_lengths()).flatten();
+            if let Some(theirs) = theirs {
                 count.relocated += 1;
-                different.extend(differences("lengths", &ours, &theirs));
+                different.extend(differences("lengths", &lengths(&ours), &theirs));
             }
             different
         }

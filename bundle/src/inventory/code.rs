@@ -57,6 +57,12 @@ pub(super) struct Body {
     pub(super) extensions: u8,
 }
 
+impl Body {
+    fn entries(&self) -> usize {
+        self.calls.len() + self.helpers.len() + self.kfuncs.len() + self.names.len()
+    }
+}
+
 /// A kernel function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kfunc {
@@ -386,6 +392,7 @@ impl<'a> Reader<'a, '_> {
             .partition_point(|relocation| relocation.slot < start);
         let mut relocations = self.relocations[first..].iter().peekable();
         let mut wide = false;
+        let mut paid = 0;
         for slot in start..end {
             let insn = Insn::read(&slots[slot as usize], self.file.elf.endianness);
             let at = At::Byte(name, u64::from(slot) * SLOT as u64);
@@ -406,13 +413,14 @@ impl<'a> Reader<'a, '_> {
             if let Some(extension) = insn.extension() {
                 self.body.extensions |= 1 << extension as u8;
             }
+            // Most add nothing to the sets; what does is paid for at once, since a file may
+            // hold nothing but calls of different helpers.
+            let entries = self.body.entries();
+            if entries > paid {
+                budget.hold((entries - paid) * SET_ENTRY, at)?;
+                paid = entries;
+            }
         }
-        // A set's entry takes a few times its key.
-        let entries = self.body.calls.len()
-            + self.body.helpers.len()
-            + self.body.kfuncs.len()
-            + self.body.names.len();
-        budget.hold(8 * entries, At::Section(name))?;
         Ok(self.body)
     }
 
@@ -615,5 +623,8 @@ impl<'a, 'b> Walk<'a, 'b> {
         Ok(reach)
     }
 }
+
+/// Bytes that an entry of a set takes, with its share of the tree.
+const SET_ENTRY: usize = 16;
 
 const CALLBACK_TAG: &str = "exception_callback:";

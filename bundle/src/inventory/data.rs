@@ -26,25 +26,25 @@ pub(super) fn read(
         }
         // Checks that the bytes are there; `.bss` has none.
         file.elf.content(index)?;
-        let variables = match file.data_section(section.name) {
-            Some(datasec) => {
-                let mut variables = Vec::new();
-                for placed in file.place(datasec, index, budget)? {
-                    let btf = file.types(section.name)?;
-                    budget.hold(size_of::<Variable>(), at)?;
-                    variables.push(Variable {
-                        name: budget.text(placed.name, at)?,
-                        offset: placed.offset,
-                        size: placed.size,
-                        volatile: btf.is_volatile(placed.type_id),
-                        signed: btf.is_signed(placed.type_id),
-                        tunable: false,
-                    });
-                }
-                variables
+        let mut variables = Vec::new();
+        if let Some(datasec) = file.data_section(section.name) {
+            for placed in file.place(datasec, index, budget)? {
+                let btf = file.types(section.name)?;
+                budget.hold(size_of::<Variable>(), at)?;
+                variables.push(Variable {
+                    name: budget.text(placed.name, at)?,
+                    offset: placed.offset,
+                    size: placed.size,
+                    volatile: btf.is_volatile(placed.type_id),
+                    signed: btf.is_signed(placed.type_id),
+                    tunable: false,
+                });
             }
-            None => by_symbols.remove(&index).unwrap_or_default(),
-        };
+        }
+        add_symbols(
+            &mut variables,
+            by_symbols.remove(&index).unwrap_or_default(),
+        );
         budget.hold(size_of::<DataSection>(), at)?;
         let data = DataSection {
             section: budget.text(section.name, at)?,
@@ -57,21 +57,33 @@ pub(super) fn read(
     Ok(sections)
 }
 
-/// Object symbols of the data sections that BTF does not describe, by section.
+/// Adds variables that only the symbol table has: all without BTF, and those that LLVM 9
+/// left out of BTF.
+fn add_symbols(variables: &mut Vec<Variable>, symbols: Vec<Variable>) {
+    let described = variables.len();
+    for symbol in symbols {
+        let known = variables[..described]
+            .binary_search_by_key(&symbol.offset, |variable| variable.offset)
+            .is_ok();
+        if !known {
+            variables.push(symbol);
+        }
+    }
+    variables.sort_by_key(|variable| variable.offset);
+}
+
+/// Object symbols of the data sections, by section.
 fn symbols(
     file: &File<'_>,
     budget: &mut Budget,
 ) -> Result<HashMap<usize, Vec<Variable>>, MalformedObject> {
-    let described: Vec<bool> = (0..file.roles.len())
-        .map(|index| {
-            let data = file.roles[index].is_data() || file.roles[index] == Role::Arena;
-            !data || file.data_section(file.section(index).name).is_some()
-        })
-        .collect();
     let mut found: HashMap<usize, Vec<Variable>> = HashMap::new();
     for (_, symbol) in file.elf.symbols() {
         let index = symbol.st_shndx;
-        if symbol.st_type() != STT_OBJECT || described.get(index).copied().unwrap_or(true) {
+        let holds_data = file
+            .role(index)
+            .is_some_and(|role| role.is_data() || role == Role::Arena);
+        if symbol.st_type() != STT_OBJECT || !holds_data {
             continue;
         }
         let section = file.section(index);

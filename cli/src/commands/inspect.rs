@@ -66,14 +66,20 @@ fn of_file(path: &Path, bytes: &[u8], output: &Output) -> Result<Inventory, Fail
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let failed = |error: &MalformedObject| refused(error, &format!("{shown}: {error}"));
-    let found = if embedded::is_object(bytes) {
+    let is_object = embedded::is_object(bytes);
+    let found = if is_object {
         Vec::new()
     } else {
         embedded::find_in(&name, bytes)
     };
     if found.is_empty() {
-        let object = inventory::read(&name, bytes).map_err(|error| failed(&error))?;
+        let object = inventory::read(&name, bytes).map_err(|error| match is_object {
+            true => refused(&error, &format!("{shown}: {error}")),
+            false => refused(
+                &error,
+                &format!("{shown}: {error}, and no BPF object is inside it"),
+            ),
+        })?;
         return Ok(Inventory::of(vec![object]));
     }
     let mut objects = Vec::new();
