@@ -390,8 +390,11 @@ fn name_key(name: &str) -> u64 {
 /// only the maps themselves tell apart. The kernel side walks both as chains.
 #[derive(Default)]
 struct Alike<'a> {
-    by_key: HashMap<Vec<u8>, Vec<Vec<(&'a Image, u32)>>>,
+    by_key: HashMap<Vec<u8>, Vec<Siblings<'a>>>,
 }
+
+/// Images and their ids, equal but for their maps.
+type Siblings<'a> = Vec<(&'a Image, u32)>;
 
 impl<'a> Alike<'a> {
     fn add(
