@@ -53,7 +53,7 @@ pub fn failure(path: &Path, error: &PolicyError) -> Failure {
         return Failure::refused(reason, lines.remove(0));
     }
     let message = format!("{}: {} mistakes", path.display(), lines.len());
-    let mut failure = Failure::refused(Reason::BadPolicy, message);
+    let mut failure = Failure::refused(reason, message);
     failure.details = lines;
     failure
 }

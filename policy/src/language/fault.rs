@@ -39,11 +39,13 @@ pub struct PolicyError {
 }
 
 impl PolicyError {
-    /// The first mistake's reason.
+    /// [`Reason::Unsupported`] where nothing else is wrong, else [`Reason::BadPolicy`].
     pub fn reason(&self) -> Reason {
-        self.faults
-            .first()
-            .map_or(Reason::BadPolicy, |fault| fault.reason)
+        let is_later = |fault: &Fault| fault.reason == Reason::Unsupported;
+        match self.faults.iter().all(is_later) {
+            true => Reason::Unsupported,
+            false => Reason::BadPolicy,
+        }
     }
 }
 
