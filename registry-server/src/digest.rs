@@ -86,7 +86,7 @@ impl Digest {
     }
 
     /// The hex digits after the colon.
-    pub fn to_hex(&self) -> String {
+    pub fn to_hex(self) -> String {
         hex::encode(self.as_bytes())
     }
 }

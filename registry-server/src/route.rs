@@ -368,7 +368,8 @@ impl<'a> Query<'a> {
 /// and does not in a path. A media type's `+json` is often sent unescaped, so a `+`
 /// between two letters stays what it is.
 fn decode(text: &str, plus: bool) -> Option<Cow<'_, str>> {
-    if !text.contains('%') && !(plus && text.contains('+')) {
+    let encoded = text.contains('%') || (plus && text.contains('+'));
+    if !encoded {
         return Some(Cow::Borrowed(text));
     }
     let bytes = text.as_bytes();

@@ -1,6 +1,8 @@
 //! SIGKILL under load: what was acknowledged is there, byte for byte, and every tag
 //! that is listed can be read. `BPFSEAL_SOAK=100` asks for that many kills.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::{

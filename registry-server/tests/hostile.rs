@@ -1,6 +1,8 @@
 //! Requests that no honest client sends: the answer is the sender's fault (4xx), never a
 //! crash, never a 5xx, never memory without bound.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::{io::Read as _, time::Duration};

@@ -1,5 +1,7 @@
 //! Each clause of distribution-spec 1.1, over HTTP, against the real program.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use common::{IMAGE, INDEX, Server, artifact, image, sha256, sha512};
@@ -21,7 +23,8 @@ fn the_server_says_that_it_speaks_the_protocol() {
 fn a_blob_is_pushed_in_each_way() {
     let (_folder, server) = server();
     let mut client = server.client();
-    let ways: [(&str, fn(&mut common::Client, &[u8], &str)); 4] = [
+    type Push = fn(&mut common::Client, &[u8], &str);
+    let ways: [(&str, Push); 4] = [
         ("one POST", |client, bytes, digest| {
             let line = format!("POST /v2/a/blobs/uploads/?digest={digest}");
             assert_eq!(client.send(&line, &[], bytes).status, 201);

@@ -1,5 +1,7 @@
 //! Writers at the same time: nothing acknowledged is lost, nothing half-made is seen.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::{

@@ -1,5 +1,7 @@
 //! `check` and `gc`, alone and beside a server.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::{

@@ -13,12 +13,15 @@ const GROUP: usize = 128;
 /// Most writes that wait for a place; beyond it callers wait too.
 const WAITING: usize = 1024;
 
-/// Runs one write inside the open transaction and keeps its result until the commit.
-type Job = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Finish> + Send>;
+/// Runs one write inside the open transaction, or not at all if that is lost already, and
+/// keeps its result until the commit.
+type Job = Box<
+    dyn for<'c> FnOnce(Result<&'c mut SqliteConnection, OciError>) -> BoxFuture<'c, Finish> + Send,
+>;
 
 /// Told whether the transaction was committed.
 struct Finish {
-    keep: bool,
+    failed: Option<OciError>,
     tell: Box<dyn FnOnce(Result<(), OciError>) + Send>,
 }
 
@@ -59,11 +62,14 @@ impl Writer {
     {
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let running = write(connection);
+            let running = match connection {
+                Ok(connection) => write(connection),
+                Err(lost) => Box::pin(std::future::ready(Err(lost))),
+            };
             Box::pin(async move {
                 let result = running.await;
                 Finish {
-                    keep: result.is_ok(),
+                    failed: result.as_ref().err().cloned(),
                     tell: Box::new(move |outcome| {
                         let result = outcome.and(result);
                         if let Ok(value) = &result {
@@ -117,23 +123,22 @@ async fn run(mut connection: SqliteConnection, mut receiver: mpsc::Receiver<Mess
 }
 
 async fn commit(connection: &mut SqliteConnection, jobs: Vec<Job>) {
-    let begun = execute(connection, "BEGIN IMMEDIATE").await;
+    let mut outcome = execute(connection, "BEGIN IMMEDIATE").await;
     let mut finishes = Vec::with_capacity(jobs.len());
-    let mut outcome = begun;
     for job in jobs {
         if outcome.is_ok() {
             outcome = execute(connection, "SAVEPOINT job").await;
         }
-        // When the transaction is already lost the job still runs, against a database
-        // that refuses it or is rolled back below, so that its caller is told.
-        let finish = job(connection).await;
+        let open = outcome.clone().map(|()| &mut *connection);
+        let finish = job(open).await;
         if outcome.is_ok() {
-            let undo = if finish.keep {
-                "RELEASE job"
-            } else {
-                "ROLLBACK TO job; RELEASE job"
+            let undone = match finish.failed {
+                None => execute(connection, "RELEASE job").await,
+                Some(_) => execute(connection, "ROLLBACK TO job; RELEASE job").await,
             };
-            outcome = execute(connection, undo).await;
+            // A full disk makes SQLite give up the whole transaction: then the reason is
+            // why the job failed, not that there was nothing left to undo.
+            outcome = undone.map_err(|error| finish.failed.clone().unwrap_or(error));
         }
         finishes.push(finish);
     }
@@ -142,7 +147,7 @@ async fn commit(connection: &mut SqliteConnection, jobs: Vec<Job>) {
     }
     if outcome.is_err() {
         // Fails when SQLite has rolled back by itself, which is as good.
-        let _ = execute(connection, "ROLLBACK").await;
+        let _ = sqlx::raw_sql("ROLLBACK").execute(connection).await;
     }
     for finish in finishes {
         (finish.tell)(outcome.clone());
@@ -152,4 +157,98 @@ async fn commit(connection: &mut SqliteConnection, jobs: Vec<Job>) {
 async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), OciError> {
     sqlx::raw_sql(sql).execute(connection).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use sqlx::{ConnectOptions as _, Row as _, sqlite::SqliteConnectOptions};
+
+    use super::*;
+    use crate::error::Code;
+
+    /// A writer on a new database, and a reader of the same.
+    async fn open(folder: &std::path::Path) -> (Writer, SqliteConnection) {
+        let options = SqliteConnectOptions::new().filename(folder.join("db"));
+        let options = options.create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        sqlx::raw_sql("CREATE TABLE t (n INTEGER UNIQUE)")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let reader = options.connect().await.unwrap();
+        (Writer::start(connection), reader)
+    }
+
+    async fn insert(writer: &Writer, n: i64, then: Result<(), OciError>) -> Result<(), OciError> {
+        let write = writer.write(
+            move |connection| {
+                Box::pin(async move {
+                    sqlx::query("INSERT INTO t VALUES (?1)")
+                        .bind(n)
+                        .execute(connection)
+                        .await?;
+                    then
+                })
+            },
+            |()| (),
+        );
+        write.await
+    }
+
+    async fn rows(reader: &mut SqliteConnection) -> Vec<i64> {
+        let rows = sqlx::query("SELECT n FROM t ORDER BY n")
+            .fetch_all(reader)
+            .await
+            .unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    fn refused() -> OciError {
+        OciError::new(Code::Denied, "no")
+    }
+
+    #[tokio::test]
+    async fn a_refused_write_undoes_itself_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, mut reader) = open(folder.path()).await;
+        let results = tokio::join!(
+            insert(&writer, 1, Ok(())),
+            insert(&writer, 2, Err(refused())),
+            insert(&writer, 3, Ok(())),
+        );
+        assert_eq!(results, (Ok(()), Err(refused()), Ok(())));
+        assert_eq!(rows(&mut reader).await, [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_lost_transaction_is_told_to_everybody_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, mut reader) = open(folder.path()).await;
+        let lose = writer.write(
+            |connection| {
+                Box::pin(async move {
+                    // What SQLite does by itself when the disk is full.
+                    sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+                    Err::<(), _>(refused())
+                })
+            },
+            |()| (),
+        );
+        let results = tokio::join!(insert(&writer, 1, Ok(())), lose, insert(&writer, 2, Ok(())));
+        assert_eq!(results, (Err(refused()), Err(refused()), Err(refused())));
+        assert_eq!(rows(&mut reader).await, [] as [i64; 0]);
+        assert_eq!(insert(&writer, 4, Ok(())).await, Ok(()));
+        assert_eq!(rows(&mut reader).await, [4]);
+    }
+
+    #[tokio::test]
+    async fn a_write_stands_when_its_caller_has_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, mut reader) = open(folder.path()).await;
+        let gone = insert(&writer, 1, Ok(()));
+        assert_eq!(gone.now_or_never(), None);
+        writer.close().await;
+        assert_eq!(rows(&mut reader).await, [1]);
+    }
 }
