@@ -13,7 +13,7 @@ use crate::{
     Policy, Reason, Refusal, RuleRef,
     decision::{self, SignedBy},
     key::PublicKey,
-    signature::{self, Finding, Outcome},
+    signature::{self, Budget, Finding, Outcome},
 };
 
 /// A bundle whose signatures satisfy a policy's rule and whose inventory is what its
@@ -64,10 +64,11 @@ pub fn verify(
 /// base of [`verify`], and what `bpfseal verify --explain` prints.
 pub fn evidence(bundle: &UnverifiedBundle, policy: &Policy) -> Vec<Finding> {
     let keys: Vec<&PublicKey> = policy.keys().values().map(|trusted| &trusted.key).collect();
+    let mut budget = Budget::default();
     bundle
         .referrers()
         .iter()
-        .flat_map(|referrer| signature::check(referrer, bundle.digest(), &keys))
+        .flat_map(|referrer| signature::check(referrer, bundle.digest(), &keys, &mut budget))
         .collect()
 }
 
@@ -179,7 +180,8 @@ fn nobody(evidence: &[Finding]) -> Refusal {
 }
 
 /// From what a publisher can mend soonest to what has least to do with a signature.
-const CLOSEST: [Reason; 6] = [
+const CLOSEST: [Reason; 7] = [
+    Reason::LimitExceeded,
     Reason::BadSignature,
     Reason::WrongSubject,
     Reason::UntrustedSigner,

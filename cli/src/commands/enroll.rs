@@ -69,7 +69,13 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         (None, Some(_)) => None,
         (None, None) => Some(default_file(&args.objects)),
     };
-    let shown = file.clone().unwrap_or_default();
+    let repository = reference
+        .as_ref()
+        .map(|reference| reference.repository.to_string());
+    let shown = file
+        .clone()
+        .or_else(|| repository.clone().map(PathBuf::from));
+    let shown = shown.unwrap_or_default();
     let done = pack::Done::of(&packed, &shown, &args.options);
     let mut layout = pack::layout(packed, &pack::tag(&args.options))?;
     let bundle = layout
@@ -87,7 +93,6 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
             Ok(client.push(&layout, reference, &[])?)
         })
         .transpose()?;
-    let repository = reference.map(|reference| reference.repository.to_string());
     let stored = stored.or_else(|| repository.clone()).unwrap_or_default();
     let done = Done {
         packed: done,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bundle::{Layout, UnverifiedBundle, manifest::Descriptor};
 use policy::{
+    key::Algorithm,
     signature::{self, Attached},
     signer::Signer,
     verify::reason_of,
@@ -83,6 +84,11 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
             Done::of(&bundle, &attached, &signer, repository.to_string())
         }
     };
+    if done.algorithm == Algorithm::EcdsaP384.name() {
+        output.note(
+            "note: cosign checks signatures by P-384 keys with SHA-256 and does not accept this one",
+        );
+    }
     output.result(&done, || done.describe());
     Ok(())
 }

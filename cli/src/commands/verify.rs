@@ -6,14 +6,16 @@ use bundle::{Digest, Layout, UnverifiedBundle, unverified::Referrer};
 use policy::{
     Admitted, Context, Policy, Reason, Refusal, RuleRef, VerifiedBundle,
     decision::SignedBy,
-    key::PublicKey,
+    key::{BadKey, PublicKey},
     signature::{Finding, Outcome},
     verify::reason_of,
 };
 use serde::Serialize;
 
 use crate::{
-    Failure, Output, files, policy_file,
+    Failure, Output,
+    failure::Exit,
+    files, policy_file,
     registry::Connection,
     source::{Opened, Source},
 };
@@ -161,12 +163,21 @@ fn read_policy(args: &Args) -> Result<Policy, Failure> {
 /// One rule for every scope that trusts one key.
 fn implied_policy(path: &Path) -> Result<Policy, Failure> {
     let pem = files::read_small(path, "cannot read the key")?;
-    PublicKey::from_pem(&pem).map_err(|error| Failure {
-        exit: crate::failure::Exit::Usage,
-        ..Failure::refused(error.reason(), format!("{}: {error}", path.display()))
-    })?;
+    PublicKey::from_pem(&pem).map_err(|error| unusable(path, &error))?;
     Policy::parse(IMPLIED_POLICY, &|_| Ok(pem.clone()))
         .map_err(|error| Failure::internal(format!("the implied policy: {error}")))
+}
+
+/// A weak key is refused as a check would refuse it; any other is a wrong argument.
+fn unusable(path: &Path, error: &BadKey) -> Failure {
+    let failure = Failure::refused(error.reason(), format!("{}: {error}", path.display()));
+    match error {
+        BadKey::Weak(_) => failure,
+        BadKey::Malformed(_) | BadKey::Unsupported(_) => Failure {
+            exit: Exit::Usage,
+            ..failure
+        },
+    }
 }
 
 fn failure(refusal: Refusal, args: &Args) -> Failure {
