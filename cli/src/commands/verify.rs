@@ -16,6 +16,7 @@ use crate::{
     Failure, Output,
     failure::Exit,
     files, policy_file,
+    reference::Reference,
     registry::Connection,
     source::{Opened, Source},
 };
@@ -58,6 +59,8 @@ pub struct Args {
 struct Done<'a> {
     verified: bool,
     digest: Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
     scope: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<PolicyRef<'a>>,
@@ -91,13 +94,13 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         .bundle()
         .map_err(|error| Failure::refused(reason_of(&error), error.to_string()))?;
     let scope = match &origin {
-        Some(repository) => repository.clone(),
+        Some(reference) => reference.repository.to_string(),
         None => scope_of_file(args, &bundle),
     };
     let trail = args.explain.then(|| Trail::of(&bundle, &policy));
     match decide(bundle, &policy, &scope, args.key.is_some()) {
         Ok(verified) => {
-            let done = Done::of(&verified, args);
+            let done = Done::of(&verified, args, origin.as_ref());
             output.result(&done, || done.describe(args, trail.as_ref()));
             Ok(())
         }
@@ -125,7 +128,8 @@ fn decide(
     policy::admit(verified, policy, &Context::of(scope)).map(Admitted::into_bundle)
 }
 
-fn open(args: &Args, output: &Output) -> Result<(Layout, Option<String>), Failure> {
+/// The layout, and for a reference what it meant: its digest, resolved once.
+fn open(args: &Args, output: &Output) -> Result<(Layout, Option<Reference>), Failure> {
     match Source::parse(&args.bundle)?.open(&args.connection, output)? {
         Opened::File { path, .. } => Err(Failure::refused(
             Reason::NotABundle,
@@ -140,7 +144,8 @@ fn open(args: &Args, output: &Output) -> Result<(Layout, Option<String>), Failur
                     "`--scope` is for files; the scope of a reference is its repository, {repository}"
                 )));
             }
-            Ok((remote.layout, Some(repository)))
+            let pinned = remote.reference.pinned(remote.digest);
+            Ok((remote.layout, Some(pinned)))
         }
     }
 }
@@ -190,11 +195,12 @@ fn failure(refusal: Refusal, args: &Args) -> Failure {
 }
 
 impl<'a> Done<'a> {
-    fn of(verified: &'a VerifiedBundle, args: &'a Args) -> Self {
+    fn of(verified: &'a VerifiedBundle, args: &'a Args, origin: Option<&Reference>) -> Self {
         let inventory = verified.inventory();
         Self {
             verified: true,
             digest: verified.digest(),
+            reference: origin.map(ToString::to_string),
             scope: verified.scope(),
             policy: args.policy.as_deref().map(|file| PolicyRef {
                 file,
@@ -218,7 +224,10 @@ impl<'a> Done<'a> {
     }
 
     fn describe(&self, args: &Args, trail: Option<&Trail>) -> String {
-        let mut text = format!("verified {}\n", self.digest);
+        let mut text = match &self.reference {
+            Some(reference) => format!("verified {reference}\n"),
+            None => format!("verified {}\n", self.digest),
+        };
         if let Some(name) = self.name {
             text += &format!("  package   {name} {}\n", self.version.unwrap_or_default());
         }
