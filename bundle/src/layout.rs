@@ -25,7 +25,7 @@ pub struct Limits {
     pub entries: usize,
     /// Most bytes of one blob: the kernel takes a million instructions, 8 MB, a program.
     pub blob: u64,
-    /// Most bytes of the whole tar.
+    /// Most bytes of the whole tar: it is held in memory, objects twice.
     pub total: u64,
     /// Most bytes of one manifest or index: registries take 4 MiB.
     pub manifest: usize,
@@ -36,7 +36,7 @@ impl Default for Limits {
         Self {
             entries: 10_000,
             blob: 32 << 20,
-            total: 96 << 20,
+            total: 64 << 20,
             manifest: 4 << 20,
         }
     }
@@ -263,7 +263,12 @@ impl Layout {
         let mut found: Vec<&Descriptor> = Vec::new();
         let mut others = BTreeSet::new();
         let mut broken = None;
+        // Each is parsed once, however often the index lists it.
+        let mut seen = BTreeSet::new();
         for descriptor in &self.index.manifests {
+            if !seen.insert(descriptor.digest) {
+                continue;
+            }
             if descriptor.media_type != media::MANIFEST {
                 others.insert(descriptor.media_type.clone());
                 continue;
@@ -315,10 +320,18 @@ impl Layout {
     /// parsed says about nothing.
     pub fn referrers(&self, subject: &Digest) -> Vec<Referrer> {
         let tag = format!("sha256-{}.sig", subject.to_hex());
+        let tagged: BTreeSet<Digest> = self
+            .index
+            .manifests
+            .iter()
+            .filter(|d| d.annotations.get(media::REF_NAME) == Some(&tag))
+            .map(|d| d.digest)
+            .collect();
         let mut seen = BTreeSet::new();
+        let mut room = MAX_REFERRERS;
         let mut referrers = Vec::new();
         for descriptor in &self.index.manifests {
-            if descriptor.media_type != media::MANIFEST {
+            if descriptor.media_type != media::MANIFEST || !seen.insert(descriptor.digest) {
                 continue;
             }
             let Ok(manifest) = self.manifest(descriptor) else {
@@ -328,12 +341,8 @@ impl Layout {
                 .subject
                 .as_ref()
                 .is_some_and(|s| s.digest == *subject);
-            let by_tag = descriptor
-                .annotations
-                .get(media::REF_NAME)
-                .is_some_and(|n| *n == tag);
-            if (by_subject || by_tag) && seen.insert(descriptor.digest) {
-                referrers.push(Referrer::read(self, descriptor.digest, manifest));
+            if by_subject || tagged.contains(&descriptor.digest) {
+                referrers.push(Referrer::read(self, descriptor.digest, manifest, &mut room));
             }
         }
         referrers
@@ -568,6 +577,9 @@ fn structure(what: impl Into<String>) -> MalformedBundle {
     MalformedBundle::Structure(what.into())
 }
 
+/// Most bytes of all that refers to a bundle: thousands of signatures. One blob may be the
+/// layer of many manifests, so the layout's own limit is none for copies.
+const MAX_REFERRERS: u64 = 16 << 20;
 const BLOBS: &str = "blobs/sha256/";
 /// As `PATH_MAX` in Linux; the longest path of a layout itself has 77 bytes.
 const MAX_PATH: usize = 4096;
@@ -778,6 +790,32 @@ mod tests {
         assert_eq!(
             Layout::read(bytes.as_slice(), &Limits::default()).unwrap(),
             layout
+        );
+    }
+
+    #[test]
+    fn one_blob_in_many_places_is_not_copied_without_end() {
+        let mut layout = sample();
+        let subject = layout.index.manifests[0].clone();
+        let blob = vec![0; 1 << 20];
+        let layer = Descriptor::of("application/x", &blob);
+        layout.add_blob(blob);
+        let config = Descriptor::of(media::EMPTY, media::EMPTY_JSON);
+        let mut manifest = Manifest::artifact("application/x", config, vec![layer; 20]);
+        manifest.subject = Some(subject.clone());
+        let listed = layout.add_manifest(manifest.to_bytes(), None).unwrap();
+        layout.index.manifests.extend(vec![listed; 1000]);
+        let referrers = layout.referrers(&subject.digest);
+        assert_eq!(referrers.len(), 1);
+        let copied = referrers[0]
+            .layers
+            .iter()
+            .filter(|layer| layer.is_ok())
+            .count();
+        assert_eq!(copied, 15);
+        assert_eq!(
+            referrers[0].layers[19],
+            Err("there is more attached than is read".to_owned())
         );
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     Digest,
     inventory::{self, Inventory, Object},
-    layout::{Layout, MalformedBundle},
+    layout::{Layout, Limits, MalformedBundle},
     manifest::{Descriptor, Manifest},
     media,
 };
@@ -53,17 +53,22 @@ pub struct Parts {
 }
 
 impl Referrer {
-    pub(crate) fn read(layout: &Layout, digest: Digest, manifest: Manifest) -> Self {
-        let layers = manifest
-            .layers
-            .iter()
-            .map(|layer| {
-                layout
-                    .described(layer)
-                    .map(<[u8]>::to_vec)
-                    .map_err(|e| e.to_string())
-            })
-            .collect();
+    /// Copies the layers out of `layout` as long as there is `room` for their bytes.
+    pub(crate) fn read(
+        layout: &Layout,
+        digest: Digest,
+        manifest: Manifest,
+        room: &mut u64,
+    ) -> Self {
+        let mut copy = |layer: &Descriptor| {
+            let cost = layer.size.saturating_add(LAYER_COST);
+            *room = room
+                .checked_sub(cost)
+                .ok_or("there is more attached than is read")?;
+            let bytes = layout.described(layer).map_err(|error| error.to_string())?;
+            Ok(bytes.to_vec())
+        };
+        let layers = manifest.layers.iter().map(&mut copy).collect();
         Self {
             digest,
             manifest,
@@ -280,6 +285,7 @@ fn read_objects(
 ) -> Result<Vec<(String, Vec<u8>)>, MalformedBundle> {
     let mut titles = BTreeSet::new();
     let mut objects = Vec::new();
+    let mut room = Limits::default().total;
     for layer in &manifest.layers {
         let bytes = layout.described(layer)?;
         if layer.media_type != media::OBJECT {
@@ -300,6 +306,10 @@ fn read_objects(
                 "bundle manifest: two objects are titled {title:?}"
             )));
         }
+        // Many layers may name one blob, so what a layout may hold is no limit for copies.
+        room = room
+            .checked_sub(layer.size.saturating_add(LAYER_COST))
+            .ok_or_else(|| MalformedBundle::Limit("its objects have too many bytes".to_owned()))?;
         objects.push((title.to_owned(), bytes.to_vec()));
     }
     if objects.is_empty() {
@@ -310,6 +320,8 @@ fn read_objects(
     Ok(objects)
 }
 
+/// What a layer costs besides its bytes, so that empty ones come to an end too.
+const LAYER_COST: u64 = 1024;
 /// As `NAME_MAX` in Linux, because a title becomes a file name.
 const MAX_TITLE: usize = 255;
 /// An inventory of 10,000 programs and maps fits; what parses it holds it in memory several times.

@@ -105,10 +105,11 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
             Ok(())
         }
         Err(refusal) => {
-            if let Some(trail) = trail.filter(|_| !output.is_json()) {
-                output.result(&(), || trail.describe());
+            let mut failure = failure(refusal, args);
+            if let Some(trail) = trail {
+                failure.details = trail.describe().lines().map(str::to_owned).collect();
             }
-            Err(failure(refusal, args))
+            Err(failure)
         }
     }
 }
