@@ -1,0 +1,102 @@
+# The daemon and its commands on a real kernel: arm, refuse, admit, survive, refuse to be
+# commanded by root alone, disarm with a permit.
+X=bpfseal-enforcer
+daemon() {
+    $X run --watch-every 5s 2>>/run/daemon.log &
+    daemon=$!
+    waited=0
+    until $X status --json 2>/dev/null | grep -q '"daemon": true'; do
+        waited=$((waited + 1))
+        [ $waited -gt 100 ] && return 1
+        usleep 200000
+    done
+}
+
+mkdir -p /run/daemon
+cd /run/daemon
+PATH=/run/daemon:$PATH
+# A load that nobody signed, and one that is signed and admitted later on.
+cat >unsigned <<P
+bpftool prog load $objects/drop_port.bpf.o /sys/fs/bpf/unsigned
+P
+cat >signed <<P
+bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/signed && rm -rf /sys/fs/bpf/signed
+P
+sed -i '1i#!/bin/sh' unsigned signed
+chmod +x unsigned signed
+printf 'guest-1234\n' >/etc/machine-id
+
+check "authority's key" bpfseal keygen --no-passphrase -o authority
+check "publisher's key" bpfseal keygen --no-passphrase -o release
+cat >policy.toml <<'P'
+version = 2
+mode = "enforce"
+[keys.release]
+file = "release.pub"
+[[rule]]
+name = "our tools"
+scope = "*"
+signed_by = { at_least = 1, of = ["release"] }
+P
+sed 's/version = 2/version = 1/' policy.toml >older.toml
+sed 's/version = 2/version = 3/' policy.toml >newer.toml
+for policy in policy older newer; do
+    check "the authority signs $policy.toml" bpfseal policy sign $policy.toml --key authority.key
+done
+check "pack" bpfseal pack $objects/count_exec.bpf.o -o count.tar --name count --version 1.0
+cp count.tar unsigned.tar
+check "sign" bpfseal sign count.tar --key release.key
+
+prints "not armed is said" 'NOT enforcing: the gate is not armed' $X status
+check "unsigned loads before arming" unsigned
+rm -rf /sys/fs/bpf/unsigned
+fails "an unsigned policy does not arm" 'E701 bad-authority' $X arm --policy /lab/release --authority authority.pub
+check "the daemon starts" daemon
+prints "arm" 'Enforcing: an unsigned program was refused' $X arm --policy policy.toml --authority authority.pub
+prints "status" '^Enforcing' $X status
+refused "unsigned is refused" unsigned
+prints "selftest" 'passed: systemd' $X selftest
+prints "the event says who" '"reason":"unsigned".*"comm":"bpftool"' $X events --json
+prints "the event says what to do" 'bpfseal-enforcer admit' $X events
+refused "signed, but not admitted yet, is refused" signed
+fails "a bundle without signature is not admitted" 'E201|no-signature' $X admit unsigned.tar
+prints "admit" 'admitted +count_exec' $X admit count.tar
+check "signed loads with unmodified bpftool" signed
+bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/signed
+prints "inventory" 'signed +count .*release' $X inventory
+rm -rf /sys/fs/bpf/signed
+
+kill -9 $daemon 2>/dev/null
+usleep 500000
+refused "refused after kill -9" unsigned
+check "signed loads after kill -9" signed
+kill -0 $daemon 2>/dev/null || check "the daemon starts again" daemon
+refused "refused after the restart" unsigned
+check "signed loads after the restart" signed
+prints "status after the restart" '^Enforcing' $X status
+kill -TERM $daemon 2>/dev/null
+usleep 500000
+refused "refused after SIGTERM" unsigned
+check "signed loads after SIGTERM" signed
+kill -0 $daemon 2>/dev/null || prints "commands work without a daemon" '^Enforcing' $X status
+
+echo '# edited' >>/var/lib/bpfseal/policy.toml
+fails "an edited policy is not loaded" 'E701 bad-authority' $X reload
+prints "status says so" 'NOT taken: E701' $X status
+refused "refused with an edited policy" unsigned
+check "signed loads with an edited policy" signed
+fails "an older policy is not loaded" 'E702 older-policy' $X arm --policy older.toml
+prints "the newer one is loaded" 'policy +version 3' $X arm --policy newer.toml
+check "signed loads under the newer policy" signed
+fails "audit after enforce needs a permit" 'E703 needs-permit' $X arm --policy newer.toml --audit-only
+fails "disarm needs a permit" 'E703 needs-permit' $X disarm
+bpfseal permit --action disarm --host elsewhere --for 1h --reason test --key authority.key >foreign.permit
+fails "another host's permit does not fit" 'E704 permit-scope' $X disarm --permit foreign.permit
+check "withdraw" $X withdraw count
+refused "withdrawn is refused" signed
+check "the authority gives a permit" sh -c 'bpfseal permit --action disarm --host guest-1234 --for 1h --reason test --key authority.key >disarm.permit'
+prints "disarm with a permit" 'Disarmed' $X disarm --permit disarm.permit
+check "unsigned loads again" unsigned
+rm -rf /sys/fs/bpf/unsigned
+kill -TERM $daemon 2>/dev/null
+:

@@ -1,0 +1,48 @@
+# Commands without a daemon: audit first, then an arming that nobody confirms, then one that
+# somebody does. Works on with the keys and policies of 70_daemon.
+X=bpfseal-enforcer
+cd /run/daemon
+PATH=/run/daemon:$PATH
+permit() {
+    bpfseal permit --action disarm --host guest-1234 --for 1h --reason test --key authority.key >$1.permit 2>/dev/null
+}
+arm="$X arm --policy newer.toml --authority authority.pub"
+until_says() {
+    waited=0
+    until $X status | grep -q "^$1"; do
+        waited=$((waited + 1))
+        [ $waited -gt 60 ] && return 1
+        usleep 500000
+    done
+}
+
+prints "audit is said" 'Audit only, because --audit-only' $arm --audit-only
+check "unsigned loads in audit" unsigned
+rm -rf /sys/fs/bpf/unsigned
+prints "audit saw it" 'let pass \(audit\) E401 unsigned.*drop_port.*bpftool' $X events
+prints "suggest names the tool" 'bpfseal enroll .*bpftool' $X suggest
+prints "suggest has a rule" '^scope = "bpftool"' $X suggest
+prints "status does not pretend" '^Audit only' $X status
+prints "admit without a daemon" 'admitted +count_exec' $X admit count.tar
+prints "enforce after audit" 'Enforcing: an unsigned program was refused' $arm
+refused "unsigned is refused" unsigned
+check "signed loads" signed
+permit one
+check "disarm" $X disarm --permit one.permit
+fails "a permit is good once" 'E704 permit-scope' sh -c "$arm --audit-only && $X disarm --permit one.permit"
+permit two
+check "disarm again" $X disarm --permit two.permit
+
+prints "provisional arming" 'provisional +falls back to audit' $arm --confirm-within 5s
+check "nobody confirms: it falls back to audit" until_says 'Audit only'
+check "unsigned loads after the fall-back" unsigned
+rm -rf /sys/fs/bpf/unsigned
+permit three
+check "disarm a third time" $X disarm --permit three.permit
+check "provisional arming again" $arm --confirm-within 1h
+prints "status counts down" '^Enforcing, but not confirmed' $X status
+check "confirm" $X arm --confirm
+prints "confirmed" '^Enforcing: ' $X status
+permit four
+check "disarm at last" $X disarm --permit four.permit
+:
