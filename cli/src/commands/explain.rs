@@ -5,8 +5,12 @@ use serde::Serialize;
 
 use crate::{Failure, Output};
 
-/// Examples: `bpfseal explain E401`, `bpfseal explain unsigned`
+/// Say what a reason means and what to do.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  bpfseal explain E401
+  bpfseal explain unsigned")]
 pub struct Args {
     /// A reason by number or word; without one, every reason is listed.
     reason: Option<String>,

@@ -16,10 +16,14 @@ const SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// A permit is for an emergency, not for a season.
 const LONGEST: SignedDuration = SignedDuration::from_hours(31 * 24);
 
-/// Example: `bpfseal permit --key authority.key --action disarm --host 4f1c0a… --for 1h --reason "INC-4711"`
-///
-/// Prints one line that can be pasted or read out over a phone. It is good once, on one host.
+/// Allow one action on one host for a while, signed by the authority.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  bpfseal permit --key authority.key --action disarm --host 4f1c0a… --for 1h \\
+      --reason INC-4711
+
+Prints one line that can be pasted or read out over a phone. It is good once, on one host.")]
 pub struct Args {
     #[command(flatten)]
     key: KeyArgs,

@@ -7,8 +7,11 @@ use serde::Serialize;
 
 use crate::{Failure, Output, output::printable, policy_file};
 
-/// Example: `bpfseal policy check policy.toml`
+/// Find every mistake in policy files.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  bpfseal policy check policy.toml")]
 pub struct Args {
     /// Policy files; each is checked by itself.
     #[arg(required = true)]

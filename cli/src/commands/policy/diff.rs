@@ -6,10 +6,13 @@ use policy::effective::{self, Change};
 
 use crate::{Failure, Output, output::printable, policy_file};
 
-/// Example: `bpfseal policy diff old.toml new.toml`
-///
-/// Compares what the policies mean, defaults included, not how they are written.
+/// Say what another policy changes.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  bpfseal policy diff old.toml new.toml
+
+Compares what the policies mean, defaults included, not how they are written.")]
 pub struct Args {
     /// The policy now.
     old: PathBuf,

@@ -24,6 +24,7 @@ enum Command {
     /// Say what another policy changes.
     Diff(diff::Args),
     /// Print the JSON Schema of policy files, for editors.
+    #[command(after_help = "Example:\n  bpfseal policy schema > policy.schema.json")]
     Schema,
     /// Print what a policy says, with its defaults if asked.
     Show(show::Args),

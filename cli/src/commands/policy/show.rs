@@ -6,8 +6,11 @@ use policy::{Policy, effective};
 
 use crate::{Failure, Output, output::printable, policy_file};
 
-/// Example: `bpfseal policy show policy.toml --effective`
+/// Print what a policy says, with its defaults if asked.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  bpfseal policy show policy.toml --effective")]
 pub struct Args {
     /// The policy file.
     file: PathBuf,

@@ -12,11 +12,14 @@ use crate::{
     policy_file,
 };
 
-/// Example: `bpfseal policy sign policy.toml --key authority.key`
-///
-/// The signature covers the file's exact bytes and the contents of every key file that it
-/// names, so a host needs only the policy and its signature.
+/// Sign a policy with the authority's key, for hosts.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  bpfseal policy sign policy.toml --key authority.key
+
+The signature covers the file's exact bytes and the contents of every key file that it
+names, so a host needs only the policy and its signature.")]
 pub struct Args {
     /// The policy file; it must say its version.
     file: PathBuf,
