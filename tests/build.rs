@@ -5,6 +5,7 @@ use std::{env, path::PathBuf, process::Command};
 /// Object name, source name, extra flags.
 const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("allow_device", "allow_device", &[]),
+    ("compare_cost", "../../benches/bpf/compare_cost", &[]),
     ("count_exec", "count_exec", &[]),
     ("drop_port", "drop_port", &[]),
     ("refuse_ptrace", "refuse_ptrace", &[]),
@@ -18,6 +19,8 @@ fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
     let headers = variable("DEP_BPF_INCLUDE");
     println!("cargo:rerun-if-changed={}", sources.display());
+    println!("cargo:rerun-if-changed=benches/bpf");
+    println!("cargo:rerun-if-changed=../lsm-enforcer/bpf");
     println!("cargo:rustc-env=BPFSEAL_FIXTURES={}", out.display());
     for (object, source, flags) in OBJECTS {
         let source = sources.join(format!("{source}.bpf.c"));

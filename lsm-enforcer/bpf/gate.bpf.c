@@ -175,11 +175,19 @@ int BPF_PROG(forget_prog, struct bpf_prog *prog)
 	return 0;
 }
 
+/*
+ * Also for a load that fails before it was judged, in the task that tried: its entry must not
+ * outlive the aux, whose address another thread's load may get.
+ */
 SEC("?lsm/bpf_prog_free_security")
 int BPF_PROG(forget_aux, struct bpf_prog_aux *aux)
 {
+	u32 tid = (u32)bpf_get_current_pid_tgid();
+	struct pending *p = bpf_map_lookup_elem(&pendings, &tid);
 	u64 key = (u64)aux;
 
+	if (p && p->aux == key)
+		bpf_map_delete_elem(&pendings, &tid);
 	bpf_map_delete_elem(&owners, &key);
 	forget(key);
 	return 0;
