@@ -175,6 +175,15 @@ impl FromStr for Reference {
 }
 
 impl Reference {
+    /// The same artifact by its digest, without the tag.
+    pub fn pinned(&self, digest: Digest) -> Self {
+        Self {
+            repository: self.repository.clone(),
+            tag: None,
+            digest: Some(digest),
+        }
+    }
+
     /// What to ask the registry for: the digest if there is one, else the tag, else `latest`.
     pub fn wanted(&self) -> String {
         match (&self.digest, &self.tag) {
@@ -400,5 +409,9 @@ mod tests {
         assert_eq!(reference("r.io", "a", Some("v1"), true).wanted(), HEX);
         assert_eq!(reference("r.io", "a", Some("v1"), false).wanted(), "v1");
         assert_eq!(reference("r.io", "a", None, false).wanted(), "latest");
+        assert_eq!(
+            reference("r.io", "a", Some("v1"), false).pinned(Digest::of(b"")),
+            reference("r.io", "a", None, true)
+        );
     }
 }

@@ -14,7 +14,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bundle::layout::{Builder, Layout, Limits, MalformedBundle};
+use bundle::{
+    Digest,
+    layout::{Builder, Layout, Limits, MalformedBundle},
+};
 use policy::Reason;
 
 use crate::{
@@ -58,6 +61,8 @@ pub struct Remote {
     pub client: Client,
     /// As it was asked for.
     pub reference: Reference,
+    /// What it meant, resolved once.
+    pub digest: Digest,
     /// The artifact and all that refers to it.
     pub layout: Layout,
 }
@@ -102,6 +107,7 @@ impl Source {
                 Ok(Opened::Remote(Box::new(Remote {
                     client,
                     reference,
+                    digest: pulled.digest,
                     layout: pulled.layout,
                 })))
             }
