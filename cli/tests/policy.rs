@@ -1,6 +1,5 @@
 //! `bpfseal policy`, `permit` and `explain` as a user meets them.
 
-#![expect(missing_docs, reason = "a test has no interface")]
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "tests"))]
 
 use std::{fs, path::Path};

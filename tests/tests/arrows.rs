@@ -154,6 +154,7 @@ fn only_files_that_say_why_hold_unsafe_code() {
 /// Where the kernel or libbpf is called.
 const UNSAFE: &[&str] = &[
     "lsm-enforcer/src/",
+    "tests/benches/against_cosign.rs",
     "tests/src/bin/attacker.rs",
     "tests/src/bin/forger.rs",
     "tests/tests/inventory.rs",
