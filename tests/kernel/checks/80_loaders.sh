@@ -15,6 +15,7 @@ file = "fleet.pub"
 name = "enrolled"
 scope = "*"
 signed_by = { at_least = 1, of = ["fleet"] }
+tunables = { "*" = "any" }
 P
 for key in authority fleet; do check "key $key" bpfseal keygen --no-passphrase -o $key; done
 check "the authority signs" bpfseal policy sign policy.toml --key authority.key
@@ -23,7 +24,11 @@ prints "arm" '^Enforcing' $X arm --policy policy.toml --authority authority.pub
 
 # Nothing is admitted yet.
 for tool in $tools; do refused "$tool before it is admitted" $tool-libbpf; done
-for object in $fixtures; do
+# A device filter without calls and maps passes for anyone: systemd, runc and crun make such.
+prints "allow_device has the shape of a device filter" '' \
+    bpftool prog loadall $objects/allow_device.bpf.o /sys/fs/bpf/shape
+rm -rf /sys/fs/bpf/shape
+for object in $(echo $fixtures | sed 's/allow_device//'); do
     refused "$object before it is admitted" bpftool prog loadall $objects/$object.bpf.o /sys/fs/bpf/early
 done
 refused "the libbpf-rs loader before admission" loader --once $objects/count_exec.bpf.o
@@ -61,9 +66,10 @@ prints "the libbpf-rs loader sets tunables" 'program enter_unlink id [0-9]+ atta
 refused "the same object with one constant changed" bpftool prog loadall $objects/tamper_exec.bpf.o /sys/fs/bpf/tamper
 check "a forger with an admitted object" forger variants $objects/count_exec.bpf.o
 check "a forger with nothing" forger unsigned
-check "a forger who swaps descriptors under the kernel" forger race $objects/drop_port.bpf.o
+# Its maps hold read-only data among them: that another map takes the place is what must not be.
+check "a forger who swaps descriptors under the kernel" forger race $objects/trace_unlink.bpf.o
 # What the tools hold is known by signer.
 opensnoop-libbpf >/dev/null 2>&1 &
-sleep 5
+until attached $! || ! kill -0 $!; do usleep 200000; done
 prints "inventory names the bundle of a running tool" 'signed +opensnoop' $X inventory
 kill $!
