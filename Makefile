@@ -35,7 +35,7 @@ test: fetch build ## unit tests, vectors, end to end, real clients, kernels in V
 	@tests/lab/test.sh
 
 bench: fetch build ## measure against cosign, and what the gate costs
-	$(CARGO) bench --workspace --locked
+	$(CARGO) bench --locked -p tests
 
 lint: ## format and clippy, with warnings as errors
 	$(CARGO) fmt --check
