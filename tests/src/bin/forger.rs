@@ -417,7 +417,11 @@ fn race(path: &PathBuf, rounds: u32, score: &mut Score) -> Result<(), Failure> {
         map.value_size(),
         map.max_entries(),
     );
-    let evil = create_map(kind, key, value, entries, false, false)?;
+    // A map of the same kind and size is input like any other, so the other one differs: in
+    // size, or where it is read-only data, in contents.
+    let rodata = map.name().to_string_lossy().ends_with(".rodata");
+    let entries = if rodata { entries } else { entries * 2 };
+    let evil = create_map(kind, key, value, entries, rodata, rodata)?;
     let shared = map.as_fd().try_clone_to_owned()?;
     let load = with_map(&load, own, shared.as_raw_fd());
     let stop = AtomicBool::new(false);
