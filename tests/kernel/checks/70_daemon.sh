@@ -2,12 +2,14 @@
 # commanded by root alone, disarm with a permit.
 X=bpfseal-enforcer
 daemon() {
+    # Asking `status` meanwhile would hold the lock that the daemon waits for.
+    rm -f /run/bpfseal/control.sock
     $X run --watch-every 5s 2>>/run/daemon.log &
     daemon=$!
     waited=0
-    until $X status --json 2>/dev/null | grep -q '"daemon": true'; do
+    until [ -S /run/bpfseal/control.sock ]; do
         waited=$((waited + 1))
-        [ $waited -gt 100 ] && return 1
+        [ $waited -gt 300 ] && return 1
         usleep 200000
     done
 }

@@ -49,7 +49,7 @@ struct Args {
     #[arg(long)]
     icount: bool,
     /// Seconds until the guest is stopped.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 1500)]
     limit: u64,
     /// Name of the console log in target/lab.
     #[arg(long, default_value = "by-hand")]

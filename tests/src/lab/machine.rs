@@ -51,9 +51,9 @@ impl Machine {
             memory: 1024,
             processors: 1,
             count_instructions: false,
-            // A boot takes 3 to 12 s on an idle machine, all of today's checks about a
-            // minute; machines that run tests are often busy with something else as well.
-            limit: Duration::from_secs(600),
+            // A boot takes 3 to 12 s on an idle machine and all of today's checks two to
+            // four minutes; machines that run tests are often busy with something else.
+            limit: Duration::from_secs(1500),
         }
     }
 
