@@ -74,10 +74,10 @@ opensnoop() {
         waited=$((waited + 1))
     done
     kill -KILL $tool 2>/dev/null
+    # It ends with 1 when its time is over, so what it saw decides.
     wait $tool
-    code=$?
     { head -n 1 "$out"; grep machine-id "$out" || tail -n 3 "$out"; } | head -n 4 | sed 's/^/SAID /'
-    if [ $code -eq 0 ] && grep -q machine-id "$out"; then ok "$what"; else failed "$what" "exit code $code"; fi
+    if grep -q 'cat .*machine-id' "$out"; then ok "$what"; else failed "$what" "it saw nothing"; fi
 }
 
 echo "SAID $(uname -sr), LSMs: $(cat /sys/kernel/security/lsm)"
@@ -107,7 +107,7 @@ declined "a tampered bundle is not admitted" digest-mismatch
 step "11. Signed loads, by tools that know nothing of bpfseal. One changed constant does not"
 works "bpftool loads the signed program" bpftool prog load count_exec.bpf.o /sys/fs/bpf/signed
 turned_away "the same program with one constant changed is refused" bpftool prog load tamper_exec.bpf.o /sys/fs/bpf/tampered
-event "the event says that no admitted program has these instructions" 'E4[0-9]+ .*tracepoint "count_exec"'
+event "the event names the instruction that differs" 'E403 .*instruction [0-9]+.*"count_exec"'
 opensnoop "opensnoop runs, with an option that it writes into its read-only data" -d 2
 opensnoop "and with others" -x -u 0 -d 2
 works "every program has a signer, or a reason" $X inventory
