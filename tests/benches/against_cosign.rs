@@ -6,6 +6,7 @@
 
 #![expect(unsafe_code, reason = "wait4, which alone tells a child's peak memory")]
 #![expect(clippy::unwrap_used, reason = "a benchmark")]
+#![expect(clippy::zombie_processes, reason = "wait4 reaps the child")]
 
 use std::{
     path::PathBuf,

@@ -1,6 +1,8 @@
 //! Other people's clients read what `bpfseal` writes, and `bpfseal` reads what they write,
 //! through our registry and through one that has no referrers API.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::{
     fs,
     io::{Read, Write},

@@ -1,6 +1,8 @@
 //! cosign accepts our signatures and we accept its own, in both of its forms; what one
 //! refuses the other refuses.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;

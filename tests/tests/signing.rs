@@ -1,5 +1,7 @@
 //! keygen, pack, sign, verify and enroll on local files, as a user runs them.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use bundle::{

@@ -176,7 +176,7 @@ proptest! {
     fn one_changed_letter_is_always_noticed(at in 0_usize..240, letter in "[a-z2-7]") {
         let line = seal(&terms(), 1).unwrap();
         let at = at % line.len();
-        prop_assume!(&line[at..=at] != letter);
+        prop_assume!(line[at..=at] != *letter);
         let changed = format!("{}{letter}{}", &line[..at], &line[at + 1..]);
         prop_assert!(verify(&changed).is_err());
     }

@@ -322,7 +322,10 @@ fn device() -> Load {
     Load::new("sd_devices", CGROUP_DEVICE, &[r0(1), EXIT])
 }
 
-fn good() -> Vec<(&'static str, Box<dyn Fn() -> io::Result<OwnedFd>>)> {
+/// A named load that must succeed.
+type Good = (&'static str, Box<dyn Fn() -> io::Result<OwnedFd>>);
+
+fn good() -> Vec<Good> {
     vec![
         ("an admitted program", Box::new(|| simple().load())),
         (
