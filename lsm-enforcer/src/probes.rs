@@ -5,9 +5,8 @@
 //! `r0 = 0; exit` attached to a tracepoint silences it for everybody, so the gate keeps them
 //! apart ([`Class::Probe`]) and refuses to attach them.
 //!
-//! Read in libbpf 1.1.2, 1.5.0, 1.7.0 and 1.8.0 (`features.c`, before 1.4 `libbpf.c`;
-//! `bpf.c` for the memory accounting) and seen in virtual machines with bpftool 7.1, 7.5 and
-//! 7.8, libbpf-tools and libbpf-rs.
+//! Read in libbpf 1.7's `features.c`, and seen in virtual machines with Debian's bpftool,
+//! libbpf-tools and libbpf-rs; other versions of libbpf may ask in other words.
 
 use bundle::image::{Identity, Image, MAP_INDEX, MapSpec};
 

@@ -106,7 +106,7 @@ reasons! {
     OtherType = 402, "other-type", "these instructions are admitted, but under another type, attach type or target",
         "Load it as its publisher signed it.";
     InstructionDiffers = 403, "instruction-differs", "an instruction differs from the admitted program",
-        "Somebody changed the program, or the loader lays it out in another way: `bpfseal-enforcer explain`.";
+        "Somebody changed the program, or the loader lays it out in another way; `bpfseal-enforcer events --json` has its first words.";
     MapReference = 404, "map-reference", "an instruction refers to another map than the admitted program does",
         "Load it with an unmodified loader.";
     ModuleBtf = 405, "module-btf", "it refers to a kernel module's BTF, which is not supported yet",

@@ -245,11 +245,14 @@ impl BpfGate {
 }
 
 /// The kernel detaches programs one by one, some time after their last pin is gone: a few
-/// loads in a row must succeed.
+/// loads in a row must succeed. The kernel's work queue may have tens of thousands of freed
+/// programs before them, which takes a slow machine many seconds.
 fn wait_until_open() -> io::Result<()> {
     const IN_A_ROW: u32 = 3;
+    const PATIENCE: Duration = Duration::from_secs(120);
+    let start = std::time::Instant::now();
     let mut passed = 0;
-    for _ in 0..500 {
+    while start.elapsed() < PATIENCE {
         match super::probe::load_unsigned() {
             Ok(()) => passed += 1,
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => passed = 0,
