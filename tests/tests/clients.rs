@@ -444,6 +444,11 @@ fn says_what_failed_in_an_exit_code() {
     workshop.write("b.tar", b"not a tar");
     let there = registry.reference("a:v1");
     let missing = registry.reference("b:v1");
+    let index = registry.reference("a:index");
+    let elsewhere = format!("{there}@{}", Digest::of(b"something else"));
+    bpfseal(&workshop, &["push", "a.tar", &there]);
+    let create = ["manifest", "index", "create", "--plain-http", &index, "v1"];
+    workshop.done(&tool("oras"), create);
     for (args, code) in [
         (["push", "a.tar", &there].as_slice(), 0),
         (&["push", "b.tar", &there], 1),
@@ -453,6 +458,8 @@ fn says_what_failed_in_an_exit_code() {
         (&["pull", &missing, "-o", "c.tar"], 3),
         (&["pull", "127.0.0.1:1/a:v1", "-o", "c.tar"], 4),
         (&["copy", &missing, &there], 3),
+        (&["pull", &index, "-o", "c.tar"], 1),
+        (&["push", "a.tar", &elsewhere], 1),
     ] {
         let said = workshop.run(&program("bpfseal"), args);
         assert_eq!(said.code, code, "{args:?}: {}{}", said.out, said.err);

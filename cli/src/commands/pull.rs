@@ -9,7 +9,9 @@ use bundle::Digest;
 use serde::Serialize;
 
 use crate::{
-    Failure, Output, files,
+    Failure, Output,
+    failure::Exit,
+    files,
     registry::{Client, Connection, Referrer},
     source,
 };
@@ -55,11 +57,10 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let folder = partial_folder(&args.output);
     let made = make_folder(&folder)?;
     let client = Client::new(&args.connection, source::progress(output, "pull"))?;
-    let pulled = client.fetch_via(&reference, &folder);
-    if pulled.is_err() {
-        drop_empty(&folder, made);
-    }
-    let pulled = pulled?;
+    let pulled = client
+        .fetch_via(&reference, &folder)
+        .map_err(Failure::from)
+        .inspect_err(|failure| clean_up(&folder, made, failure))?;
     files::write_layout(&pulled.layout, &args.output)?;
     let _ = fs::remove_dir_all(&folder);
     let done = Done {
@@ -99,15 +100,15 @@ fn make_folder(folder: &Path) -> Result<bool, Failure> {
     }
 }
 
-/// Leaves nothing behind where nothing has arrived.
-fn drop_empty(folder: &Path, made: bool) {
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    for file in files {
-        if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+/// Leaves behind only what another try can use: after a broken connection, what arrived.
+fn clean_up(folder: &Path, made: bool, failure: &Failure) {
+    let useful = failure.exit == Exit::Network;
+    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !useful || file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
             let _ = fs::remove_file(file.path());
         }
     }
-    if made {
+    if made || !useful {
         // Refuses where something is in it.
         let _ = fs::remove_dir(folder);
     }

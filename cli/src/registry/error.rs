@@ -97,6 +97,14 @@ pub enum Error {
         /// What is wrong.
         cause: String,
     },
+    /// The destination was written with the digest of something else.
+    #[error("the artifact has digest {got}, the destination says {want}")]
+    Destination {
+        /// As written.
+        want: Digest,
+        /// What would go there.
+        got: Digest,
+    },
     /// An artifact, but none that fits into a file of ours.
     #[error("{what} is no bundle: {cause}")]
     NotABundle {
@@ -157,6 +165,8 @@ impl From<Error> for Failure {
                 }
             }
             Error::Server { .. } | Error::Protocol { .. } => Self::network(message),
+            Error::Destination { .. } => Self::refused(Reason::DigestMismatch, message)
+                .with_remedy("Leave the digest out, or send what it names."),
             Error::Digest { .. } | Error::Length { .. } => {
                 Self::refused(Reason::DigestMismatch, message)
             }

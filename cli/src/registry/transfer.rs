@@ -427,10 +427,7 @@ fn is_older_name(name: &str) -> bool {
 /// destination is a condition.
 fn tags(reference: &Reference, digest: Digest, more: &[String]) -> Result<Vec<String>, Error> {
     if let Some(want) = reference.digest.filter(|want| *want != digest) {
-        return Err(Error::Manifest {
-            what: digest.to_string(),
-            cause: format!("the destination says {want}"),
-        });
+        return Err(Error::Destination { want, got: digest });
     }
     let first = match (&reference.tag, reference.digest) {
         (None, Some(_)) => None,
