@@ -40,6 +40,27 @@ pub fn write_layout(layout: &Layout, path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Writes a file in the place of what was there, whole or not at all.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |error| Failure::io("cannot write", path, error);
+    // A pipe or device is written to, not taken away: `--bundle >(tee b.json)`.
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return fs::write(path, bytes).map_err(failed);
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".bpfseal-")
+        .permissions(readable())
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
 /// Writes a file that must not be there yet, readable by `mode`.
 pub fn create_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
     let write = || -> io::Result<()> {
@@ -90,6 +111,21 @@ pub fn read_small(path: &Path, doing: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// Reads a Sigstore bundle or a trusted root.
+pub fn read_bundle(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error| Failure::io("cannot read", path, error);
+    let mut bytes = Vec::new();
+    let mut file = io::Read::take(fs::File::open(path).map_err(failed)?, BUNDLE + 1);
+    io::Read::read_to_end(&mut file, &mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > BUNDLE {
+        return Err(Failure::refused(
+            policy::Reason::LimitExceeded,
+            format!("{} has over {BUNDLE} bytes", path.display()),
+        ));
+    }
+    Ok(bytes)
+}
+
 fn readable() -> fs::Permissions {
     use std::os::unix::fs::PermissionsExt as _;
     fs::Permissions::from_mode(0o644)
@@ -97,3 +133,5 @@ fn readable() -> fs::Permissions {
 
 /// Policies may have 1 MiB; keys and passphrases are far below.
 const SMALL: u64 = 2 << 20;
+/// A Sigstore bundle or trusted root has some kilobytes.
+const BUNDLE: u64 = 4 << 20;

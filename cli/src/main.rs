@@ -6,6 +6,7 @@ mod documentation;
 mod epoch;
 mod failure;
 mod files;
+mod foreign;
 mod objects;
 mod output;
 mod passphrase;
@@ -13,6 +14,7 @@ mod policy_file;
 mod reference;
 mod registry;
 mod source;
+mod trust;
 
 use clap::Parser;
 

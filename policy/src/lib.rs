@@ -19,6 +19,7 @@ pub mod scope;
 pub mod shape;
 pub mod signature;
 pub mod signer;
+pub mod sigstore;
 mod spelling;
 pub mod statement;
 pub mod target;

@@ -71,6 +71,18 @@ reasons! {
         "Sign again with a current tool.";
     BadKey = 208, "bad-key", "the key cannot be read",
         "Give a PEM public key (SPKI) or PKCS#8 private key.";
+    WrongIdentity = 209, "wrong-identity", "the certificate is for another identity or issuer",
+        "Name the identity and issuer that the message shows, if it is the one that you trust.";
+    BadCertificate = 210, "bad-certificate", "the signing certificate does not lead to a trusted authority or was not valid",
+        "Sign again with a certificate of a trusted authority; is the trusted root the right one?";
+    BadLogEntry = 211, "bad-log-entry", "the transparency log's proof is missing or does not hold",
+        "Sign again; is the trusted root the one of the log that was used?";
+    NoTrustedTime = 212, "no-trusted-time", "no trusted time says when it was signed",
+        "Sign again with a time-stamp authority or log of the trusted root.";
+    BadTrustRoot = 213, "bad-trust-root", "the trusted root cannot be used",
+        "Give a `trusted_root.json`, or leave it out for the public-good instance's.";
+    ForeignSignature = 214, "foreign-signature", "it was signed by a tool whose signatures are not checked here",
+        "Sign it with `bpfseal sign`, cosign or notation.";
 
     // 3xx: the policy decides against it.
     NoRule = 301, "no-rule", "no rule's scope covers it",

@@ -73,6 +73,22 @@ pub fn sigstore_bundle(hint: &str, payload: &[u8], signature: &[u8]) -> Vec<u8> 
     })
 }
 
+/// A Sigstore bundle v0.3 with a public-key hint and a signature over a file's bytes, as
+/// `cosign sign-blob --key` writes it.
+pub fn blob_bundle(hint: &str, digest: Digest, signature: &[u8]) -> Vec<u8> {
+    json(&serde_json::json!({
+        "mediaType": media::SIGSTORE_BUNDLE,
+        "verificationMaterial": { "publicKey": { "hint": hint } },
+        "messageSignature": {
+            "messageDigest": {
+                "algorithm": "SHA2_256",
+                "digest": BASE64.encode(digest.as_bytes()),
+            },
+            "signature": BASE64.encode(signature),
+        },
+    }))
+}
+
 /// An in-toto statement as somebody signed it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Statement {

@@ -19,7 +19,10 @@ mod policy;
 mod pull;
 mod push;
 mod sign;
+mod sign_blob;
+mod trust;
 mod verify;
+mod verify_blob;
 
 /// What to do.
 #[derive(Subcommand)]
@@ -54,8 +57,14 @@ pub enum Command {
     Push(push::Args),
     /// Sign a bundle, in a file or in a registry.
     Sign(sign::Args),
+    /// Sign any file; the signature is a Sigstore bundle.
+    SignBlob(sign_blob::Args),
+    /// Show what keyless signatures are checked against.
+    Trust(trust::Args),
     /// Check who signed a bundle and whether a policy allows it.
     Verify(verify::Args),
+    /// Check the signature of any file, offline.
+    VerifyBlob(verify_blob::Args),
 }
 
 impl Command {
@@ -77,7 +86,10 @@ impl Command {
             Self::Pull(args) => pull::run(&args, output),
             Self::Push(args) => push::run(&args, output),
             Self::Sign(args) => sign::run(&args, output),
+            Self::SignBlob(args) => sign_blob::run(&args, output),
+            Self::Trust(args) => trust::run(&args, output),
             Self::Verify(args) => verify::run(&args, output),
+            Self::VerifyBlob(args) => verify_blob::run(&args, output),
         }
     }
 }

@@ -6,19 +6,17 @@ use bundle::{Digest, Layout, UnverifiedBundle, unverified::Referrer};
 use policy::{
     Admitted, Context, Policy, Reason, Refusal, RuleRef, VerifiedBundle,
     decision::SignedBy,
-    key::{BadKey, PublicKey},
     signature::{Finding, Outcome},
     verify::reason_of,
 };
 use serde::Serialize;
 
 use crate::{
-    Failure, Output,
-    failure::Exit,
-    files, policy_file,
+    Failure, Output, policy_file,
     reference::Reference,
     registry::Connection,
     source::{Opened, Source},
+    trust,
 };
 
 /// Check who signed a bundle, and whether a policy allows it.
@@ -168,22 +166,9 @@ fn read_policy(args: &Args) -> Result<Policy, Failure> {
 
 /// One rule for every scope that trusts one key.
 fn implied_policy(path: &Path) -> Result<Policy, Failure> {
-    let pem = files::read_small(path, "cannot read the key")?;
-    PublicKey::from_pem(&pem).map_err(|error| unusable(path, &error))?;
+    let pem = trust::public_key(path)?.to_pem().into_bytes();
     Policy::parse(IMPLIED_POLICY, &|_| Ok(pem.clone()))
         .map_err(|error| Failure::internal(format!("the implied policy: {error}")))
-}
-
-/// A weak key is refused as a check would refuse it; any other is a wrong argument.
-fn unusable(path: &Path, error: &BadKey) -> Failure {
-    let failure = Failure::refused(error.reason(), format!("{}: {error}", path.display()));
-    match error {
-        BadKey::Weak(_) => failure,
-        BadKey::Malformed(_) | BadKey::Unsupported(_) => Failure {
-            exit: Exit::Usage,
-            ..failure
-        },
-    }
 }
 
 fn failure(refusal: Refusal, args: &Args) -> Failure {
