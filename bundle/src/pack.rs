@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(pack(two(), &options).unwrap(), packed);
         let inventory = packed.inventory.clone();
         let digest = packed.digest;
-        let bundle = packed.into_layout(Some("1.2")).unwrap().bundle().unwrap();
+        let mut bundle = packed.into_layout(Some("1.2")).unwrap().bundle().unwrap();
         assert_eq!(bundle.digest(), digest);
         assert_eq!(bundle.recorded_inventory(), &inventory);
         assert_eq!(
@@ -324,6 +324,30 @@ mod tests {
             ["b.o", "a.o"]
         );
         bundle.check_inventory().unwrap();
+    }
+
+    #[test]
+    fn a_bundle_outlives_the_tables_of_its_day_but_hides_nothing() {
+        let repacked = |edit: &dyn Fn(&mut Object)| {
+            let mut packed = pack(two(), &PackOptions::default()).unwrap();
+            edit(&mut packed.inventory.objects[0]);
+            packed.config = to_json(&packed.inventory);
+            let mut manifest = Manifest::parse(&packed.manifest).unwrap();
+            manifest.config = Descriptor::of(media::INVENTORY, &packed.config);
+            packed.manifest = manifest.to_bytes();
+            packed.into_layout(None).unwrap().bundle().unwrap()
+        };
+        let derived = pack(two(), &PackOptions::default()).unwrap().inventory;
+
+        let mut older = repacked(&|object| object.needs.oldest_kernel = Some("2.6".to_owned()));
+        older.check_inventory().unwrap();
+        assert_eq!(older.recorded_inventory(), &derived);
+
+        let mut hiding = repacked(&|object| object.programs.clear());
+        assert!(matches!(
+            hiding.check_inventory(),
+            Err(MalformedBundle::Inventory(_))
+        ));
     }
 
     #[test]

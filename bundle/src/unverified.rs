@@ -144,14 +144,16 @@ impl UnverifiedBundle {
     /// Derives the inventory from the objects and compares it with the recorded one.
     ///
     /// Only the packer's choices may differ from what the bytes say: name, version, source,
-    /// and which read-only variables are tunable.
+    /// and which read-only variables are tunable. `needs` is not compared but taken from the
+    /// objects: it comes from tables of kernel releases that grow, and a bundle must outlive
+    /// the tables of its day.
     ///
     /// # Errors
     /// [`MalformedBundle::Inventory`] names the first field that differs;
     /// [`MalformedBundle::Object`] when an object cannot be parsed.
-    pub fn check_inventory(&self) -> Result<(), MalformedBundle> {
+    pub fn check_inventory(&mut self) -> Result<(), MalformedBundle> {
         let mut reader = inventory::Reader::default();
-        for ((title, bytes), recorded) in self.objects.iter().zip(&self.inventory.objects) {
+        for ((title, bytes), recorded) in self.objects.iter().zip(&mut self.inventory.objects) {
             let mut derived =
                 reader
                     .read(title, bytes)
@@ -160,6 +162,7 @@ impl UnverifiedBundle {
                         detail: error.to_string(),
                     })?;
             copy_marks(recorded, &mut derived);
+            recorded.needs.clone_from(&derived.needs);
             if derived != *recorded {
                 return Err(MalformedBundle::Inventory(format!(
                     "object {title:?}: {}",

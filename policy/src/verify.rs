@@ -34,7 +34,7 @@ pub struct VerifiedBundle {
 /// # Errors
 /// The reason that helps most: what is wrong with the signature that came closest.
 pub fn verify(
-    bundle: UnverifiedBundle,
+    mut bundle: UnverifiedBundle,
     policy: &Policy,
     scope: &str,
 ) -> Result<VerifiedBundle, Refusal> {

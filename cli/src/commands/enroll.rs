@@ -22,7 +22,8 @@ Examples:
   bpfseal enroll agent --key fleet.key --push registry.example.com/vendor/agent:v7
 
 The objects inside an executable are signed as they are; the executable itself is not
-changed. Its loader may set `const volatile` variables unless you say otherwise."
+changed. Without `--name` the package is named after the file, and a rule of the policy
+finds it by that name: scope = \"opensnoop\". Its loader may set `const volatile` variables unless you say otherwise."
 )]
 pub struct Args {
     /// Executables that carry BPF objects, or objects.
@@ -62,7 +63,8 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let volatile = args
         .tunable_volatile
         .unwrap_or_else(|| objects::any_executable(&objects, &args.objects));
-    let packed = pack::make(objects, &args.options, volatile)?;
+    let options = named(&args.options, &args.objects);
+    let packed = pack::make(objects, &options, volatile)?;
     let signer = passphrase::signer(&args.key, output)?;
     let file = match (&args.output, &reference) {
         (Some(path), _) => Some(path.clone()),
@@ -76,8 +78,8 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         .clone()
         .or_else(|| repository.clone().map(PathBuf::from));
     let shown = shown.unwrap_or_default();
-    let done = pack::Done::of(&packed, &shown, &args.options);
-    let mut layout = pack::layout(packed, &pack::tag(&args.options))?;
+    let done = pack::Done::of(&packed, &shown, &options);
+    let mut layout = pack::layout(packed, &pack::tag(&options))?;
     let bundle = layout
         .bundle()
         .map_err(|error| Failure::internal(error.to_string()))?;
@@ -101,6 +103,18 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     };
     output.result(&done, || done.describe(repository.as_deref()));
     Ok(())
+}
+
+/// A package is named after the only file it comes from unless told otherwise, so that a
+/// policy can have a rule for it.
+fn named(options: &pack::Options, objects: &[PathBuf]) -> pack::Options {
+    let mut options = options.clone();
+    if let (None, [object]) = (&options.name, objects) {
+        options.name = object
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+    }
+    options
 }
 
 fn default_file(objects: &[PathBuf]) -> PathBuf {

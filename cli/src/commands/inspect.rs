@@ -115,7 +115,7 @@ fn of_layout(shown: &str, layout: Layout) -> Result<Inventory, Failure> {
         };
         Failure::refused(reason, format!("{shown}: {error}"))
     };
-    let bundle: UnverifiedBundle = layout.bundle().map_err(|error| failed(&error))?;
+    let mut bundle: UnverifiedBundle = layout.bundle().map_err(|error| failed(&error))?;
     drop(layout);
     bundle.check_inventory().map_err(|error| failed(&error))?;
     Ok(bundle.recorded_inventory().clone())

@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 /// What goes into the bundle besides objects; `enroll` has the same.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub struct Options {
     /// Name of the package.
     #[arg(long)]

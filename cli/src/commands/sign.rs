@@ -98,7 +98,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
 fn checked(layout: &Layout) -> Result<UnverifiedBundle, Failure> {
     let bundle = layout
         .bundle()
-        .and_then(|bundle| bundle.check_inventory().map(|()| bundle));
+        .and_then(|mut bundle| bundle.check_inventory().map(|()| bundle));
     bundle.map_err(|error| Failure::refused(reason_of(&error), error.to_string()))
 }
 
