@@ -1,13 +1,14 @@
 //! Files that commands write: whole or not at all, and keys for their owner alone.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
 use bundle::Layout;
+use policy::Reason;
 
 use crate::{Failure, epoch};
 
@@ -87,6 +88,41 @@ pub fn already_there(path: &Path) -> Failure {
     .with_remedy("Give another name with `-o`, or move the old key away.")
 }
 
+/// Opens a regular file for reading and tells its length in bytes; `None` for all else,
+/// because a FIFO would wait for ever and a device never end.
+pub fn open_regular(path: &Path) -> io::Result<Option<(File, u64)>> {
+    // Opening a device can have effects, so it is asked before; the name may mean another
+    // file by then, so it is asked again, without waiting for a writer.
+    if !fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file().then(|| (file, metadata.len())))
+}
+
+/// Refuses a file that is too large to be what it is taken for.
+pub fn check_length(path: &Path, length: u64) -> Result<(), Failure> {
+    if length <= LARGEST {
+        return Ok(());
+    }
+    Err(Failure::refused(
+        Reason::LimitExceeded,
+        format!("{} has {length} bytes, over {LARGEST}", path.display()),
+    ))
+}
+
+/// Reads an object or an executable of at most [`LARGEST`] bytes.
+pub fn read_large(file: File, length: u64) -> io::Result<Vec<u8>> {
+    // Exactly what is there: a buffer that doubles would take twice the memory.
+    let mut bytes = Vec::with_capacity(length.min(LARGEST) as usize);
+    file.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Reads a small file: a key, a passphrase, a policy.
 pub fn read_small(path: &Path, doing: &str) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::io(doing, path, error);
@@ -103,11 +139,9 @@ pub fn read_small(path: &Path, doing: &str) -> Result<Vec<u8>, Failure> {
     }
     // A pipe is fine here: `--passphrase-file <(pass show release)`.
     let mut bytes = Vec::new();
-    io::Read::read_to_end(
-        &mut io::Read::take(fs::File::open(path).map_err(failed)?, SMALL),
-        &mut bytes,
-    )
-    .map_err(failed)?;
+    File::open(path)
+        .and_then(|file| file.take(SMALL).read_to_end(&mut bytes))
+        .map_err(failed)?;
     Ok(bytes)
 }
 
@@ -115,11 +149,12 @@ pub fn read_small(path: &Path, doing: &str) -> Result<Vec<u8>, Failure> {
 pub fn read_bundle(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::io("cannot read", path, error);
     let mut bytes = Vec::new();
-    let mut file = io::Read::take(fs::File::open(path).map_err(failed)?, BUNDLE + 1);
-    io::Read::read_to_end(&mut file, &mut bytes).map_err(failed)?;
+    File::open(path)
+        .and_then(|file| file.take(BUNDLE + 1).read_to_end(&mut bytes))
+        .map_err(failed)?;
     if bytes.len() as u64 > BUNDLE {
         return Err(Failure::refused(
-            policy::Reason::LimitExceeded,
+            Reason::LimitExceeded,
             format!("{} has over {BUNDLE} bytes", path.display()),
         ));
     }
@@ -135,3 +170,6 @@ fn readable() -> fs::Permissions {
 const SMALL: u64 = 2 << 20;
 /// A Sigstore bundle or trusted root has some kilobytes.
 const BUNDLE: u64 = 4 << 20;
+/// Kernels with all their debug information reach a few hundred megabytes; executables
+/// with BPF objects in them do not.
+const LARGEST: u64 = 160 << 20;

@@ -1,15 +1,11 @@
 //! BPF objects named on a command line: object files, and executables that carry some.
 
-use std::{
-    fs::{self, File},
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use bundle::embedded;
 use policy::Reason;
 
-use crate::Failure;
+use crate::{Failure, files};
 
 /// Reads every object in the files, as title and ELF bytes, in the order given.
 pub fn read(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
@@ -41,26 +37,11 @@ pub fn any_executable(objects: &[(String, Vec<u8>)], paths: &[PathBuf]) -> bool 
 
 fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::io("cannot read", path, error);
-    let metadata = fs::metadata(path).map_err(failed)?;
-    // A FIFO would wait for ever, a device never end.
-    if !metadata.is_file() {
+    let Some((file, length)) = files::open_regular(path).map_err(failed)? else {
         return Err(Failure::usage(format!("{} is not a file", path.display())));
-    }
-    if metadata.len() > LARGEST {
-        return Err(Failure::refused(
-            Reason::LimitExceeded,
-            format!(
-                "{} has {} bytes, over {LARGEST}",
-                path.display(),
-                metadata.len()
-            ),
-        ));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
-        .map_err(failed)?;
-    Ok(bytes)
+    };
+    files::check_length(path, length)?;
+    files::read_large(file, length).map_err(failed)
 }
 
 fn title(path: &Path) -> Result<String, Failure> {
@@ -82,6 +63,3 @@ fn no_object(path: &Path, bytes: &[u8]) -> Failure {
     )
     .with_remedy("Give objects made by `clang -target bpf`, or executables that carry some.")
 }
-
-/// As for other inputs: executables with BPF objects in them are far smaller.
-const LARGEST: u64 = 160 << 20;

@@ -10,7 +10,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufReader, Read as _},
+    io::{BufReader, ErrorKind, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +21,7 @@ use bundle::{
 use policy::Reason;
 
 use crate::{
-    Failure, Output,
+    Failure, Output, files,
     reference::{Host, Reference},
     registry::{Client, Connection, Progress, Pulled},
 };
@@ -155,40 +155,24 @@ pub fn open_layout(path: &Path) -> Result<Layout, Failure> {
 
 fn open_path(path: PathBuf) -> Result<Opened, Failure> {
     let failed = |error| Failure::io("cannot read", &path, error);
-    let metadata = fs::metadata(&path).map_err(failed)?;
-    if metadata.is_dir() {
+    if fs::metadata(&path).map_err(failed)?.is_dir() {
         let layout = read_folder(&path).map_err(|error| malformed(&path, error))?;
         return Ok(Opened::Layout { path, layout });
     }
-    // A FIFO would wait for ever, a device never end.
-    if !metadata.is_file() {
+    let Some((mut file, length)) = files::open_regular(&path).map_err(failed)? else {
         return Err(Failure::usage(format!(
             "{} is neither a file nor a folder",
             path.display()
         )));
-    }
-    let mut file = File::open(&path).map_err(failed)?;
+    };
     if is_tar(&mut file).map_err(failed)? {
         let input = BufReader::new(file);
         let layout =
             Layout::read(input, &Limits::default()).map_err(|error| malformed(&path, error))?;
         return Ok(Opened::Layout { path, layout });
     }
-    if metadata.len() > LARGEST_FILE {
-        return Err(Failure::refused(
-            Reason::LimitExceeded,
-            format!(
-                "{} has {} bytes, more than {LARGEST_FILE}",
-                path.display(),
-                metadata.len()
-            ),
-        ));
-    }
-    // Exactly what is there: a buffer that doubles would take twice the memory.
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    file.take(LARGEST_FILE)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    files::check_length(&path, length)?;
+    let bytes = files::read_large(file, length).map_err(failed)?;
     Ok(Opened::File { path, bytes })
 }
 
@@ -213,12 +197,11 @@ fn read_folder(folder: &Path) -> Result<Layout, MalformedBundle> {
     }
     names.sort();
     for name in names {
-        let path = folder.join(&name);
-        let Ok(metadata) = fs::metadata(&path) else {
-            continue;
-        };
-        if metadata.is_file() {
-            builder.file(&name, metadata.len(), File::open(&path)?)?;
+        match files::open_regular(&folder.join(&name)) {
+            Ok(Some((file, length))) => builder.file(&name, length, file)?,
+            Ok(None) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
         }
     }
     builder.finish()
@@ -245,10 +228,6 @@ fn not_a_reference(error: &dyn std::error::Error) -> Failure {
         "A reference is host[:port]/repository[:tag][@digest]; a path starts with ./ or /.",
     )
 }
-
-/// Kernels with all their debug information reach a few hundred megabytes; executables
-/// with BPF objects in them do not.
-const LARGEST_FILE: u64 = 160 << 20;
 
 const BLOBS: &str = "blobs/sha256";
 

@@ -253,7 +253,10 @@ fn enroll_signs_what_is_inside_an_executable() {
     executable.resize(16384, 0x90);
     desk.0.write("tool", executable);
     let done = desk.ok("enroll tool --key a.key");
-    assert_eq!((&done["file"], &done["name"]), (&"tool.tar".into(), &"tool".into()));
+    assert_eq!(
+        (&done["file"], &done["name"]),
+        (&"tool.tar".into(), &"tool".into())
+    );
     assert_eq!(
         done["objects"][0]["digest"],
         Digest::of(&object).to_string()

@@ -168,12 +168,7 @@ impl Client {
             .await?;
         self.publish(&registry, &reference.repository, &graph, digest, &tags)
             .await?;
-        Ok(Pushed {
-            digest,
-            tags,
-            referrers: referrers(&graph),
-            blobs: Arrivals::of(arrivals),
-        })
+        Ok(Pushed::of(digest, tags, &graph, arrivals))
     }
 
     pub(super) async fn push_referrer(
@@ -222,12 +217,7 @@ impl Client {
             .await?;
         self.publish(&to, &destination.repository, &graph, digest, &tags)
             .await?;
-        Ok(Pushed {
-            digest,
-            tags,
-            referrers: referrers(&graph),
-            blobs: Arrivals::of(arrivals),
-        })
+        Ok(Pushed::of(digest, tags, &graph, arrivals))
     }
 
     /// Brings one blob from a repository to another.
@@ -344,6 +334,17 @@ impl Client {
                     .await
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Pushed {
+    fn of(digest: Digest, tags: Vec<String>, graph: &Graph, arrivals: Vec<(Arrival, u64)>) -> Self {
+        Self {
+            digest,
+            tags,
+            referrers: referrers(graph),
+            blobs: Arrivals::of(arrivals),
         }
     }
 }
