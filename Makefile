@@ -47,7 +47,7 @@ soak: fetch build ## the kernel tests again and again, all four kernels (ROUNDS=
 		KERNELS='6.1 6.12 7.2 7.3' $(CARGO) test --release --locked -p tests --test kernel; \
 	done
 
-fuzz: ## run each fuzz target for a minute (needs cargo-fuzz and a nightly compiler)
+fuzz: deps ## run each fuzz target for a minute (SECONDS_EACH=60); cargo-fuzz goes into the cache
 	@tests/lab/fuzz.sh
 
 # The enforcer as it is shipped: one static file. Kept apart from target/release, where plain
