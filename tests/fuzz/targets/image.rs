@@ -7,6 +7,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(image) = serde_json::from_slice::<Image>(bytes) {
         let _ = image.stored_words();
         let json = serde_json::to_vec(&image).expect("an image is JSON");
-        assert_eq!(serde_json::from_slice::<Image>(&json).expect("reads back"), image);
+        assert_eq!(
+            serde_json::from_slice::<Image>(&json).expect("reads back"),
+            image
+        );
     }
 });
