@@ -99,6 +99,9 @@ pub enum Allowed {
 /// `FINGERPRINT_WORDS` in `lsm-enforcer/bpf/shared.h`.
 const FINGERPRINT_WORDS: usize = 32;
 
+/// `BPF_PSEUDO_MAP_VALUE`.
+const MAP_VALUE_SOURCE: u64 = 2;
+
 /// 2^64 divided by the golden ratio, made odd. `FINGERPRINT_PRIME` in `shared.h`.
 const FINGERPRINT_PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -164,6 +167,25 @@ impl Image {
                 }
                 let at = *first.entry(word >> 32).or_insert(at as u32);
                 mask(word) | u64::from(MAP_INDEX | at) << 32
+            })
+            .collect()
+    }
+
+    /// Which map each reference is to, in the order of instructions: the map's index in the
+    /// upper half and, for a reference to the map's value, the top bit and the offset.
+    pub fn map_references(&self) -> Vec<u64> {
+        let second_halves = self.words.iter().skip(1).chain([&0]);
+        self.words
+            .iter()
+            .zip(second_halves)
+            .filter(|(word, _)| is_map_reference(**word))
+            .map(|(word, second)| {
+                let index = u64::from((word >> 32) as u32 & !MAP_INDEX) << 32;
+                if (word >> 12) & 0xf == MAP_VALUE_SOURCE {
+                    1 << 63 | index | second >> 32
+                } else {
+                    index
+                }
             })
             .collect()
     }
@@ -248,5 +270,9 @@ mod tests {
                 EXIT
             ]
         );
+        assert_eq!(image.map_references(), [0, 1 << 63 | 1 << 32, 0]);
+        let mut image = image;
+        image.words[3] = with_imm(0, 24);
+        assert_eq!(image.map_references(), [0, 1 << 63 | 1 << 32 | 24, 0]);
     }
 }

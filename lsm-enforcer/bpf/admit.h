@@ -16,15 +16,8 @@ struct load {
 	u32 image;
 	u32 class;
 	u32 maps;
-	u32 spare;
+	u32 refs;
 };
-
-static __always_inline u32 loader_shares_files(void)
-{
-	struct task_struct *task = (void *)bpf_get_current_task();
-
-	return BPF_CORE_READ(task, files, count.counter) != 1;
-}
 
 /* Facts that no admitted program has, whatever its instructions. */
 static __noinline u32 refuse_facts(struct load *l)
@@ -149,6 +142,7 @@ static long compare_candidate(u32 i, struct candidates *c)
 	l->image = h->image;
 	l->class = h->class;
 	l->maps = h->maps;
+	l->refs = h->refs;
 	after.fingerprint = h->image;
 	c->reason = compare(l->src, l->key.len, l->image, &place);
 	l->detail = place.at;
@@ -197,10 +191,11 @@ static __noinline u32 remember(struct load *l, u32 reason, u32 audited)
 		.image = l->image,
 		.class = l->class,
 		.state = reason && !audited ? STATE_REFUSED : STATE_ADMITTED,
-		.shared_files = loader_shares_files(),
+		.files = loader_shares_files() ? FILES_SHARED : FILES_OWN,
 		.audited = audited,
 		.reason = reason,
 		.maps = l->maps,
+		.refs = l->refs,
 		.detail = l->detail,
 		.pid = id >> 32,
 		.uid = (u32)bpf_get_current_uid_gid(),
@@ -244,6 +239,8 @@ static __always_inline u32 admit(struct load *l)
 		struct key key = { .use = USE_SETTINGS };
 
 		settings = bpf_map_lookup_elem(index, &key);
+		if (settings && settings->mode == MODE_OPEN)
+			return 0;
 		audited = settings && settings->mode == MODE_AUDIT;
 		if (audited)
 			l->class = CLASS_AUDITED;

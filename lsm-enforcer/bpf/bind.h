@@ -193,15 +193,7 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 	m.used = BPF_CORE_READ(aux, used_maps);
 	bpf_loop(maps, check_map_at, &m, 0);
 	place->at = (u64)m.number << 32 | (u32)m.at;
-	if (m.reason)
-		return m.reason;
-	/*
-	 * The verifier resolves each instruction's descriptor by itself. With one map, or with a
-	 * file table that nobody else holds, all references to an index are one map.
-	 */
-	if (maps > 1 && !m.shape && r->shared_files)
-		return REASON_SHARED_FILES;
-	return 0;
+	return m.reason;
 }
 
 static __noinline void report_binding(struct bpf_prog *prog, struct record *r, u32 reason,
@@ -231,16 +223,16 @@ static __always_inline void *set_in_force(void)
 	return bpf_map_lookup_elem(&set, &zero);
 }
 
-static __noinline bool audits(void)
+static __noinline u32 mode_in_force(void)
 {
 	struct key key = { .use = USE_SETTINGS };
 	void *index = set_in_force();
 	struct header *settings;
 
 	if (!index)
-		return false;
+		return MODE_ENFORCE;
 	settings = bpf_map_lookup_elem(index, &key);
-	return settings && settings->mode == MODE_AUDIT;
+	return settings ? settings->mode : MODE_ENFORCE;
 }
 
 /* The same instructions may be admitted with several sets of maps: any one of them will do. */
@@ -294,12 +286,12 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 	struct bpf_prog_aux *aux = BPF_CORE_READ(prog, aux);
 	u64 key = (u64)aux, detail = 0;
 	struct record *r = bpf_map_lookup_elem(&records, &key);
-	u32 reason;
+	u32 reason, mode;
 
 	if (!r) {
 		if (BPF_CORE_READ(aux, load_time) < g->armed_at)
 			return 0;
-		if (audits())
+		if (mode_in_force() != MODE_ENFORCE)
 			return 0;
 		report_binding(prog, 0, REASON_NO_VERDICT, 1, 0);
 		return REASON_NO_VERDICT;
@@ -307,15 +299,19 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 	if (r->state == STATE_PASSED)
 		return 0;
 	if (r->state == STATE_REFUSED)
-		return r->reason ?: REASON_NO_VERDICT;
+		return mode_in_force() == MODE_OPEN ? 0 : r->reason ?: REASON_NO_VERDICT;
 	r->id = BPF_CORE_READ(aux, id);
 	if (r->class == CLASS_AUDITED) {
 		r->state = STATE_PASSED;
 		return 0;
 	}
 	reason = judge_siblings(aux, r, &detail);
-	if (reason && audits()) {
-		report_binding(prog, r, reason, 0, detail);
+	if (!reason && r->files != FILES_OWN && r->maps > 1 && r->class != CLASS_SHAPE)
+		reason = judge_references(key, r);
+	mode = reason ? mode_in_force() : MODE_ENFORCE;
+	if (mode != MODE_ENFORCE) {
+		if (mode == MODE_AUDIT)
+			report_binding(prog, r, reason, 0, detail);
 		r->class = CLASS_AUDITED;
 		r->state = STATE_PASSED;
 		return 0;

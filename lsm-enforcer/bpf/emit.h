@@ -15,6 +15,7 @@ static __always_inline void forget(u64 aux)
 	u32 which = COUNT_RECORDS;
 	u64 *n = bpf_map_lookup_elem(&counters, &which);
 
+	bpf_map_delete_elem(&bounds, &aux);
 	if (!bpf_map_delete_elem(&records, &aux) && n)
 		__sync_fetch_and_add(n, -1);
 }

@@ -16,6 +16,7 @@
 #include "maps.h"
 #include "emit.h"
 #include "compare.h"
+#include "refs.h"
 #include "admit.h"
 #include "bind.h"
 #include "guard.h"
@@ -66,6 +67,11 @@ static __always_inline void note_pending(struct prog_load_attr *attr)
 		.attach_fd = attr->attach_prog_fd,
 	};
 
+	u32 slot = tid % LOADER_SLOTS;
+	u32 *loads = bpf_map_lookup_elem(&loaders, &slot);
+
+	if (loads)
+		*loads = 1;
 	bpf_map_update_elem(&pendings, &tid, &p, BPF_ANY);
 }
 
@@ -97,12 +103,16 @@ int BPF_PROG(gate1_capable, const struct cred *cred, struct user_namespace *ns, 
 {
 	struct bpf_prog_aux *aux;
 	struct pending *p;
-	u32 tid, *owner;
+	u32 tid, slot, *loads, *owner;
 	u64 key;
 
 	if (cap != 39 && cap != 21 && cap != 38) /* CAP_BPF, CAP_SYS_ADMIN, CAP_PERFMON */
 		return 0;
 	tid = (u32)bpf_get_current_pid_tgid();
+	slot = tid % LOADER_SLOTS;
+	loads = bpf_map_lookup_elem(&loaders, &slot);
+	if (!loads || !*loads)
+		return 0;
 	p = bpf_map_lookup_elem(&pendings, &tid);
 	if (!p || !p->aux)
 		return 0;
@@ -168,6 +178,24 @@ int BPF_PROG(gate2_prog, struct bpf_prog *prog)
 	return deny(refuse_own(g, OWN_PROG, prog->aux->id) ?: bind(prog, g));
 }
 
+/*
+ * A loader with threads: what the verifier resolved, before it throws dead code away. Unlike an
+ * LSM program, one on a function is left out on a processor where it was preempted. So there are
+ * several, of which the first one that runs does the work; a program that none of them saw is
+ * refused.
+ */
+#define SEE_REFERENCES(n)                                                                          \
+	SEC("?fentry/bpf_remove_insns")                                                            \
+	int BPF_PROG(see_references_##n, struct bpf_prog *prog)                                    \
+	{                                                                                          \
+		see_references(prog);                                                              \
+		return 0;                                                                          \
+	}
+SEE_REFERENCES(1)
+SEE_REFERENCES(2)
+SEE_REFERENCES(3)
+SEE_REFERENCES(4)
+
 SEC("?lsm/bpf_prog_free")
 int BPF_PROG(forget_prog, struct bpf_prog *prog)
 {
@@ -206,8 +234,11 @@ SEC("?lsm/bpf_map")
 int BPF_PROG(guard_map, struct bpf_map *map)
 {
 	struct guard *g = locked_guard();
+	u32 id = map->id;
 
-	return deny(g ? refuse_own(g, OWN_MAP, map->id) : 0);
+	if (!g || id < g->first_map || id > g->last_map)
+		return 0;
+	return deny(refuse_own(g, OWN_MAP, id));
 }
 
 SEC("?lsm/inode_unlink")

@@ -60,6 +60,32 @@ struct {
 	__type(value, struct origin);
 } origins SEC(".maps");
 
+/* Each reference to a map of images with two or more maps, in the order of instructions. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct chunk_key);
+	__type(value, struct chunk);
+} refs SEC(".maps");
+
+/* What was seen of programs that are being verified for a loader with threads, by aux. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct bound);
+} bounds SEC(".maps");
+
+/* Nothing but zeros: a new entry of `bounds` is too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct bound);
+} unbound SEC(".maps");
+
 /* One record per loaded program. Preallocated: room that was promised is there. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -75,6 +101,14 @@ struct {
 	__type(key, u32);
 	__type(value, struct pending);
 } pendings SEC(".maps");
+
+/* Has any thread with this remainder of its id ever loaded? Most calls of capable() end here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LOADER_SLOTS);
+	__type(key, u32);
+	__type(value, u32);
+} loaders SEC(".maps");
 
 /* Which thread a program under way belongs to, by aux: an address that was freed and used
  * again by another thread's load must not be judged with the first thread's attributes. */

@@ -25,6 +25,8 @@
 #define MAX_TUNABLES 64
 /* Marks a map reference in a stored word; the rest is the word that first refers to this map. */
 #define MAP_MARK 0x80000000u
+/* Slots of `loaders`, a power of two. */
+#define LOADER_SLOTS 1024
 /* Multiplier of the fingerprint: 2^64 divided by the golden ratio, odd. */
 #define FINGERPRINT_PRIME 0x9e3779b97f4a7c15ull
 
@@ -37,7 +39,8 @@ enum class {
 	CLASS_AUDITED = 5,
 };
 
-enum mode { MODE_ENFORCE = 0, MODE_AUDIT = 1 };
+/* MODE_OPEN: being disarmed. Everything passes unseen, while hooks go one after another. */
+enum mode { MODE_ENFORCE = 0, MODE_AUDIT = 1, MODE_OPEN = 2 };
 
 /* What an index entry is for. Stored in key.use, so that one map holds all. */
 enum use {
@@ -75,7 +78,7 @@ struct header {
 	u32 measured;  /* is any map's content compared? */
 	u64 helpers[4];/* shapes: helper ids that may be called */
 	u32 prog_type; /* USE_ALIKE */
-	u32 spare;
+	u32 refs;      /* references to maps in the instructions; counted with two or more maps */
 };
 
 struct chunk_key {
@@ -141,7 +144,7 @@ struct record {
 	u32 image;
 	u8 class;
 	u8 state;
-	u8 shared_files;
+	u8 files;
 	u8 audited;
 	u32 reason;
 	u32 maps;
@@ -149,9 +152,29 @@ struct record {
 	u32 pid;
 	u32 uid;
 	u32 id;		/* the kernel's, known at gate 2 */
-	u32 spare;
+	u32 refs;	/* of the image */
 	char comm[16];
 };
+
+/*
+ * Could another thread exchange descriptors while the verifier resolved them, and if so, what
+ * did the kernel's own instructions show?
+ */
+enum files {
+	FILES_OWN = 0,
+	FILES_SHARED = 1,	/* gate 2 has to look */
+	FILES_BOUND = 2,	/* seen before dead code was removed: one map for each number */
+	FILES_BROKEN = 3,	/* seen: another map than the image refers to */
+};
+
+/* The maps that a program under way refers to, by number in the image. */
+struct bound {
+	u64 maps[MAX_MAPS];
+};
+/* A reference of an image: the map's number in the upper half; for a reference to the map's
+ * value, this bit and the offset. */
+#define REF_VALUE (1ull << 63)
+#define REF_NUMBER(ref) ((u32)((ref) >> 32) & (MAX_MAPS - 1))
 
 enum state { STATE_ADMITTED = 1, STATE_PASSED = 2, STATE_REFUSED = 3 };
 
@@ -167,6 +190,8 @@ struct guard {
 	u32 over_dev[4];   /* devices mounted above the pins: a lazy unmount takes the pins along */
 	u32 next_image;
 	u32 static_exe;
+	u32 first_map;     /* no map with a lower id is the gate's, */
+	u32 last_map;      /* and none with a higher one */
 };
 
 enum own { OWN_MAP = 1, OWN_PROG = 2, OWN_LINK = 3 };
@@ -235,6 +260,7 @@ SAME_SIZE(struct data, 512);
 SAME_SIZE(struct tunable, 80);
 SAME_SIZE(struct record, 56);
 SAME_SIZE(struct origin, 144);
-SAME_SIZE(struct guard, 64);
+SAME_SIZE(struct bound, 512);
+SAME_SIZE(struct guard, 72);
 SAME_SIZE(struct pending, 32);
 SAME_SIZE(struct event, EVENT_SHORT + 8 * EVENT_WORDS);

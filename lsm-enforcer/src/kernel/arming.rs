@@ -66,6 +66,7 @@ impl BpfGate {
         };
         if Path::new(&place::pin("map_set")).exists() {
             gate.take_over().doing("taking over the pinned gate")?;
+            gate.finish_disarming()?;
         }
         Ok(gate)
     }
@@ -75,6 +76,18 @@ impl BpfGate {
     pub fn with_max_programs(mut self, count: u32) -> Self {
         self.max_programs = count;
         self
+    }
+
+    /// Somebody died while disarming, when the gate was open already: it must not look armed.
+    fn finish_disarming(&mut self) -> Result<(), GateError> {
+        let open = || match self.current_set()? {
+            Some(set) => store::is_open(&set),
+            None => Ok(false),
+        };
+        if open().doing("reading whether the gate is being disarmed")? {
+            self.disarm()?;
+        }
+        Ok(())
     }
 
     fn take_over(&mut self) -> io::Result<()> {
@@ -140,6 +153,16 @@ impl BpfGate {
     }
 
     fn own(&self, kind: u32, id: u32) -> io::Result<()> {
+        if kind == OWN_MAP {
+            // Other maps are told apart by this range alone, which costs next to nothing.
+            let mut guard = self.guard()?;
+            guard.first_map = match guard.first_map {
+                0 => id,
+                first => first.min(id),
+            };
+            guard.last_map = guard.last_map.max(id);
+            self.write_guard(&guard)?;
+        }
         self.map("own")?
             .update(
                 &Fields::default().u32s(&[kind, id]).done(8),
@@ -195,7 +218,7 @@ impl BpfGate {
             }
         };
         place::make_pins()?;
-        let loaded = object::load(rung, self.max_programs)?;
+        let loaded = object::load(rung, ladder.sees_references, self.max_programs)?;
         self.maps = loaded.maps()?;
         let mut guard = Guard {
             next_image: 1,
@@ -324,6 +347,10 @@ impl Gate for BpfGate {
     }
 
     fn disarm(&mut self) -> Result<(), GateError> {
+        // Hooks go one after another, in an order that the kernel chooses, while others of them
+        // still work: first none of them refuses any more, then they go.
+        let open = || self.put_in_force(&self.store(0).open()?);
+        open().doing("opening the gate")?;
         place::remove_pins().doing("removing the pins")?;
         self.maps.clear();
         self.origins.clear();

@@ -34,12 +34,24 @@ pub const CAPABLE_PROGRAMS: &[&str] = &[
     "forget_aux",
 ];
 
+/// Programs that see a program's references to maps before dead code is taken away, and the
+/// function of the kernel that they are attached to.
+pub const SEE_PROGRAMS: &[&str] = &[
+    "see_references_1",
+    "see_references_2",
+    "see_references_3",
+    "see_references_4",
+];
+const SEE_FUNCTION: &str = "bpf_remove_insns";
+
 /// What was found.
 pub struct Ladder {
     /// The rung, where there is one.
     pub rung: Option<Rung>,
     /// Why this kernel cannot enforce; empty if it can.
     pub missing: Vec<String>,
+    /// Can it see what a program refers to before dead code is taken away?
+    pub sees_references: bool,
 }
 
 impl Ladder {
@@ -67,8 +79,10 @@ impl Ladder {
                     .into(),
             );
         }
+        let mut sees_references = false;
         let rung = match Btf::from_vmlinux() {
             Ok(btf) => {
+                sees_references = btf.type_by_name::<Func<'_>>(SEE_FUNCTION).is_some();
                 let has = |hook: &&str| {
                     btf.type_by_name::<Func<'_>>(&format!("bpf_lsm_{hook}"))
                         .is_some()
@@ -101,7 +115,11 @@ impl Ladder {
         if cfg!(target_endian = "big") {
             missing.push("big-endian machines are not supported".into());
         }
-        Self { rung, missing }
+        Self {
+            rung,
+            missing,
+            sees_references,
+        }
     }
 
     /// As a report.
@@ -113,6 +131,12 @@ impl Ladder {
         ]
         .map(String::from)
         .to_vec();
+        if !self.sees_references {
+            blind.push(format!(
+                "which map each instruction of a program with dead code uses, as {SEE_FUNCTION} is \
+                 not there: loaders with threads are refused such programs"
+            ));
+        }
         let rung = match self.rung {
             Some(Rung::Load) => "bpf_prog_load hook (6.9 and later): refused before the verifier",
             Some(Rung::Capable) => {

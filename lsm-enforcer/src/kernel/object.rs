@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io};
 
 use libbpf_rs::{Link, MapCore, MapHandle, ObjectBuilder, OpenObject};
 
-use super::ladder::{CAPABLE_PROGRAMS, LOAD_PROGRAMS, Rung};
+use super::ladder::{CAPABLE_PROGRAMS, LOAD_PROGRAMS, Rung, SEE_PROGRAMS};
 
 /// The compiled `bpf/gate.bpf.c`, aligned as an ELF wants it.
 #[repr(C, align(8))]
@@ -23,6 +23,10 @@ const ORDER: &[&str] = &[
     "gate1_alloc",
     "gate1_capable",
     "gate1_load",
+    "see_references_1",
+    "see_references_2",
+    "see_references_3",
+    "see_references_4",
     "gate2_prog",
     "mark_daemon",
     "unmark_daemon",
@@ -47,17 +51,16 @@ fn other(error: libbpf_rs::Error) -> io::Error {
 }
 
 /// Loads what this rung needs.
-pub fn load(rung: Rung, max_programs: u32) -> io::Result<Loaded> {
+pub fn load(rung: Rung, sees_references: bool, max_programs: u32) -> io::Result<Loaded> {
     let mut object = open().map_err(other)?;
     let absent = match rung {
         Rung::Load => CAPABLE_PROGRAMS,
         Rung::Capable => LOAD_PROGRAMS,
     };
     for mut program in object.progs_mut() {
-        let wanted = program
-            .name()
-            .to_str()
-            .is_some_and(|name| !absent.contains(&name));
+        let wanted = program.name().to_str().is_some_and(|name| {
+            !absent.contains(&name) && (sees_references || !SEE_PROGRAMS.contains(&name))
+        });
         program.set_autoload(wanted);
     }
     for mut map in object.maps_mut() {
@@ -105,7 +108,7 @@ impl Loaded {
                 before_second()?;
             }
             let link = program
-                .attach_lsm()
+                .attach()
                 .map_err(|error| io::Error::other(format!("{name}: {error}")))?;
             links.push((name.to_owned(), link));
         }

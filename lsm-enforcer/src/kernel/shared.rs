@@ -173,6 +173,7 @@ pub struct Header {
     pub measured: u32,
     pub helpers: [u64; 4],
     pub prog_type: u32,
+    pub refs: u32,
 }
 
 impl Header {
@@ -189,7 +190,7 @@ impl Header {
                 self.measured,
             ])
             .u64s(&self.helpers)
-            .u32s(&[self.prog_type, 0])
+            .u32s(&[self.prog_type, self.refs])
             .done(Self::SIZE)
     }
 }
@@ -254,10 +255,12 @@ pub struct Guard {
     pub over_dev: [u32; 4],
     pub next_image: u32,
     pub static_exe: bool,
+    pub first_map: u32,
+    pub last_map: u32,
 }
 
 impl Guard {
-    pub const SIZE: usize = 64;
+    pub const SIZE: usize = 72;
 
     pub fn to_bytes(self) -> Vec<u8> {
         Fields::default()
@@ -267,7 +270,12 @@ impl Guard {
             .u32s(&[self.pins_dev, self.exe_dev])
             .u64s(&[self.exe])
             .u32s(&self.over_dev)
-            .u32s(&[self.next_image, self.static_exe.into()])
+            .u32s(&[
+                self.next_image,
+                self.static_exe.into(),
+                self.first_map,
+                self.last_map,
+            ])
             .done(Self::SIZE)
     }
 
@@ -284,6 +292,8 @@ impl Guard {
             over_dev: [reader.u32(), reader.u32(), reader.u32(), reader.u32()],
             next_image: reader.u32(),
             static_exe: reader.u32() != 0,
+            first_map: reader.u32(),
+            last_map: reader.u32(),
         }
     }
 }
@@ -308,7 +318,7 @@ impl Record {
         let pid = reader.u32();
         let _uid = reader.u32();
         let id = reader.u32();
-        let _spare = reader.u32();
+        let _refs = reader.u32();
         Self {
             image,
             class,

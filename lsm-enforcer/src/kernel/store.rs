@@ -23,6 +23,8 @@ const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
 const NO_PREALLOC: u32 = 1;
 /// As a probe's `attach_btf_id`: whatever target it asks about. No BTF is that large.
 pub const ANY_TARGET: u32 = u32::MAX;
+/// `MODE_OPEN`: being disarmed.
+const MODE_OPEN: u32 = 2;
 /// Shape rules for one program type that the kernel side looks at.
 const MAX_SHAPES_PER_TYPE: u32 = 2;
 
@@ -128,6 +130,20 @@ impl Store<'_> {
         Ok(Set { map, images })
     }
 
+    /// A set that refuses nothing.
+    pub fn open(&self) -> io::Result<Set> {
+        let map = create_set(1)?;
+        let header = Header {
+            mode: MODE_OPEN,
+            ..Header::default()
+        };
+        write(&map, &Key::of(Use::Settings).to_bytes(), &header.to_bytes())?;
+        Ok(Set {
+            map,
+            images: Vec::new(),
+        })
+    }
+
     /// A copy of the set in force with other settings.
     pub fn amend(&self, current: &MapHandle, armed: &Armed) -> io::Result<Set> {
         let mut rows = BTreeMap::new();
@@ -169,6 +185,12 @@ impl Store<'_> {
                 let _absent_for_shapes = self
                     .map("words")?
                     .delete(&Fields::default().u32s(&[id, chunk]).done(8));
+            }
+            for chunk in 0..chunks {
+                let key = Fields::default().u32s(&[id, chunk]).done(8);
+                if self.map("refs")?.delete(&key).is_err() {
+                    break; // there are fewer references than instructions
+                }
             }
             for map in 0..origin.maps.min(MAX_MAPS as u32) {
                 let key = Fields::default().u32s(&[id, map]).done(8);
@@ -233,6 +255,15 @@ impl Store<'_> {
                 self.map("words")?,
                 &Fields::default().u32s(&[id, number as u32]).done(8),
                 &Fields::default().u64s(&words).done(8 * CHUNK_WORDS),
+            )?;
+        }
+        for (number, chunk) in references(image).chunks(CHUNK_WORDS).enumerate() {
+            let mut chunk = chunk.to_vec();
+            chunk.resize(CHUNK_WORDS, 0);
+            write(
+                self.map("refs")?,
+                &Fields::default().u32s(&[id, number as u32]).done(8),
+                &Fields::default().u64s(&chunk).done(8 * CHUNK_WORDS),
             )?;
         }
         for (number, spec) in image.maps.iter().enumerate() {
@@ -364,6 +395,14 @@ fn create_set(entries: usize) -> io::Result<MapHandle> {
     .map_err(other)
 }
 
+/// References to maps, which matter where a thread could exchange one map for another.
+fn references(image: &Image) -> Vec<u64> {
+    if image.maps.len() < 2 {
+        return Vec::new();
+    }
+    image.map_references()
+}
+
 fn header_of(image: &Image, class: Class, id: u32) -> Header {
     Header {
         image: id,
@@ -372,6 +411,7 @@ fn header_of(image: &Image, class: Class, id: u32) -> Header {
         max_insns: image.words.len() as u32,
         measured: image.maps.iter().any(|map| map.contents.is_some()).into(),
         prog_type: image.identity.prog_type,
+        refs: references(image).len() as u32,
         ..Header::default()
     }
 }
@@ -505,6 +545,7 @@ fn index_shape(
             measured: 0,
             helpers,
             prog_type,
+            refs: 0,
         };
         rows.insert(key.to_bytes(), header);
     }
@@ -552,6 +593,14 @@ fn armed_pieces(armed: &Armed) -> Vec<(Key, Vec<u8>)> {
             (key, piece.to_vec())
         })
         .collect()
+}
+
+/// Was disarming begun?
+pub fn is_open(set: &MapHandle) -> io::Result<bool> {
+    let settings = set
+        .lookup(&Key::of(Use::Settings).to_bytes(), MapFlags::ANY)
+        .map_err(other)?;
+    Ok(settings.is_some_and(|bytes| bytes[16..20] == MODE_OPEN.to_ne_bytes()))
 }
 
 /// Reads it back from a set.

@@ -9,6 +9,13 @@
 
 #![expect(unsafe_code, reason = "the bpf() system call with hostile arguments")]
 
+#[path = "attacker/churn.rs"]
+mod churn;
+#[path = "attacker/cost.rs"]
+mod cost;
+#[path = "attacker/swap.rs"]
+mod swap;
+
 use std::{
     env, fs, io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
@@ -312,6 +319,9 @@ fn admitted() -> Vec<Entry> {
         entry(&load("data", &data), vec![data_spec()], Class::Signed),
         entry(&probe(), vec![], Class::Probe),
     ]
+    .into_iter()
+    .chain(swap::entries())
+    .collect()
 }
 
 fn probe() -> Load {
@@ -355,6 +365,22 @@ fn good() -> Vec<Good> {
             }),
         ),
         (
+            "a program with two maps beside an idle thread",
+            Box::new(|| {
+                let (a, b) = (map(ARRAY, 8, 0), map(ARRAY, 8, 0));
+                let fds = [a.as_raw_fd(), b.as_raw_fd()];
+                beside_a_thread(|| Load::new("two", SOCKET_FILTER, &touching(1, &fds)).load())
+            }),
+        ),
+        (
+            "a program with dead code beside an idle thread",
+            Box::new(|| {
+                let (a, b) = (map(ARRAY, 8, 0), map(ARRAY, 8, 0));
+                let fds = [a.as_raw_fd(), b.as_raw_fd()];
+                beside_a_thread(|| swap::alternating(fds, true).load())
+            }),
+        ),
+        (
             "a program that uses a map twice",
             Box::new(|| {
                 let a = map(ARRAY, 8, 0);
@@ -377,6 +403,18 @@ fn good() -> Vec<Good> {
         ("a shape", Box::new(|| device().load())),
         ("a probe", Box::new(|| probe().load())),
     ]
+}
+
+/// Runs it in a process whose file table another thread shares.
+fn beside_a_thread<T>(act: impl FnOnce() -> T) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let idle = std::thread::spawn(move || {
+        let _closed = receiver.recv();
+    });
+    let result = act();
+    drop(sender);
+    idle.join().expect("the thread only waits");
+    result
 }
 
 fn data_load(bytes: &[u8], freeze: bool) -> io::Result<OwnedFd> {
@@ -467,22 +505,6 @@ fn bad() -> Vec<Attempt> {
             // call ktime_get_ns; r0 = 1; exit
             Load::new("calls", CGROUP_DEVICE, &[5 << 32 | 0x85, r0(1), EXIT]).load()
         }),
-        attempt(
-            "maps while a thread could swap them",
-            Reason::SharedFiles,
-            || {
-                let (sender, receiver) = std::sync::mpsc::channel::<()>();
-                let idle = std::thread::spawn(move || {
-                    let _closed = receiver.recv();
-                });
-                let (a, b) = (map(ARRAY, 8, 0), map(ARRAY, 8, 0));
-                let fds = [a.as_raw_fd(), b.as_raw_fd()];
-                let result = Load::new("two", SOCKET_FILTER, &touching(1, &fds)).load();
-                drop(sender);
-                idle.join().expect("the thread only waits");
-                result
-            },
-        ),
     ];
     for (what, reason, load) in [
         (
@@ -585,6 +607,10 @@ fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn arm(gate: &mut BpfGate) -> Result<(), GateError> {
+    arm_with(gate, &admissions())
+}
+
+fn arm_with(gate: &mut BpfGate, admissions: &Admissions) -> Result<(), GateError> {
     let armed = Armed::now(
         Digest::of(b"authority"),
         Digest::of(b"policy"),
@@ -592,7 +618,7 @@ fn arm(gate: &mut BpfGate) -> Result<(), GateError> {
         Mode::Enforce,
         Digest::of(b"host"),
     );
-    gate.arm(&armed, &admissions())
+    gate.arm(&armed, admissions)
 }
 
 /// A table of records that is full refuses, and has room again when programs go.
@@ -709,70 +735,39 @@ fn evil() -> Load {
     Load::new("evil", SOCKET_FILTER, &[r0(0x666), EXIT])
 }
 
-/// Program sizes whose loads are timed, and how many loads the median is of.
-const COSTS: [(usize, usize); 3] = [(2, 101), (1000, 31), (50_000, 5)];
-
-/// What the gate adds to loads of admitted programs, and to other commands. Under
-/// `-icount shift=0` a nanosecond of the guest's clock is one executed instruction.
-fn cost() -> Result<bool, GateError> {
-    let without: Vec<u64> = COSTS.iter().map(|&(len, runs)| time(len, runs)).collect();
-    let map_without = time_map();
-    let mut admissions = admissions();
-    for (len, _) in COSTS {
-        admissions
-            .entries
-            .push(entry(&long(len, None), vec![], Class::Signed));
-    }
-    let armed = Armed::now(
-        Digest::of(b"authority"),
-        Digest::of(b"policy"),
-        1,
-        Mode::Enforce,
-        Digest::of(b"host"),
-    );
-    let mut gate = BpfGate::open()?;
-    gate.arm(&armed, &admissions)?;
-    let mut fine = true;
-    for ((len, runs), without) in COSTS.into_iter().zip(without) {
-        let with = time(len, runs);
-        let ratio = with as f64 / without as f64;
-        println!("COST load insns {len} without {without} with {with} ratio {ratio:.4}");
-        if len == 1000 {
-            fine = check(
-                "loading 1000 instructions costs at most 5 % more",
-                if ratio <= 1.05 {
-                    Ok(format!("{without} to {with}, {ratio:.4}"))
-                } else {
-                    Err(format!("{without} to {with}, {ratio:.4}"))
-                },
-            );
+/// Arms and disarms `rounds` times. Once one unsigned program was loaded after disarming, none
+/// is refused any more; before that, each one is refused.
+fn cycle(rounds: usize) -> Result<bool, GateError> {
+    let mut odd = Vec::new();
+    for round in 0..rounds {
+        let mut gate = BpfGate::open()?;
+        arm(&mut gate)?;
+        let mut witness = BpfGate::open()?;
+        drain(&mut witness);
+        gate.disarm()?;
+        let after: Vec<bool> = (0..200)
+            .map(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                evil().load().is_ok()
+            })
+            .collect();
+        if after.contains(&false) {
+            let reasons: Vec<_> = drain(&mut witness)
+                .into_iter()
+                .map(|event| (event.gate, event.reason, event.refused))
+                .collect();
+            let tail = &reasons[reasons.len().saturating_sub(12)..];
+            odd.push(format!("round {round}: {after:?}, {tail:?}"));
         }
     }
-    println!("COST map_create without {map_without} with {}", time_map());
-    gate.disarm()?;
-    Ok(fine)
-}
-
-fn time(len: usize, runs: usize) -> u64 {
-    let load = long(len, None);
-    median(runs, || drop(load.load().expect("it is admitted")))
-}
-
-/// A command that no gate is about.
-fn time_map() -> u64 {
-    median(101, || drop(map(ARRAY, 8, 0)))
-}
-
-fn median(runs: usize, mut each: impl FnMut()) -> u64 {
-    let mut times: Vec<u64> = (0..runs)
-        .map(|_| {
-            let started = std::time::Instant::now();
-            each();
-            started.elapsed().as_nanos() as u64
-        })
-        .collect();
-    times.sort_unstable();
-    times[runs / 2]
+    Ok(check(
+        &format!("{rounds} times nothing is refused after disarming"),
+        if odd.is_empty() {
+            Ok(String::new())
+        } else {
+            Err(odd.join("; "))
+        },
+    ))
 }
 
 /// Prints what the gate reported, one line per event.
@@ -1144,7 +1139,10 @@ fn main() -> ExitCode {
             Err(error) => check("objects are measured and admitted", Err(error.to_string())),
         },
         Some("watch") => watch().is_ok(),
-        Some("cost") => done(cost()),
+        Some("cost") => done(cost::run()),
+        Some("swap") => done(swap::run(number(&words))),
+        Some("churn") => done(churn::run(number(&words))),
+        Some("cycle") => done(cycle(number(&words))),
         Some("fill") => done(fill()),
         Some("many") => done(hold_many(number(&words))),
         Some("race") => done(race(number(&words))),
@@ -1167,7 +1165,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }
