@@ -26,10 +26,19 @@ fn main() {
     if std::env::args().any(|word| word == "--test") {
         return;
     }
-    for series in KERNELS {
+    // Words choose: kernels, `native`; without any, all of it.
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let chosen = |name: &str| words.is_empty() || words.iter().any(|word| word == name);
+    for series in KERNELS.into_iter().filter(|series| chosen(series)) {
         if let Err(error) = in_guest(series) {
             println!("SKIPPED gate cost on {series}: {error}");
         }
+    }
+    if !chosen("native") {
+        return;
     }
     match natively() {
         Ok(()) => {}

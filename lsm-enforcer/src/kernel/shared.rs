@@ -418,6 +418,8 @@ mod tests {
             over_dev: [1, 2, 3, 4],
             next_image: 11,
             static_exe: true,
+            first_map: 13,
+            last_map: 14,
         };
         assert_eq!(Guard::read(&guard.to_bytes()), guard);
         let origin = Origin {

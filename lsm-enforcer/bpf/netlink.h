@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Attaching by netlink: XDP on a device, BPF classifiers of tc. The hook sees the kernel's copy of
+ * the message. Every message in it is walked, and of its attributes those that name a program.
+ */
+#pragma once
+
+#define NETLINK_ROUTE 0
+#define NETLINK_STEPS 1024
+#define MESSAGE_HEADER 16
+#define RTM_NEWLINK 16
+#define RTM_SETLINK 19
+#define RTM_NEWTFILTER 44
+#define LINK_HEADER 16
+#define FILTER_HEADER 20
+#define IFLA_IFNAME 3
+#define IFLA_NET_NS_PID 19
+#define IFLA_NET_NS_FD 28
+#define IFLA_XDP 43
+#define IFLA_TARGET_NETNSID 46
+#define IFLA_XDP_FD 1
+#define TCA_OPTIONS 2
+#define TCA_BPF_FD 6
+/* Magic "device" of filters that several devices share. */
+#define SHARED_BLOCK 0xffffffffu
+#define ALIGN4(n) (((n) + 3) & ~3u)
+
+struct message {
+	u64 data;
+	u32 size;
+	u32 at;
+	u32 end;	/* of this message */
+	u32 nest_end;	/* of the attribute that is looked into */
+	u32 is_link;
+	u32 index;
+	u32 fd;
+	u32 has_fd;
+	u32 elsewhere;	/* the device is named in another way, or in another namespace */
+	u32 complete;	/* the end of a message that names a program was reached */
+};
+
+static __always_inline int begin_message(struct message *m)
+{
+	struct {
+		u32 size;
+		u16 type;
+		u16 flags;
+	} header;
+	u32 body;
+
+	m->complete = m->has_fd;
+	if (m->complete)
+		return 1;
+	m->at = m->end;
+	m->elsewhere = 0;
+	if (m->at >= m->size || bpf_probe_read_kernel(&header, sizeof(header), (void *)(m->data + m->at)))
+		return 1;
+	if (header.size < MESSAGE_HEADER || header.size > m->size - m->at)
+		return 1;
+	body = m->at + MESSAGE_HEADER;
+	m->end = m->at + ALIGN4(header.size);
+	m->nest_end = 0;
+	m->is_link = header.type == RTM_NEWLINK || header.type == RTM_SETLINK;
+	if (!m->is_link && header.type != RTM_NEWTFILTER) {
+		m->at = m->end;
+		return 0;
+	}
+	if (bpf_probe_read_kernel(&m->index, sizeof(m->index), (void *)(m->data + body + 4)))
+		return 1;
+	m->at = body + (m->is_link ? LINK_HEADER : FILTER_HEADER);
+	return 0;
+}
+
+static long step_message(u32 i, struct message *m)
+{
+	struct {
+		u16 size;
+		u16 type;
+	} attribute;
+	bool inside = m->at < m->nest_end;
+	u32 type;
+
+	if (m->at + sizeof(attribute) > m->end)
+		return begin_message(m);
+	if (bpf_probe_read_kernel(&attribute, sizeof(attribute), (void *)(m->data + m->at)))
+		return 1;
+	if (attribute.size < sizeof(attribute)) {
+		m->at = m->end;
+		return 0;
+	}
+	type = attribute.type & 0x3fff;
+	if (!inside && type == (m->is_link ? IFLA_XDP : TCA_OPTIONS)) {
+		m->nest_end = m->at + attribute.size;
+		m->at += sizeof(attribute);
+		return 0;
+	}
+	if (inside && type == (m->is_link ? IFLA_XDP_FD : TCA_BPF_FD)) {
+		if (!bpf_probe_read_kernel(&m->fd, sizeof(m->fd),
+					   (void *)(m->data + m->at + sizeof(attribute))))
+			m->has_fd = 1;
+	}
+	if (!inside && m->is_link &&
+	    (type == IFLA_NET_NS_PID || type == IFLA_NET_NS_FD || type == IFLA_TARGET_NETNSID))
+		m->elsewhere = 1;
+	m->at += ALIGN4(attribute.size);
+	return 0;
+}
+
+static __always_inline u32 refuse_netlink(struct sock *sk, struct sk_buff *skb)
+{
+	struct message m = {};
+	struct record *r;
+	struct choice c = {};
+	int round;
+
+	if (BPF_CORE_READ(sk, sk_protocol) != NETLINK_ROUTE)
+		return 0;
+	m.data = (u64)BPF_CORE_READ(skb, data);
+	m.size = BPF_CORE_READ(skb, len);
+	/* One program per message; many messages may come at once. */
+	for (round = 0; round < 4; round++) {
+		bpf_loop(NETLINK_STEPS, step_message, &m, 0);
+		if (!m.has_fd)
+			return 0;
+		r = record_of_fd(m.fd);
+		if (r && r->class == CLASS_PROBE) {
+			emit_attempt(3, REASON_PROBE_ATTACH, m.index);
+			return REASON_PROBE_ATTACH;
+		}
+		if (r && r->places) {
+			if (m.index && m.index != SHARED_BLOCK && !m.elsewhere)
+				name_device((u64)BPF_CORE_READ(sk, __sk_common.skc_net.net), m.index, &c.name);
+			if (refuse_place(r, &c))
+				return REASON_ATTACH_PLACE;
+		}
+		m.has_fd = 0;
+	}
+	/* More programs in one go than anybody sends. */
+	return 0;
+}

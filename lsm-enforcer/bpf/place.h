@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Where is a program about to be attached, and is it a place that its rule allows? A place has a
+ * name: of a kernel function, a tracepoint, a network device. What has none is not allowed to
+ * programs whose rule names places.
+ */
+#pragma once
+
+#define DEVICE_BUCKETS 256	/* NETDEV_HASHENTRIES */
+#define MAX_DEVICES 4096
+#define GLOB_STEPS 4096
+#define DEVICE_NAME 16
+
+struct place_name {
+	char text[PLACE_BYTES];
+};
+
+/* `*` in a pattern stands for any characters. */
+struct glob {
+	char pattern[PLACE_BYTES];
+	char name[PLACE_BYTES];
+	u32 p, n;
+	u32 star, mark;
+	u32 has_star;
+	u32 matched;
+};
+
+static long glob_step(u32 i, struct glob *g)
+{
+	u32 p = g->p, n = g->n;
+	char want, got;
+
+	if (p >= PLACE_BYTES || n >= PLACE_BYTES)
+		return 1;
+	want = g->pattern[p];
+	got = g->name[n];
+	if (want == '*') {
+		g->star = g->p = p + 1;
+		g->mark = n;
+		g->has_star = 1;
+		return 0;
+	}
+	if (!got) {
+		g->matched = !want;
+		return 1;
+	}
+	if (want == got) {
+		g->p = p + 1;
+		g->n = n + 1;
+		return 0;
+	}
+	if (!g->has_star)
+		return 1;
+	g->p = g->star;
+	g->n = ++g->mark;
+	return 0;
+}
+
+__noinline int matches(struct place_name *pattern, struct place_name *name)
+{
+	struct glob g = {};
+
+	if (!pattern || !name)
+		return 0;
+	__builtin_memcpy(g.pattern, pattern->text, PLACE_BYTES);
+	__builtin_memcpy(g.name, name->text, PLACE_BYTES);
+	bpf_loop(GLOB_STEPS, glob_step, &g, 0);
+	return g.matched;
+}
+
+struct choice {
+	struct place_name name;
+	u32 image;
+	u32 allowed;
+};
+
+static long try_pattern(u32 i, struct choice *c)
+{
+	struct map_key key = { .image = c->image, .map = i };
+	struct place_name *pattern = bpf_map_lookup_elem(&places, &key);
+
+	c->allowed = pattern && matches(pattern, &c->name);
+	return !pattern || c->allowed;
+}
+
+/* Network devices of a namespace by number: the kernel's own hash table. */
+struct device {
+	struct hlist_node *node;
+	u32 index;
+	u32 found;
+};
+
+static long step_device(u32 i, struct device *d)
+{
+	struct net_device *device;
+
+	if (!d->node)
+		return 1;
+	device = (void *)d->node - bpf_core_field_offset(struct net_device, index_hlist);
+	d->found = BPF_CORE_READ(device, ifindex) == d->index;
+	if (d->found)
+		return 1;
+	d->node = BPF_CORE_READ(device, index_hlist.next);
+	return 0;
+}
+
+__noinline int name_device(u64 net_address, u32 index, struct place_name *name)
+{
+	struct net *net = (void *)net_address;
+	struct hlist_head *heads = BPF_CORE_READ(net, dev_index_head);
+	struct device d = { .index = index };
+	struct net_device *device;
+
+	if (!name)
+		return 0;
+	if (bpf_probe_read_kernel(&d.node, sizeof(d.node), heads + index % DEVICE_BUCKETS))
+		return 0;
+	bpf_loop(MAX_DEVICES, step_device, &d, 0);
+	if (!d.found)
+		return 0;
+	device = (void *)d.node - bpf_core_field_offset(struct net_device, index_hlist);
+	bpf_probe_read_kernel(name->text, DEVICE_NAME, &device->name);
+	return 0;
+}
+
+/*
+ * The function or tracepoint of a perf event. A kprobe has a name if it was made for this event
+ * alone, at the beginning of a function: one of tracefs can get further places at any time.
+ */
+__noinline int name_event(u64 event_address, u32 kprobes, u32 tracepoints, struct place_name *name)
+{
+	struct perf_event *event = (void *)event_address;
+	struct trace_event_call *call = BPF_CORE_READ(event, tp_event);
+	u32 flags = call ? BPF_CORE_READ(call, flags) : 0;
+	struct trace_probe_event *probe_event;
+	struct trace_kprobe *kprobe;
+	struct trace_probe *probe;
+	struct list_head *only;
+	const char *text;
+	long length;
+
+	if (!name || !call)
+		return 0;
+	if (flags & kprobes) {
+		probe_event = (void *)call - bpf_core_field_offset(struct trace_probe_event, call);
+		only = BPF_CORE_READ(probe_event, probes.next);
+		probe = (void *)only - bpf_core_field_offset(struct trace_probe, list);
+		kprobe = (void *)probe - bpf_core_field_offset(struct trace_kprobe, tp);
+		if (BPF_CORE_READ(kprobe, rp.kp.offset) ||
+		    BPF_CORE_READ(kprobe, devent.list.next) != &kprobe->devent.list)
+			return 0;
+		text = BPF_CORE_READ(kprobe, symbol);
+		length = bpf_probe_read_kernel_str(name->text, PLACE_BYTES, text);
+	} else {
+		text = BPF_CORE_READ(call, class, system);
+		length = bpf_probe_read_kernel_str(name->text, PLACE_BYTES / 2, text);
+		if (length <= 0 || length >= PLACE_BYTES / 2)
+			goto none;
+		text = flags & tracepoints ? BPF_CORE_READ(call, tp, name) : BPF_CORE_READ(call, name);
+		length &= PLACE_BYTES / 2 - 1;
+		if (!length)
+			goto none;
+		name->text[length - 1] = '/';
+		length = bpf_probe_read_kernel_str(name->text + length, PLACE_BYTES / 2, text);
+		if (length >= PLACE_BYTES / 2)
+			goto none;
+	}
+	if (length > 0 && length < PLACE_BYTES)
+		return 0;
+none:
+	name->text[0] = 0;
+	return 0;
+}
