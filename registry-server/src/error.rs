@@ -32,6 +32,8 @@ pub enum Code {
     SizeInvalid,
     /// `DENIED`
     Denied,
+    /// `UNAUTHORIZED`
+    Unauthorized,
     /// `UNSUPPORTED`
     Unsupported,
     /// `TOOMANYREQUESTS`
@@ -55,6 +57,7 @@ impl Code {
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::Denied => "DENIED",
+            Self::Unauthorized => "UNAUTHORIZED",
             Self::Unsupported => "UNSUPPORTED",
             Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Unknown => "UNKNOWN",
@@ -75,6 +78,7 @@ impl Code {
             | Self::NameInvalid
             | Self::SizeInvalid => StatusCode::BAD_REQUEST,
             Self::Denied => StatusCode::FORBIDDEN,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Unsupported => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
@@ -136,11 +140,10 @@ impl OciError {
 
     /// The error document of the specification.
     pub fn body(&self) -> Vec<u8> {
-        serde_json::json!({
-            "errors": [{ "code": self.code.as_str(), "message": self.message }]
-        })
-        .to_string()
-        .into_bytes()
+        let error = serde_json::json!({ "code": self.code.as_str(), "message": self.message });
+        serde_json::json!({ "errors": [error] })
+            .to_string()
+            .into_bytes()
     }
 }
 

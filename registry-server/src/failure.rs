@@ -10,6 +10,8 @@ pub enum Exit {
     Refused = 1,
     /// The command line or a folder given on it is unusable.
     Usage = 2,
+    /// What was named does not exist.
+    NotFound = 3,
     /// The network refused an address.
     Network = 4,
     /// A bug of ours, or the machine's.

@@ -5,7 +5,10 @@
 //! mounted or asked for it. Its bytes go once no repository shows it, under a lock that
 //! a push of the same bytes waits for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::task::spawn_blocking;
 
@@ -57,6 +60,9 @@ pub async fn collect(registry: &Arc<Registry>, scope: Scope) -> Result<Collected
             }
         }
     }
+    let counted = &registry.metrics;
+    counted.collected.fetch_add(collected.blobs, Relaxed);
+    counted.collected_bytes.fetch_add(collected.bytes, Relaxed);
     collected.files = remove_unrecorded(registry, scope.grace).await?;
     Ok(collected)
 }

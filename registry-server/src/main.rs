@@ -3,23 +3,29 @@
 //! A request becomes a [`route::Route`], which one handler in `api` answers from the
 //! metadata (SQLite), the blobs (`store`) and the caches in front of both.
 
+mod access;
 mod api;
+mod audit;
 mod body;
 mod cache;
 mod check;
 mod commands;
+mod config;
 mod digest;
 mod error;
 mod failure;
 mod gc;
 mod manifest;
 mod metadata;
+mod metrics;
 mod name;
 mod range;
 mod registry;
 mod route;
 mod server;
+mod site;
 mod store;
+mod tls;
 mod upload;
 
 use clap::Parser;

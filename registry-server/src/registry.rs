@@ -11,11 +11,14 @@ use bytes::Bytes;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore};
 
 use crate::{
+    audit::Audit,
     cache::Cache,
     digest::Digest,
     metadata::{Metadata, OpenError, StoredManifest},
+    metrics::Metrics,
     name::Repository,
     route::Reference,
+    site::Current,
     store::{Directory, Store},
     upload::Uploads,
 };
@@ -69,6 +72,12 @@ pub struct Registry {
     pub manifests: Cache<(Repository, Reference), Arc<StoredManifest>>,
     /// Room for manifests that are being pushed, in units of [`ROOM_UNIT`].
     pub manifest_room: Arc<Semaphore>,
+    /// Rights and rules in force.
+    pub current: Current,
+    /// Where writes and refusals are noted.
+    pub audit: Option<Audit>,
+    /// What is counted.
+    pub metrics: Metrics,
     shelves: Vec<RwLock<()>>,
 }
 
@@ -115,7 +124,12 @@ const MANIFEST_ROOM: usize = 1024;
 
 impl Registry {
     /// Opens or creates a registry in the folder `root`. The caller holds its lock.
-    pub async fn open(root: &Path, settings: Settings) -> Result<Arc<Self>, RegistryError> {
+    pub async fn open(
+        root: &Path,
+        settings: Settings,
+        current: Current,
+        audit: Option<Audit>,
+    ) -> Result<Arc<Self>, RegistryError> {
         let folder = |error| RegistryError::Folder {
             path: root.display().to_string(),
             error,
@@ -136,6 +150,9 @@ impl Registry {
             manifests: Cache::new(quarter),
             manifest_room: Arc::new(Semaphore::new(MANIFEST_ROOM)),
             shelves: (0..SHELVES).map(|_| RwLock::new(())).collect(),
+            current,
+            audit,
+            metrics: Metrics::default(),
             store,
             settings,
         }))

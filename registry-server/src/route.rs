@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use http::{Method, StatusCode, header};
 
 use crate::{
+    access::{Action, Need},
     digest::{Algorithm, Digest},
     error::{Code, OciError},
     name::{Repository, Tag},
@@ -53,6 +54,31 @@ pub enum Route {
     DeleteManifest(Repository, Reference),
     /// `GET /v2/<name>/referrers/<digest>`
     Referrers(Repository, Digest, ReferrerQuery),
+    /// `GET|POST /token`: a bearer token, for what the query's scopes say.
+    Token(TokenQuery),
+    /// `GET /metrics`
+    Metrics,
+    /// `GET /healthz`: the process answers.
+    Health,
+    /// `GET /readyz`: it can serve.
+    Ready,
+    /// `GET /openapi.json`
+    OpenApi,
+    /// `GET /`: the page of all repositories.
+    Home,
+    /// `GET /packages/<name>`: the page of a repository.
+    PackagePage(Repository),
+    /// `GET /packages/<name>@<digest>` or `:<tag>`: the page of a version.
+    VersionPage(Repository, Reference),
+}
+
+/// What is asked at the token endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct TokenQuery {
+    /// `scope` parameters, each `type:name:actions`, perhaps several between spaces.
+    pub scopes: Vec<String>,
+    /// Whether the body holds a form (`POST`).
+    pub form: bool,
 }
 
 /// How `POST /v2/<name>/blobs/uploads/` wants to begin.
@@ -155,7 +181,7 @@ impl Route {
         let path = match path.strip_prefix("/v2") {
             Some("" | "/") => return only(method, &[Method::GET, Method::HEAD], Self::Version),
             Some(rest) => rest.strip_prefix('/').ok_or_else(not_an_endpoint)?,
-            None => return Err(not_an_endpoint()),
+            None => return beside(method, &path, &query),
         };
         if path == "_catalog" {
             return only(method, READ, Self::Catalog(page(&query)?));
@@ -187,6 +213,101 @@ impl Route {
                 )
             }
             _ => Err(not_an_endpoint()),
+        }
+    }
+}
+
+/// What the specification does not know.
+fn beside(method: &Method, path: &str, query: &Query<'_>) -> Result<Route, OciError> {
+    let route = match path {
+        "/" => Route::Home,
+        "/metrics" => Route::Metrics,
+        "/healthz" => Route::Health,
+        "/readyz" => Route::Ready,
+        "/openapi.json" => Route::OpenApi,
+        "/token" => {
+            let token = Route::Token(TokenQuery {
+                scopes: query.all("scope").map(str::to_owned).collect(),
+                form: *method == Method::POST,
+            });
+            return only(method, &[Method::GET, Method::POST], token);
+        }
+        path => match path.strip_prefix("/packages/") {
+            Some(package) => package_page(package)?,
+            None => return Err(not_an_endpoint()),
+        },
+    };
+    only(method, READ, route)
+}
+
+fn package_page(package: &str) -> Result<Route, OciError> {
+    if let Some((name, digest)) = package.split_once('@') {
+        return Ok(Route::VersionPage(
+            name.parse()?,
+            Reference::Digest(digest.parse()?),
+        ));
+    }
+    match package.split_once(':') {
+        Some((name, tag)) => Ok(Route::VersionPage(name.parse()?, stored(tag)?)),
+        None => Ok(Route::PackagePage(package.parse()?)),
+    }
+}
+
+/// The parameters of a form body, decoded.
+pub fn form(text: &str) -> Option<Vec<(String, String)>> {
+    let query = Query::parse(text)?;
+    let pairs = query.0.into_iter();
+    Some(
+        pairs
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect(),
+    )
+}
+
+impl Route {
+    /// What a caller needs for it.
+    pub fn need(&self) -> Need {
+        const WRITE: &[Action] = &[Action::Push, Action::Create, Action::Sign];
+        match self {
+            Self::Version => Need::Login,
+            Self::Catalog(_) => Need::Catalog,
+            Self::Tags(name, _)
+            | Self::ReadBlob(name, _)
+            | Self::ReadManifest(name, _)
+            | Self::Referrers(name, ..)
+            | Self::PackagePage(name)
+            | Self::VersionPage(name, _) => Need::Any(name.clone(), &[Action::Pull]),
+            Self::StartUpload(name, _)
+            | Self::UploadStatus(name, _)
+            | Self::Append(name, _)
+            | Self::FinishUpload(name, ..)
+            | Self::CancelUpload(name, _)
+            | Self::WriteManifest(name, ..) => Need::Any(name.clone(), WRITE),
+            Self::DeleteBlob(name, _) | Self::DeleteManifest(name, _) => {
+                Need::Any(name.clone(), &[Action::Delete])
+            }
+            Self::Metrics => Need::Operator,
+            Self::Token(_) | Self::Health | Self::Ready | Self::OpenApi | Self::Home => {
+                Need::Nothing
+            }
+        }
+    }
+
+    /// Its place in [`crate::metrics::KINDS`].
+    pub fn kind(&self) -> usize {
+        match self {
+            Self::Version => 0,
+            Self::Catalog(_) => 1,
+            Self::Tags(..) => 2,
+            Self::ReadBlob(..) | Self::DeleteBlob(..) => 3,
+            Self::StartUpload(..)
+            | Self::UploadStatus(..)
+            | Self::Append(..)
+            | Self::FinishUpload(..)
+            | Self::CancelUpload(..) => 4,
+            Self::ReadManifest(..) | Self::WriteManifest(..) | Self::DeleteManifest(..) => 5,
+            Self::Referrers(..) => 6,
+            _ => 7,
         }
     }
 }
@@ -565,7 +686,11 @@ mod tests {
             "tag=a&".repeat(MAX_TAG_PARAMETERS + 1)
         );
         for (line, status, code) in [
-            ("GET /", 404, Code::NameUnknown),
+            ("GET /other", 404, Code::NameUnknown),
+            ("GET /packages/", 400, Code::NameInvalid),
+            ("GET /packages/../x", 400, Code::NameInvalid),
+            ("GET /packages/a@x", 400, Code::DigestInvalid),
+            ("DELETE /token", 405, Code::Unsupported),
             ("GET /v1/", 404, Code::NameUnknown),
             ("GET /v2x", 404, Code::NameUnknown),
             ("GET /v2/a", 404, Code::NameUnknown),

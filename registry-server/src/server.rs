@@ -9,19 +9,30 @@ use std::{
     time::Duration,
 };
 
-use hyper::{server::conn::http1, service::service_fn};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::Semaphore,
     time::{Instant, Sleep},
 };
 
-use crate::{api, registry::Registry};
+use crate::{
+    api::{self, Peer},
+    body::Body,
+    metrics::Gauge,
+    registry::Registry,
+    tls::{self, Certificates},
+};
 
 /// The most of a body that is read at once. It bounds what a connection costs in memory.
 const BUFFER: usize = 64 * 1024;
@@ -39,6 +50,7 @@ const FAREWELL: Duration = Duration::from_secs(20);
 pub async fn serve(
     registry: Arc<Registry>,
     listener: TcpListener,
+    certificates: Option<Arc<Certificates>>,
     connections: usize,
     stop: impl Future<Output = ()>,
 ) {
@@ -62,8 +74,8 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             () = &mut stop => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok((stream, address)) => (stream, address.ip()),
             Err(error) => {
                 // Too many open files, or a connection that is gone already.
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -73,15 +85,36 @@ pub async fn serve(
         };
         // Answers are written whole; waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
-        let stream = TokioIo::new(Patient::new(stream, registry.settings.idle));
-        let registry = Arc::clone(&registry);
-        let service = service_fn(move |request| {
-            let registry = Arc::clone(&registry);
-            async move { Ok::<_, Infallible>(api::answer(registry, request).await) }
-        });
-        let connection = graceful.watch(server.serve_connection(stream, service));
+        let patience = registry.settings.idle;
+        let (server, registry) = (server.clone(), Arc::clone(&registry));
+        let watcher = graceful.watcher();
+        let acceptor = certificates.as_ref().map(|files| files.acceptor());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let _open = Gauge::up(&registry.metrics.connections);
+            let ended = match acceptor {
+                None => {
+                    let service = service(&registry, Peer::new(address, None));
+                    let stream = TokioIo::new(Patient::new(stream, patience));
+                    watcher
+                        .watch(server.serve_connection(stream, service))
+                        .await
+                }
+                Some(acceptor) => {
+                    let shake = tokio::time::timeout(patience, acceptor.accept(stream)).await;
+                    let Ok(Ok(stream)) = shake else {
+                        tracing::debug!(%address, "a TLS handshake failed");
+                        return;
+                    };
+                    let certificates = stream.get_ref().1.peer_certificates();
+                    let certificate = certificates.and_then(|chain| tls::name(chain.first()?));
+                    let service = service(&registry, Peer::new(address, certificate));
+                    let stream = TokioIo::new(Patient::new(stream, patience));
+                    watcher
+                        .watch(server.serve_connection(stream, service))
+                        .await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
             }
             drop(place);
@@ -96,16 +129,32 @@ pub async fn serve(
     }
 }
 
+fn service(
+    registry: &Arc<Registry>,
+    peer: Peer,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + use<> {
+    let (registry, peer) = (Arc::clone(registry), Arc::new(peer));
+    service_fn(move |request| {
+        let (registry, peer) = (Arc::clone(&registry), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(api::answer(registry, &peer, request).await) }
+    })
+}
+
 /// A stream that fails when the other side takes nothing for too long. (Requests that
 /// come too slowly are hyper's and [`crate::body::Intake`]'s to notice.)
-struct Patient {
-    stream: TcpStream,
+struct Patient<S> {
+    stream: S,
     patience: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
-    fn new(stream: TcpStream, patience: Duration) -> Self {
+impl<S> Patient<S> {
+    fn new(stream: S, patience: Duration) -> Self {
         Self {
             stream,
             patience,
@@ -133,7 +182,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -143,7 +192,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -138,6 +138,11 @@ impl Uploads {
         })
     }
 
+    /// How many sessions there are.
+    pub fn count(&self) -> usize {
+        self.sessions().len()
+    }
+
     /// Ends a session, whatever became of its bytes.
     pub fn end(&self, id: UploadId) {
         self.sessions().remove(&id);

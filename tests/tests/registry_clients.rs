@@ -23,6 +23,15 @@ struct Bench {
 impl Bench {
     /// Nothing if the client cannot be had here, which is said.
     fn new(client: &str) -> Option<Self> {
+        Self::with(client, false)
+    }
+
+    /// The same with TLS, users (`alice`, who may push, and `bob`, who may pull), rights.
+    fn closed(client: &str) -> Option<Self> {
+        Self::with(client, true)
+    }
+
+    fn with(client: &str, closed: bool) -> Option<Self> {
         let program = match Cache::open().program(client, client) {
             Ok(program) => program,
             Err(error) => {
@@ -31,9 +40,20 @@ impl Bench {
             }
         };
         let folder = tempfile::tempdir().unwrap();
-        let mut server = Command::new(registry())
+        let mut server = Command::new(registry());
+        server
             .args(["serve", "--listen", "127.0.0.1:0", "--root"])
-            .arg(folder.path().join("registry"))
+            .arg(folder.path().join("registry"));
+        if closed {
+            if let Err(error) = write_site(folder.path()) {
+                println!("SKIPPED {client} with TLS: {error}");
+                return None;
+            }
+            server
+                .arg("--config")
+                .arg(folder.path().join("registry.toml"));
+        }
+        let mut server = server
             .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())
             .spawn()
@@ -44,7 +64,11 @@ impl Bench {
             .unwrap();
         let host = line
             .trim()
-            .strip_prefix("listening on http://")
+            .strip_prefix(if closed {
+                "listening on https://"
+            } else {
+                "listening on http://"
+            })
             .expect(&line)
             .to_owned();
         Some(Self {
@@ -67,13 +91,28 @@ impl Bench {
         out
     }
 
+    fn run_with(&self, program: &Path, arguments: &str) -> String {
+        let (success, out, error) = self.attempt_with(program, arguments);
+        assert!(success, "{} {arguments}\n{out}{error}", program.display());
+        out
+    }
+
     fn attempt(&self, arguments: &str) -> (bool, String, String) {
+        self.attempt_with(&self.program, arguments)
+    }
+
+    fn attempt_with(&self, program: &Path, arguments: &str) -> (bool, String, String) {
         let arguments = arguments.replace("{host}", &self.host);
-        let output = Command::new(&self.program)
+        let output = Command::new(program)
             .args(arguments.split_whitespace())
             .current_dir(self.folder.path())
             .env("HOME", self.folder.path())
             .env("COSIGN_PASSWORD", "")
+            // Clients in Go trust what is in here.
+            .env("SSL_CERT_FILE", self.path("tls.pem"))
+            .env("REGISTRY_AUTH_FILE", self.path("auth.json"))
+            .env("NOTATION_USERNAME", "alice")
+            .env("NOTATION_PASSWORD", "pw-alice")
             .env_remove("XDG_CONFIG_HOME")
             .output()
             .unwrap();
@@ -99,6 +138,54 @@ impl Drop for Bench {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
+}
+
+/// A certificate, two users, and what they may do.
+fn write_site(folder: &Path) -> Result<(), String> {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
+        .args(["ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj"])
+        .args(["/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-keyout", "tls.key", "-out", "tls.pem"])
+        .current_dir(folder)
+        .output()
+        .map_err(|error| format!("openssl: {error}"))?;
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    for user in ["alice", "bob"] {
+        let mut add = Command::new(registry())
+            .args(["user", "add", "--htpasswd", "users", user])
+            .arg("--password-stdin")
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdin = add.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, format!("pw-{user}").as_bytes()).unwrap();
+        drop(stdin);
+        assert!(add.wait().unwrap().success());
+    }
+    let config = r#"
+        [tls]
+        certificate = "tls.pem"
+        key = "tls.key"
+        [auth]
+        htpasswd = "users"
+        [[access]]
+        who = ["alice"]
+        repository = "*"
+        actions = ["pull", "push", "delete"]
+        [[access]]
+        who = ["bob"]
+        repository = "*"
+        actions = ["pull"]
+    "#;
+    fs::write(folder.join("registry.toml"), config).unwrap();
+    Ok(())
 }
 
 /// The program under test, built if need be.
@@ -299,6 +386,90 @@ fn notation() {
         listed.contains("application/vnd.cncf.notary.signature"),
         "{listed}"
     );
+}
+
+#[test]
+fn oras_logs_in() {
+    let Some(bench) = Bench::closed("oras") else {
+        return;
+    };
+    bench.write("file.txt", b"hello\n");
+    let push = "push {host}/tools/one:v1 file.txt:text/plain";
+    assert!(!bench.attempt(push).0, "pushed without a login");
+    assert!(!bench.attempt("login {host} -u alice -p wrong").0);
+    bench.run("login {host} -u alice -p pw-alice");
+    bench.run(push);
+    bench.run("pull -o out {host}/tools/one:v1");
+    assert_eq!(fs::read(bench.path("out/file.txt")).unwrap(), b"hello\n");
+    assert_eq!(lines(&bench.run("repo ls {host}")), ["tools/one"]);
+    bench.run("login {host} -u bob -p pw-bob");
+    bench.run("pull -o again {host}/tools/one:v1");
+    assert!(!bench.attempt(push).0, "a reader pushed");
+    bench.run("login {host} -u alice -p pw-alice");
+    bench.run("manifest delete --force {host}/tools/one:v1");
+}
+
+#[test]
+fn skopeo_logs_in() {
+    let Some(bench) = Bench::closed("skopeo") else {
+        return;
+    };
+    write_layout(&bench.path("layout"));
+    let copy = "--insecure-policy copy --preserve-digests oci:layout:v1 docker://{host}/one:v1";
+    assert!(!bench.attempt(copy).0, "pushed without a login");
+    bench.run("login {host} -u alice -p pw-alice");
+    bench.run(copy);
+    bench.run("inspect docker://{host}/one:v1");
+    bench.run("delete docker://{host}/one:v1");
+}
+
+#[test]
+fn crane_logs_in() {
+    let Some(bench) = Bench::closed("crane") else {
+        return;
+    };
+    write_layout(&bench.path("layout"));
+    assert!(!bench.attempt("push layout {host}/one:v1").0);
+    bench.run("auth login {host} -u alice -p pw-alice");
+    bench.run("push layout {host}/one:v1");
+    bench.run("copy {host}/one:v1 {host}/two:v1");
+    assert_eq!(lines(&bench.run("catalog {host}")), ["one", "two"]);
+    bench.run("delete {host}/two:v1");
+}
+
+#[test]
+fn cosign_and_notation_log_in() {
+    let Some(crane) = Bench::closed("crane") else {
+        return;
+    };
+    let digest = write_layout(&crane.path("layout"));
+    crane.run("auth login {host} -u alice -p pw-alice");
+    crane.run("push layout {host}/one:v1");
+    for client in ["cosign", "notation"] {
+        let program = match Cache::open().program(client, client) {
+            Ok(program) => program,
+            Err(error) => {
+                println!("SKIPPED {client}: {error}");
+                continue;
+            }
+        };
+        let run = |arguments: &str| crane.run_with(&program, arguments);
+        if client == "cosign" {
+            run("generate-key-pair");
+            run(&format!(
+                "sign --yes --key cosign.key --tlog-upload=false \
+                 --use-signing-config=false {{host}}/one@{digest}"
+            ));
+            run(&format!(
+                "verify --key cosign.pub --insecure-ignore-tlog {{host}}/one@{digest}"
+            ));
+        } else {
+            run("cert generate-test test");
+            run(&format!("sign --key test {{host}}/one@{digest}"));
+            let listed = run(&format!("list {{host}}/one@{digest}"));
+            assert!(listed.contains("notary.signature"), "{listed}");
+        }
+    }
 }
 
 /// Puts an image where a signer can find it.

@@ -44,6 +44,6 @@ pub fn run(args: &Args, places: &Places) -> Result<(), Failure> {
     if runtime.connect()?.is_some() {
         return Ok(());
     }
-    let _lock = runtime.lock(enforcer::perform::PATIENCE)?;
+    let _lock = runtime.lock(super::PATIENCE)?;
     places.enforcer()?.settle().map(drop)
 }

@@ -39,7 +39,6 @@ pub struct Policy {
     version: u64,
     defaults: BTreeSet<&'static str>,
     mode: Mode,
-    strict: bool,
     keys: BTreeMap<String, TrustedKey>,
     rules: Vec<Rule>,
     shapes: Vec<Shape>,
@@ -122,11 +121,6 @@ impl Policy {
         self.mode
     }
 
-    /// Does it want nothing in the kernel that nobody judged?
-    pub const fn is_strict(&self) -> bool {
-        self.strict
-    }
-
     /// The trusted keys, by name.
     pub const fn keys(&self) -> &BTreeMap<String, TrustedKey> {
         &self.keys
@@ -155,7 +149,7 @@ impl Policy {
 }
 
 const FILE: Keys = Keys {
-    known: &["keys", "mode", "rule", "shape", "strict", "version"],
+    known: &["keys", "mode", "rule", "shape", "version"],
     later: &[
         ("exception", "remove it, or write a narrower [[rule]]"),
         (
@@ -195,7 +189,6 @@ fn read(
     let file = Table::of("the policy", 0..0, file.get_ref(), &FILE, faults);
     let version = file.integer("version", 1..=i64::MAX, faults);
     let mode = read_mode(&file, faults);
-    let strict = file.flag("strict", faults);
     let keys = read_keys(text, &file, load_key, faults);
     let names = names_of_signers(&file);
     let rules = rules::read(text, &file, &keys, &names, faults);
@@ -205,7 +198,6 @@ fn read(
         version: version.as_ref().map_or(1, |at| at.value.unsigned_abs()),
         defaults: file.lacking(FILE.known),
         mode,
-        strict,
         keys,
         rules,
         shapes,

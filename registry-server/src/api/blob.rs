@@ -171,6 +171,28 @@ async fn content(
     Ok(part(&bytes, span))
 }
 
+/// A blob of at most `most` bytes that the repository shows, for a page.
+pub async fn small(
+    registry: &Registry,
+    name: &Repository,
+    digest: Option<Digest>,
+    most: u64,
+) -> Result<Option<Bytes>, OciError> {
+    let Some(digest) = digest else {
+        return Ok(None);
+    };
+    let shown = registry.metadata.shown_blob(name, &digest).await?;
+    if shown.is_none_or(|(size, _)| size > most) {
+        return Ok(None);
+    }
+    let store = Arc::clone(&registry.store);
+    let read = spawn_blocking(move || {
+        let content = store.open(&digest)?;
+        content.as_deref().map(whole).transpose()
+    });
+    Ok(read.await.map_err(OciError::internal)??)
+}
+
 fn whole(content: &dyn Content) -> std::io::Result<Bytes> {
     let mut bytes = vec![0; content.size() as usize];
     content.read_at(&mut bytes, 0)?;

@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{CONTENT_DIGEST, Call, conditional, manifest_unknown, reply};
 use crate::{
+    access::Action,
     body::Body,
     digest::{Algorithm, Digest},
     error::{Code, OciError},
@@ -67,10 +68,12 @@ pub async fn write(
     let content_type = call.header(header::CONTENT_TYPE);
     let manifest = Manifest::read(content_type, &content)?;
     let subject = manifest.subject;
+    rights(call, &name, &reference, &tags, subject.is_some())?;
     let set: Vec<String> = tags.iter().map(Tag::to_string).collect();
     if let Reference::Tag(tag) = &reference {
         tags.push(tag.clone());
     }
+    let fixed = fixed(call, &name, &tags);
     let forget = forget(registry, &name, digest, &tags);
     let (repository, sparse) = (name.clone(), registry.settings.sparse);
     let new = NewManifest {
@@ -80,7 +83,9 @@ pub async fn write(
         content,
         tags,
         condition,
+        fixed,
         sparse,
+        quota: call.site.quota(&name),
     };
     registry.metadata.put_manifest(new, forget).await?;
     Ok(reply(StatusCode::CREATED)
@@ -113,13 +118,22 @@ pub async fn delete(
                     }
                 }
             };
+            let (site, repository) = (Arc::clone(&call.site), name.clone());
+            let keeps = move |tag: &str| {
+                let tag: Tag = tag.parse().ok()?;
+                let keeps = site.is_immutable(&repository, &tag);
+                keeps.then(|| immutable(&tag))
+            };
             registry
                 .metadata
-                .delete_manifest(&name, &digest, forget)
+                .delete_manifest(&name, &digest, keeps, forget)
                 .await?
                 .is_some()
         }
         Reference::Tag(tag) => {
+            if call.site.is_immutable(&name, &tag) {
+                return Err(immutable(&tag));
+            }
             let condition = conditional::condition(&call.headers)?;
             let key = (name.clone(), Reference::Tag(tag.clone()));
             let cache = Arc::clone(registry);
@@ -137,7 +151,73 @@ pub async fn delete(
     }
 }
 
-async fn find(
+/// Who may only create moves no tag; who may only sign pushes nothing but what is about
+/// something else.
+fn rights(
+    call: &Call,
+    name: &Repository,
+    reference: &Reference,
+    tags: &[Tag],
+    has_subject: bool,
+) -> Result<(), OciError> {
+    if call.caller.may(name, Action::Push) || call.caller.may(name, Action::Create) {
+        return Ok(());
+    }
+    let mut names = tags.iter();
+    let about = |tag: &Tag| about_another(tag.as_str());
+    let signs = match reference {
+        Reference::Digest(_) => has_subject && names.len() == 0,
+        Reference::Tag(tag) => about(tag) && names.all(about),
+    };
+    if signs && call.caller.may(name, Action::Sign) {
+        return Ok(());
+    }
+    let who = call.caller.principal.name();
+    let message = format!("{who} may only attach signatures here");
+    Err(OciError::new(Code::Denied, message))
+}
+
+/// Tags of the older schemes that signers use: `sha256-<hex>`, perhaps with `.sig`.
+pub fn about_another(tag: &str) -> bool {
+    let Some((algorithm, rest)) = tag.split_once('-') else {
+        return false;
+    };
+    let hex = rest.split('.').next().unwrap_or("");
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha512" => 128,
+        _ => return false,
+    };
+    hex.len() == length && hex.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// The tags that may not move, with the refusal if one would.
+fn fixed(call: &Call, name: &Repository, tags: &[Tag]) -> Vec<(Tag, OciError)> {
+    let may_move = call.caller.may(name, Action::Push);
+    let refusal = |tag: &Tag| {
+        if call.site.is_immutable(name, tag) {
+            return Some(immutable(tag));
+        }
+        // Signers add to the lists that the older schemes keep in tags.
+        if may_move || about_another(tag.as_str()) {
+            return None;
+        }
+        let who = call.caller.principal.name();
+        let message = format!("{who} may create tags here but not move the tag {tag}");
+        Some(OciError::new(Code::Denied, message))
+    };
+    let refusals = tags
+        .iter()
+        .filter_map(|tag| Some((tag.clone(), refusal(tag)?)));
+    refusals.collect()
+}
+
+fn immutable(tag: &Tag) -> OciError {
+    OciError::new(Code::Denied, format!("the tag {tag} is immutable"))
+}
+
+/// The manifest that `reference` names.
+pub async fn find(
     registry: &Registry,
     name: Repository,
     reference: Reference,

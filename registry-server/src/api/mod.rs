@@ -4,26 +4,53 @@ mod blob;
 mod catalog;
 mod conditional;
 mod manifest;
+mod operate;
+mod page;
 mod referrer;
 mod tag;
+mod token;
 mod upload;
 mod version;
 
-use std::sync::Arc;
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use crate::{
+    access::{Caller, Credentials, Denial, ISSUED_FOR, Need, Principal},
+    audit::Line,
     body::{Body, Intake},
     error::{Code, OciError},
+    metrics::{Gauge, KINDS},
     registry::Registry,
     route::Route,
+    site::Site,
 };
 
 /// `Docker-Content-Digest`, on every answer that holds or names content.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// The other side of a connection.
+pub struct Peer {
+    address: IpAddr,
+    certificate: Option<String>,
+}
+
+impl Peer {
+    /// Its address, and the name in its certificate if it showed one.
+    pub fn new(address: IpAddr, certificate: Option<String>) -> Self {
+        Self {
+            address,
+            certificate,
+        }
+    }
+}
 
 /// What a handler gets of a request beside its [`Route`].
 pub struct Call {
@@ -33,6 +60,12 @@ pub struct Call {
     headers: http::HeaderMap,
     /// The request's body.
     intake: Intake,
+    /// Who asks.
+    caller: Caller,
+    /// The rules in force when the request came.
+    site: Arc<Site>,
+    /// The name in the client's certificate.
+    certificate: Option<String>,
 }
 
 impl Call {
@@ -40,26 +73,178 @@ impl Call {
     fn header(&self, name: HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+
+    /// The beginning of every URL that is handed out.
+    fn origin(&self) -> String {
+        self.site.origin(self.header(header::HOST))
+    }
 }
 
 /// Answers a request. A client's mistakes and ours alike become the specification's
 /// error document.
-pub async fn answer(registry: Arc<Registry>, request: Request<Incoming>) -> Response<Body> {
+pub async fn answer(
+    registry: Arc<Registry>,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let started = Instant::now();
+    let _in_flight = Gauge::up(&registry.metrics.in_flight);
     let (parts, body) = request.into_parts();
     let (method, path) = (parts.method, parts.uri.path().to_owned());
     let route = Route::parse(&method, &path, parts.uri.query());
+    let kind = route.as_ref().map_or(KINDS.len() - 1, Route::kind);
     let mut call = Call {
         head: method == Method::HEAD,
         headers: parts.headers,
         intake: Intake::new(body, registry.settings.idle),
+        site: registry.current.site(),
+        caller: Caller {
+            principal: Principal::Anonymous,
+            granted: None,
+            peer: peer.address,
+            access: registry.current.site().access.clone(),
+        },
+        certificate: peer.certificate.clone(),
     };
     let result = match route {
-        Ok(route) => handle(&registry, route, &mut call).await,
+        Ok(route) => match admit(&registry, &route, &mut call).await {
+            Ok(()) => handle(&registry, route, &mut call).await,
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
-    let response = result.unwrap_or_else(|error| refuse(&error, call.head));
+    let response = match &result {
+        Ok(_) => None,
+        Err(error) => Some(refuse(error, call.head)),
+    };
+    note(&registry, &call, &method, &path, &result);
+    let response = match (result, response) {
+        (Ok(response), _) | (Err(_), Some(response)) => response,
+        // Made above from every error.
+        (Err(error), None) => refuse(&error, call.head),
+    };
+    registry
+        .metrics
+        .answered(kind, response.status().as_u16(), started.elapsed());
     log(&method, &path, &response);
     response
+}
+
+/// Finds out who asks, and whether they may.
+async fn admit(registry: &Registry, route: &Route, call: &mut Call) -> Result<(), OciError> {
+    let peer = call.caller.peer;
+    let rates = &call.site.rates;
+    let health = matches!(route, Route::Health | Route::Ready);
+    if !health && let Err(seconds) = rates.request(peer) {
+        registry.metrics.limited.fetch_add(1, Relaxed);
+        return Err(slow_down(
+            "more requests than one address may make",
+            seconds,
+        ));
+    }
+    // The token endpoint reads credentials for itself.
+    if let Route::Token(_) = route {
+        return Ok(());
+    }
+    let credentials = Credentials::parse(call.header(header::AUTHORIZATION));
+    let access = Arc::clone(&call.site.access);
+    if credentials != Credentials::None && access.is_closed() {
+        rates
+            .login(peer)
+            .map_err(|seconds| slow_down("too many wrong passwords", seconds))?;
+    }
+    let certificate = call.certificate.as_deref();
+    let caller = match access.identify(credentials, certificate, peer).await {
+        Ok(caller) => caller,
+        Err(denial) => {
+            rates.failed_login(peer);
+            registry.metrics.failed_logins.fetch_add(1, Relaxed);
+            return Err(denied(call, denial, None));
+        }
+    };
+    call.caller = caller;
+    let need = route.need();
+    access.permit(&call.caller, &need).map_err(|denial| {
+        registry.metrics.denied.fetch_add(1, Relaxed);
+        denied(call, denial, Some(&need))
+    })
+}
+
+/// 401 with Docker's challenge, or 403.
+fn denied(call: &Call, denial: Denial, need: Option<&Need>) -> OciError {
+    let realm = format!(
+        "Bearer realm=\"{}/token\",service=\"{ISSUED_FOR}\"",
+        call.origin()
+    );
+    let challenge = |challenge: String, message: &str| {
+        OciError::new(Code::Unauthorized, message).header(header::WWW_AUTHENTICATE, challenge)
+    };
+    match denial {
+        Denial::Challenge(None) if matches!(need, Some(Need::Operator)) => challenge(
+            format!("Basic realm=\"{ISSUED_FOR}\""),
+            "this is the operator's",
+        ),
+        Denial::Challenge(None) => challenge(realm, "log in first"),
+        Denial::Challenge(Some(scope)) => {
+            let anonymous = call.caller.principal == Principal::Anonymous;
+            let (why, message) = match call.caller.granted.is_some() && !anonymous {
+                true => (",error=\"insufficient_scope\"", "the token is not for this"),
+                false => ("", "log in first"),
+            };
+            challenge(format!("{realm},scope=\"{scope}\"{why}"), message)
+        }
+        Denial::Wrong(message) => challenge(realm, &message),
+        Denial::Forbidden => {
+            let message = format!("{} may not do this", call.caller.principal.name());
+            OciError::new(Code::Denied, message)
+        }
+    }
+}
+
+fn slow_down(message: &str, seconds: u64) -> OciError {
+    OciError::new(Code::TooManyRequests, message).header(header::RETRY_AFTER, seconds.to_string())
+}
+
+/// Writes and refusals go to the audit log.
+fn note(
+    registry: &Registry,
+    call: &Call,
+    method: &Method,
+    path: &str,
+    result: &Result<Response<Body>, OciError>,
+) {
+    let Some(audit) = &registry.audit else {
+        return;
+    };
+    let writes = !matches!(*method, Method::GET | Method::HEAD);
+    let (status, error) = match result {
+        Ok(response) => (response.status(), None),
+        Err(error) => (error.status, Some(error)),
+    };
+    let event = match status.as_u16() {
+        // 202 to a POST or PATCH is a step on the way to a write.
+        201 if writes => "write",
+        202 | 204 if *method == Method::DELETE => "write",
+        401 | 403 | 412 | 429 => "refusal",
+        400..=499 if writes => "refusal",
+        _ => return,
+    };
+    let digest = result.as_ref().ok().and_then(|response| {
+        let digest = response.headers().get(CONTENT_DIGEST)?;
+        digest.to_str().ok()
+    });
+    audit.write(&Line {
+        time: jiff::Timestamp::now().to_string(),
+        event,
+        who: call.caller.principal.to_string(),
+        peer: call.caller.peer.to_string(),
+        method: method.as_str(),
+        path,
+        status: status.as_u16(),
+        digest,
+        code: error.map(|error| error.code.as_str()),
+        message: error.map(|error| error.message.as_str()),
+    });
 }
 
 async fn handle(
@@ -69,9 +254,17 @@ async fn handle(
 ) -> Result<Response<Body>, OciError> {
     match route {
         Route::Version => Ok(version::read()),
-        Route::Catalog(page) => catalog::list(registry, &page).await,
+        Route::Catalog(page) => catalog::list(registry, call, &page).await,
         Route::Tags(name, page) => tag::list(registry, &name, &page).await,
         Route::ReadBlob(name, digest) => blob::read(registry, call, name, digest).await,
+        Route::Token(query) => token::issue(registry, call, query).await,
+        Route::Metrics => operate::metrics(registry).await,
+        Route::Health => Ok(operate::health()),
+        Route::Ready => operate::ready(registry).await,
+        Route::OpenApi => Ok(operate::openapi(call)),
+        Route::Home => page::home(registry, call).await,
+        Route::PackagePage(name) => page::package(registry, name).await,
+        Route::VersionPage(name, reference) => page::version(registry, name, reference).await,
         Route::DeleteBlob(name, digest) => blob::delete(registry, name, digest).await,
         Route::StartUpload(name, start) => upload::start(registry, call, name, start).await,
         Route::UploadStatus(name, id) => upload::status(registry, &name, id),

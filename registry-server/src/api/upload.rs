@@ -6,6 +6,7 @@ use http::{HeaderName, Response, StatusCode, header};
 
 use super::{CONTENT_DIGEST, Call, reply};
 use crate::{
+    access::Action,
     body::Body,
     digest::{Algorithm, Digest},
     error::{Code, OciError},
@@ -32,7 +33,7 @@ pub async fn start(
             let upload = registry.uploads.take(&name, id)?;
             let (upload, received) = upload.receive(&mut call.intake).await;
             let result = match received {
-                Ok(()) => finished(registry, upload, name, digest).await,
+                Ok(()) => finished(registry, call, upload, name, digest).await,
                 Err(error) => upload.cancel().await.and(Err(error)),
             };
             registry.uploads.end(id);
@@ -40,17 +41,40 @@ pub async fn start(
         }
         Start::Mount(digest, from) => {
             let forget = forget(registry, &name, digest);
-            let from = from.as_ref();
-            if registry
-                .metadata
-                .mount_blob(&name, &digest, from, forget)
-                .await?
+            let from = readable(registry, call, &digest, from).await?;
+            if from.is_some()
+                && registry
+                    .metadata
+                    .mount_blob(
+                        &name,
+                        &digest,
+                        from.as_ref(),
+                        call.site.quota(&name),
+                        forget,
+                    )
+                    .await?
             {
                 return Ok(created(&name, &digest));
             }
             begin(registry, &name, digest.algorithm())
         }
     }
+}
+
+/// A repository that shows the blob and that the caller may pull from: nobody comes by a
+/// blob that they may not read because they know its digest.
+async fn readable(
+    registry: &Registry,
+    call: &Call,
+    digest: &Digest,
+    from: Option<Repository>,
+) -> Result<Option<Repository>, OciError> {
+    if let Some(from) = from {
+        return Ok(Some(from).filter(|from| call.caller.may(from, Action::Pull)));
+    }
+    let names = registry.metadata.showing(digest).await?;
+    let mut names = names.iter().filter_map(|name| name.parse().ok());
+    Ok(names.find(|name| call.caller.may(name, Action::Pull)))
 }
 
 pub fn status(
@@ -103,7 +127,7 @@ pub async fn finish(
         let noted = upload.note(&name).await;
         return written.and(noted).and(Err(error));
     }
-    let result = finished(registry, upload, name, digest).await;
+    let result = finished(registry, call, upload, name, digest).await;
     registry.uploads.end(id);
     result
 }
@@ -136,6 +160,7 @@ fn begin(
 /// said when both would survive a power cut.
 async fn finished(
     registry: &Arc<Registry>,
+    call: &Call,
     upload: Upload,
     name: Repository,
     digest: Digest,
@@ -145,7 +170,7 @@ async fn finished(
     let forget = forget(registry, &name, digest);
     registry
         .metadata
-        .link_blob(&name, &digest, size, forget)
+        .link_blob(&name, &digest, size, call.site.quota(&name), forget)
         .await?;
     Ok(created(&name, &digest))
 }

@@ -1,6 +1,6 @@
 //! `bpfseal-registry check`.
 
-use super::{Root, failed, inspect, with_registry};
+use super::{Frame, Root, failed, inspect, with_registry};
 use crate::{
     check::{self, Report},
     digest::Digest,
@@ -28,9 +28,10 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
-    let root = &args.root.root;
+    let (_, root) = &args.root.open()?;
     let report = if args.repair {
-        with_registry(root, Default::default(), async |registry| {
+        let frame = || Frame::bare(root);
+        with_registry(root, Default::default(), frame, async |registry| {
             repair(&registry).await
         })?
     } else {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Root, failed, with_registry};
+use super::{Frame, Root, failed, with_registry};
 use crate::{
     failure::Failure,
     gc::{self, Collected, Scope},
@@ -32,7 +32,9 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
         grace: Duration::from_secs(args.grace),
         untagged: args.untagged,
     };
-    let collected = with_registry(&args.root.root, Default::default(), async |registry| {
+    let (_, root) = args.root.open()?;
+    let frame = || Frame::bare(&root);
+    let collected = with_registry(&root, Default::default(), frame, async |registry| {
         gc::collect(&registry, scope).await.map_err(failed)
     })?;
     if json {

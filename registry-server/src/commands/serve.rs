@@ -1,31 +1,44 @@
 //! `bpfseal-registry serve`.
 
-use std::{io::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::MissedTickBehavior,
 };
 use tracing_subscriber::EnvFilter;
 
-use super::{Root, with_registry};
+use super::{Frame, Root, misconfigured, with_registry};
 use crate::{
+    audit::Audit,
+    config::{Config, Tls},
     failure::{Exit, Failure},
     gc::{self, Collected, Scope},
     registry::{Registry, Settings},
     server,
+    site::Site,
+    tls::Certificates,
 };
 
 /// Serve the registry over HTTP.
 ///
 /// Prints one line with the address it listens on, then logs to standard error.
-/// SIGTERM and SIGINT let requests in flight finish.
-#[derive(clap::Args)]
+/// SIGTERM and SIGINT let requests in flight finish; SIGHUP reads the configuration and
+/// the certificates anew, which happens by itself when their files change.
+#[derive(Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
   bpfseal-registry serve
   bpfseal-registry serve --root /var/lib/bpfseal-registry --listen 0.0.0.0:5000
+  bpfseal-registry serve --htpasswd users.htpasswd --tls-certificate tls.pem --tls-key tls.key
+  bpfseal-registry serve --config registry.toml
   bpfseal-registry serve --root $(mktemp -d) --listen 127.0.0.1:0 --json
 
 Clients:
@@ -35,9 +48,22 @@ Clients:
 pub struct Args {
     #[command(flatten)]
     root: Root,
-    /// Address to listen on; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5000")]
-    listen: String,
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Users with passwords (`bpfseal-registry user`): who is in it may pull, push and
+    /// delete, unless the configuration has rules.
+    #[arg(long, value_name = "FILE")]
+    htpasswd: Option<PathBuf>,
+    /// With users: everybody may pull.
+    #[arg(long)]
+    anonymous_pull: bool,
+    /// Speak TLS: the certificate and what leads to its root, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The certificate's private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// Accept manifests that refer to blobs or manifests which are not in the repository.
     #[arg(long)]
     allow_sparse: bool,
@@ -77,20 +103,72 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
         idle: Duration::from_secs(args.client_timeout),
         grace: Duration::from_secs(args.gc_grace),
     };
-    with_registry(&args.root.root, settings, async |registry| {
-        serve(args, json, registry).await
+    let (mut config, root) = args.root.open()?;
+    args.complete(&mut config);
+    let certificates = config.tls.clone().map(Certificates::open).transpose();
+    let certificates = certificates.map_err(misconfigured)?.map(Arc::new);
+    let frame = || {
+        let file = config.audit.file.clone();
+        let file = file.unwrap_or_else(|| root.join("audit.jsonl"));
+        let audit = Audit::open(&file).map_err(|error| {
+            let message = format!("cannot write {}: {error}", file.display());
+            Failure::new(Exit::Usage, message).remedy("Name another file in [audit].")
+        })?;
+        Ok(Frame {
+            site: Site::new(&config, &root).map_err(misconfigured)?,
+            config: args.root.config.clone(),
+            flags: Box::new({
+                let args = args.clone();
+                move |config| args.complete(config)
+            }),
+            audit: Some(audit),
+        })
+    };
+    let listen = config.listen.as_deref().unwrap_or("127.0.0.1:5000");
+    with_registry(&root, settings, frame, async |registry| {
+        serve(args, json, registry, listen, certificates).await
     })
 }
 
-async fn serve(args: &Args, json: bool, registry: Arc<Registry>) -> Result<(), Failure> {
-    let listener = TcpListener::bind(args.listen.as_str()).await;
+impl Args {
+    /// Flags come before the configuration's values.
+    fn complete(&self, config: &mut Config) {
+        if let Some(listen) = &self.listen {
+            config.listen = Some(listen.clone());
+        }
+        if let (Some(certificate), Some(key)) = (&self.tls_certificate, &self.tls_key) {
+            config.tls = Some(Tls {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: config.tls.as_ref().and_then(|tls| tls.client_ca.clone()),
+                require_client_certificate: false,
+            });
+        }
+        if self.htpasswd.is_some() || self.anonymous_pull {
+            let auth = config.auth.get_or_insert_default();
+            auth.anonymous_pull |= self.anonymous_pull;
+            if let Some(htpasswd) = &self.htpasswd {
+                auth.htpasswd = Some(htpasswd.clone());
+            }
+        }
+    }
+}
+
+async fn serve(
+    args: &Args,
+    json: bool,
+    registry: Arc<Registry>,
+    listen: &str,
+    certificates: Option<Arc<Certificates>>,
+) -> Result<(), Failure> {
+    let listener = TcpListener::bind(listen).await;
     let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, listener) = bound.map_err(|error| {
-        let message = format!("cannot listen on {}: {error}", args.listen);
+        let message = format!("cannot listen on {listen}: {error}");
         Failure::new(Exit::Network, message).remedy("Choose another address with --listen.")
     })?;
     let stop = stop_signal().map_err(|error| Failure::from_error(Exit::Internal, &error))?;
-    announce(address, json);
+    announce(address, certificates.is_some(), json);
     let scope = Scope {
         grace: registry.settings.grace,
         untagged: args.gc_untagged,
@@ -100,8 +178,18 @@ async fn serve(args: &Args, json: bool, registry: Arc<Registry>) -> Result<(), F
         let every = Duration::from_secs(args.gc_interval);
         tokio::spawn(collect(Arc::clone(&registry), every, scope))
     });
-    server::serve(registry, listener, args.max_connections as usize, stop).await;
+    let hangup = signal(SignalKind::hangup());
+    let hangup = hangup.map_err(|error| Failure::from_error(Exit::Internal, &error))?;
+    let watching = tokio::spawn(watch(
+        Arc::clone(&registry),
+        certificates.clone(),
+        args.root.config.clone(),
+        hangup,
+    ));
+    let connections = args.max_connections as usize;
+    server::serve(registry, listener, certificates, connections, stop).await;
     housekeeping.abort();
+    watching.abort();
     if let Some(collecting) = collecting {
         collecting.abort();
     }
@@ -110,16 +198,57 @@ async fn serve(args: &Args, json: bool, registry: Arc<Registry>) -> Result<(), F
 }
 
 /// The one line on standard output: scripts wait for it.
-fn announce(address: SocketAddr, json: bool) {
+fn announce(address: SocketAddr, tls: bool, json: bool) {
     let mut out = std::io::stdout().lock();
     let written = if json {
         let line = serde_json::json!({ "event": "listening", "address": address.to_string() });
         writeln!(out, "{line}")
     } else {
-        writeln!(out, "listening on http://{address}")
+        let scheme = if tls { "https" } else { "http" };
+        writeln!(out, "listening on {scheme}://{address}")
     };
     // Nobody reads it, perhaps: no reason not to serve.
     let _ = written.and_then(|()| out.flush());
+}
+
+/// Reads the configuration and the certificates anew when they change, and at SIGHUP.
+async fn watch(
+    registry: Arc<Registry>,
+    certificates: Option<Arc<Certificates>>,
+    configuration: Option<PathBuf>,
+    mut hangup: Signal,
+) {
+    let stamps = |files: &Option<Arc<Certificates>>| -> Vec<Option<(SystemTime, u64)>> {
+        let files = files.iter().flat_map(|files| files.files());
+        let files = files.map(Path::to_owned).chain(configuration.clone());
+        let stamp = |path: PathBuf| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        };
+        files.map(stamp).collect()
+    };
+    let mut seen = stamps(&certificates);
+    let mut every = tokio::time::interval(Duration::from_secs(2));
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let asked = tokio::select! {
+            _ = every.tick() => false,
+            _ = hangup.recv() => true,
+        };
+        let now = stamps(&certificates);
+        if now == seen && !asked {
+            continue;
+        }
+        seen = now;
+        if asked && let Some(audit) = &registry.audit {
+            audit.reopen();
+        }
+        let certificates = certificates.as_ref().map_or(Ok(()), |files| files.reload());
+        match certificates.and_then(|()| registry.current.reload()) {
+            Ok(()) => tracing::info!("the configuration was read anew"),
+            Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+        }
+    }
 }
 
 async fn expire_uploads(registry: Arc<Registry>) {

@@ -23,8 +23,8 @@ use sqlx::{
 use crate::error::OciError;
 
 pub use collect::Place;
-pub use read::StoredManifest;
-pub use write::{Condition, NewManifest, Removed};
+pub use read::{Names, StoredManifest};
+pub use write::{Condition, NewManifest, Quota, Removed};
 
 /// The open database.
 #[derive(Clone)]

@@ -64,6 +64,27 @@ impl Metadata {
             .transpose()
     }
 
+    /// Repositories that show a blob, at most a few hundred.
+    pub async fn showing(&self, digest: &Digest) -> Result<Vec<String>, OciError> {
+        let rows = sqlx::query(
+            "SELECT repository.name FROM repository_blob AS shown
+             JOIN repository ON repository.id = shown.repository
+             WHERE shown.digest = ?1 LIMIT 256",
+        );
+        let rows = rows
+            .bind(digest.to_string())
+            .fetch_all(&self.readers)
+            .await?;
+        let names = rows.iter().map(|row| row.try_get("name"));
+        Ok(names.collect::<Result<_, _>>()?)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), OciError> {
+        sqlx::query("SELECT 1").fetch_one(&self.readers).await?;
+        Ok(())
+    }
+
     /// Whether anything was ever pushed to `repository`.
     pub async fn has_repository(&self, repository: &Repository) -> Result<bool, OciError> {
         let row = sqlx::query("SELECT 1 FROM repository WHERE name = ?1");
@@ -130,6 +151,47 @@ impl Metadata {
             return Ok(None);
         }
         Ok(Some(names))
+    }
+
+    /// Tags with their digests and when they were set, in byte order.
+    pub async fn tagged(
+        &self,
+        repository: &Repository,
+        most: u32,
+    ) -> Result<Vec<(String, String, i64)>, OciError> {
+        let rows = sqlx::query(
+            "SELECT tag.name, manifest.digest, tag.updated_at FROM tag
+             JOIN manifest ON manifest.id = tag.manifest
+             WHERE tag.repository = (SELECT id FROM repository WHERE name = ?1)
+             ORDER BY tag.name LIMIT ?2",
+        );
+        let rows = rows.bind(repository.as_str()).bind(i64::from(most));
+        let rows = rows.fetch_all(&self.readers).await?;
+        let row = |row: &SqliteRow| {
+            Ok((
+                row.try_get("name")?,
+                row.try_get("digest")?,
+                row.try_get("updated_at")?,
+            ))
+        };
+        rows.iter().map(row).collect()
+    }
+
+    /// The tags that are at a manifest.
+    pub async fn tags_of(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Vec<String>, OciError> {
+        let rows = sqlx::query(
+            "SELECT tag.name FROM tag JOIN manifest ON manifest.id = tag.manifest
+             WHERE manifest.repository = (SELECT id FROM repository WHERE name = ?1)
+             AND manifest.digest = ?2 ORDER BY tag.name LIMIT 1000",
+        );
+        let rows = rows.bind(repository.as_str()).bind(digest.to_string());
+        let rows = rows.fetch_all(&self.readers).await?;
+        let names = rows.iter().map(|row| row.try_get("name"));
+        Ok(names.collect::<Result<_, _>>()?)
     }
 
     /// Repositories that hold a manifest, in byte order.

@@ -27,8 +27,12 @@ pub struct NewManifest {
     pub tags: Vec<Tag>,
     /// What must hold of the first tag.
     pub condition: Condition,
+    /// Tags that may be made but not moved, with what the client is told otherwise.
+    pub fixed: Vec<(Tag, OciError)>,
     /// Whether it may refer to what the repository does not have.
     pub sparse: bool,
+    /// What the repository may hold.
+    pub quota: Quota,
 }
 
 /// Compare-and-swap: what must be true of a tag for a change of it to happen
@@ -47,6 +51,15 @@ pub enum Condition {
     NotAt(Vec<String>),
 }
 
+/// What a repository may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of its blobs and manifests.
+    pub bytes: Option<u64>,
+    /// Manifests.
+    pub manifests: Option<u64>,
+}
+
 /// What a deletion took away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
@@ -61,6 +74,7 @@ impl Metadata {
         repository: &Repository,
         digest: &Digest,
         size: u64,
+        quota: Quota,
         committed: impl FnOnce() + Send + 'static,
     ) -> Result<(), OciError> {
         let size = integer(size)?;
@@ -78,6 +92,7 @@ impl Metadata {
                     .bind(now())
                     .execute(&mut *connection)
                     .await?;
+                    room(connection, repository, &digest, size, quota).await?;
                     show(connection, repository, &digest).await
                 })
             },
@@ -93,6 +108,7 @@ impl Metadata {
         repository: &Repository,
         digest: &Digest,
         from: Option<&Repository>,
+        quota: Quota,
         committed: impl FnOnce() + Send + 'static,
     ) -> Result<bool, OciError> {
         let (repository, digest) = (repository.clone(), digest.to_string());
@@ -110,6 +126,7 @@ impl Metadata {
                         return Ok(false);
                     }
                     let repository = repository_id(connection, &repository).await?;
+                    room(connection, repository, &digest, 0, quota).await?;
                     show(connection, repository, &digest).await?;
                     Ok(true)
                 })
@@ -164,6 +181,7 @@ impl Metadata {
         &self,
         repository: &Repository,
         digest: &Digest,
+        keeps: impl Fn(&str) -> Option<OciError> + Send + 'static,
         committed: impl FnOnce(&Option<Removed>) + Send + 'static,
     ) -> Result<Option<Removed>, OciError> {
         let (repository, digest) = (repository.clone(), digest.to_string());
@@ -182,7 +200,10 @@ impl Metadata {
                     let tags = sqlx::query("SELECT name FROM tag WHERE manifest = ?1").bind(id);
                     let tags = tags.fetch_all(&mut *connection).await?;
                     let tags = tags.iter().map(|row| row.try_get("name"));
-                    let tags = tags.collect::<Result<_, _>>()?;
+                    let tags: Vec<String> = tags.collect::<Result<_, _>>()?;
+                    if let Some(error) = tags.iter().find_map(|tag| keeps(tag)) {
+                        return Err(error);
+                    }
                     let deleted = sqlx::query("DELETE FROM manifest WHERE id = ?1").bind(id);
                     deleted.execute(connection).await?;
                     Ok(Some(Removed { tags }))
@@ -232,6 +253,20 @@ async fn put(connection: &mut SqliteConnection, new: &NewManifest) -> Result<(),
     if let Some(tag) = new.tags.first() {
         check(connection, repository, tag, &new.condition).await?;
     }
+    for (tag, error) in &new.fixed {
+        let at = at(connection, repository, tag).await?;
+        if at.is_some_and(|at| at != new.digest.to_string()) {
+            return Err(error.clone());
+        }
+    }
+    room(
+        connection,
+        repository,
+        &new.digest.to_string(),
+        new.content.len() as i64,
+        new.quota,
+    )
+    .await?;
     if !new.sparse {
         complete(connection, repository, &new.manifest).await?;
     }
@@ -341,6 +376,21 @@ fn parts<'a>(parts: impl Iterator<Item = &'a Part>) -> String {
     format!("[{}]", parts.collect::<Vec<_>>().join(","))
 }
 
+/// The digest that a tag is at.
+async fn at(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    tag: &Tag,
+) -> Result<Option<String>, OciError> {
+    let row = sqlx::query(
+        "SELECT manifest.digest FROM tag JOIN manifest ON manifest.id = tag.manifest
+         WHERE tag.repository = ?1 AND tag.name = ?2",
+    );
+    let row = row.bind(repository).bind(tag.as_str());
+    let row = row.fetch_optional(connection).await?;
+    Ok(row.map(|row| row.try_get("digest")).transpose()?)
+}
+
 /// Compares the tag as it is now with what the client last saw.
 async fn check(
     connection: &mut SqliteConnection,
@@ -351,16 +401,7 @@ async fn check(
     if *condition == Condition::Always {
         return Ok(());
     }
-    let row = sqlx::query(
-        "SELECT manifest.digest FROM tag JOIN manifest ON manifest.id = tag.manifest
-         WHERE tag.repository = ?1 AND tag.name = ?2",
-    );
-    let row = row
-        .bind(repository)
-        .bind(tag.as_str())
-        .fetch_optional(connection)
-        .await?;
-    let at: Option<String> = row.map(|row| row.try_get("digest")).transpose()?;
+    let at = at(connection, repository, tag).await?;
     if condition.holds(at.as_deref()) {
         return Ok(());
     }
@@ -387,6 +428,55 @@ impl Condition {
             Self::NotAt(digests) => !listed(digests),
         }
     }
+}
+
+/// Whether `digest` may be added. Looked up only where there is a quota.
+async fn room(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    digest: &str,
+    size: i64,
+    quota: Quota,
+) -> Result<(), OciError> {
+    if quota == Quota::default() {
+        return Ok(());
+    }
+    let row = sqlx::query(
+        "SELECT
+             (SELECT count(*) FROM manifest WHERE repository = ?1) AS manifests,
+             (SELECT coalesce(sum(size), 0) FROM manifest WHERE repository = ?1)
+             + (SELECT coalesce(sum(blob.size), 0) FROM repository_blob AS shown
+                JOIN blob ON blob.digest = shown.digest WHERE shown.repository = ?1) AS bytes,
+             (SELECT count(*) FROM manifest WHERE repository = ?1 AND digest = ?2)
+             + (SELECT count(*) FROM repository_blob WHERE repository = ?1 AND digest = ?2)
+             AS present,
+             (SELECT coalesce(max(size), 0) FROM blob WHERE digest = ?2) AS known",
+    );
+    let row = row
+        .bind(repository)
+        .bind(digest)
+        .fetch_one(connection)
+        .await?;
+    let number =
+        |name| -> Result<u64, OciError> { Ok(row.try_get::<i64, _>(name)?.unsigned_abs()) };
+    if number("present")? > 0 {
+        return Ok(());
+    }
+    let bytes = number("bytes")? + size.unsigned_abs().max(number("known")?);
+    if quota.bytes.is_some_and(|most| bytes > most) {
+        return Err(OciError::new(
+            Code::Denied,
+            format!("the repository's quota would be exceeded: {bytes} bytes"),
+        ));
+    }
+    let manifests = number("manifests")? + 1;
+    if quota.manifests.is_some_and(|most| manifests > most) {
+        return Err(OciError::new(
+            Code::Denied,
+            format!("the repository's quota would be exceeded: {manifests} manifests"),
+        ));
+    }
+    Ok(())
 }
 
 async fn repository_id(

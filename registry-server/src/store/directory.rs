@@ -139,6 +139,10 @@ impl Store for Directory {
         }
     }
 
+    fn ping(&self) -> io::Result<()> {
+        fs::metadata(&self.uploads).map(drop)
+    }
+
     fn list(&self) -> io::Result<Vec<(Digest, u64)>> {
         let mut found = Vec::new();
         for algorithm in Algorithm::ALL {

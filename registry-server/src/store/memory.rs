@@ -67,6 +67,10 @@ impl Store for Memory {
         self.remove(digest)
     }
 
+    fn ping(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn list(&self) -> io::Result<Vec<(Digest, u64)>> {
         Ok(self.with(|state| state.blobs.keys().map(|digest| (*digest, 0)).collect()))
     }

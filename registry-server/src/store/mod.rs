@@ -33,6 +33,9 @@ pub trait Store: Send + Sync + 'static {
     /// Puts damaged bytes where they are no blob any more but can be looked at.
     fn set_aside(&self, digest: &Digest) -> io::Result<()>;
 
+    /// Whether the store can be reached.
+    fn ping(&self) -> io::Result<()>;
+
     /// Every stored blob with its age in seconds, in no order.
     fn list(&self) -> io::Result<Vec<(Digest, u64)>>;
 }

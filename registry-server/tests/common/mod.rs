@@ -50,6 +50,13 @@ impl Server {
         }
     }
 
+    /// A client that logs in with every request.
+    pub fn user(&self, name: &str, password: &str) -> Client {
+        let mut client = self.client();
+        client.authorization = Some(basic(name, password));
+        client
+    }
+
     pub fn client(&self) -> Client {
         Client::connect(self.address)
     }
@@ -129,6 +136,8 @@ impl Reply {
 pub struct Client {
     stream: BufReader<TcpStream>,
     address: SocketAddr,
+    /// Sent with every request.
+    pub authorization: Option<String>,
 }
 
 impl Client {
@@ -143,6 +152,7 @@ impl Client {
         Ok(Self {
             stream: BufReader::new(stream),
             address,
+            authorization: None,
         })
     }
 
@@ -159,6 +169,9 @@ impl Client {
         body: &[u8],
     ) -> std::io::Result<Reply> {
         let mut request = format!("{line} HTTP/1.1\r\nhost: {}\r\n", self.address);
+        if let Some(authorization) = &self.authorization {
+            request += &format!("authorization: {authorization}\r\n");
+        }
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
         }
@@ -240,6 +253,36 @@ impl Client {
     }
 }
 
+pub fn basic(name: &str, password: &str) -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
+}
+
+/// Runs the program with `input` and returns its exit code.
+pub fn command(arguments: &[&str], input: &str) -> Option<i32> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bpfseal-registry"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A program that needs no input may be gone already.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait().unwrap().code()
+}
+
+/// Adds users whose passwords are `pw-NAME`.
+pub fn users(file: &Path, names: &[&str]) {
+    for name in names {
+        let file = file.to_str().unwrap();
+        let arguments = ["user", "add", "--htpasswd", file, name, "--password-stdin"];
+        assert_eq!(command(&arguments, &format!("pw-{name}\n")), Some(0));
+    }
+}
+
 pub fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
@@ -275,4 +318,13 @@ pub fn artifact(artifact_type: &str, subject: &str, note: &str) -> String {
     manifest["artifactType"] = artifact_type.into();
     manifest["annotations"] = serde_json::json!({ "note": note });
     manifest.to_string()
+}
+
+/// Waits for something that another process does: asks until it is so, for at most 20 s.
+pub fn eventually(mut is_so: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(std::time::Instant::now() < until, "it never was so");
+        std::thread::yield_now();
+    }
 }

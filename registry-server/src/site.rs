@@ -1,0 +1,124 @@
+//! What the configuration says while serving: it can change without a restart.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use crate::{
+    access::{Access, Rates},
+    config::{Config, ConfigError, RepositoryRule},
+    metadata::Quota,
+    name::{Repository, Tag},
+};
+
+/// Rights, rules of repositories and limits, all from one reading of the configuration.
+pub struct Site {
+    /// Who may do what.
+    pub access: Arc<Access>,
+    /// Limits of requests.
+    pub rates: Rates,
+    /// What clients call this registry, if configured.
+    pub name: Option<String>,
+    /// Whether they reach it by TLS.
+    pub https: bool,
+    rules: Vec<RepositoryRule>,
+}
+
+impl Site {
+    /// Puts a configuration in force.
+    pub fn new(config: &Config, root: &Path) -> Result<Self, ConfigError> {
+        let https = match config.scheme.as_deref() {
+            None => config.tls.is_some(),
+            Some("https") => true,
+            Some("http") => false,
+            Some(other) => {
+                let message = format!("scheme is http or https, not {other:?}");
+                return Err(ConfigError::Unusable(message));
+            }
+        };
+        Ok(Self {
+            access: Arc::new(Access::new(config, root)?),
+            rates: Rates::new(&config.limits),
+            name: config.name.clone(),
+            https,
+            rules: config.repository.clone(),
+        })
+    }
+
+    /// The rule of a repository, if there is one.
+    pub fn rule(&self, repository: &Repository) -> Option<&RepositoryRule> {
+        let name = repository.as_str();
+        self.rules.iter().find(|rule| rule.name.covers(name))
+    }
+
+    /// What a repository may hold.
+    pub fn quota(&self, repository: &Repository) -> Quota {
+        let rule = self.rule(repository);
+        rule.map_or_else(Quota::default, |rule| Quota {
+            bytes: rule.quota_bytes,
+            manifests: rule.quota_manifests,
+        })
+    }
+
+    /// Whether a tag stays where it is once set.
+    pub fn is_immutable(&self, repository: &Repository, tag: &Tag) -> bool {
+        let rule = self.rule(repository);
+        rule.is_some_and(|rule| {
+            let mut patterns = rule.immutable_tags.iter();
+            patterns.any(|pattern| pattern.covers(tag.as_str()))
+        })
+    }
+
+    /// Where clients reach this registry: the beginning of every URL that it hands out.
+    pub fn origin(&self, host: Option<&str>) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        let clean = |host: &&str| {
+            let mut bytes = host.bytes();
+            !host.is_empty() && bytes.all(|b| b.is_ascii_alphanumeric() || b".:-_[]".contains(&b))
+        };
+        let host = self.name.as_deref().or(host.filter(clean));
+        format!("{scheme}://{}", host.unwrap_or("localhost"))
+    }
+}
+
+/// The site in force.
+pub struct Current {
+    site: RwLock<Arc<Site>>,
+    config: Option<PathBuf>,
+    root: PathBuf,
+    /// What the command line adds.
+    flags: Box<Complete>,
+}
+
+/// Puts what the command line says into a configuration.
+pub type Complete = dyn Fn(&mut Config) + Send + Sync;
+
+impl Current {
+    /// `site`, to be read again from `config` if there is such a file.
+    pub fn new(site: Site, config: Option<PathBuf>, root: &Path, flags: Box<Complete>) -> Self {
+        Self {
+            site: RwLock::new(Arc::new(site)),
+            config,
+            root: root.to_owned(),
+            flags,
+        }
+    }
+
+    /// The site as it is now.
+    pub fn site(&self) -> Arc<Site> {
+        Arc::clone(&self.site.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the configuration anew. One that is unusable changes nothing.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        let Some(path) = &self.config else {
+            return Ok(());
+        };
+        let mut config = Config::read(path)?;
+        (self.flags)(&mut config);
+        let site = Arc::new(Site::new(&config, &self.root)?);
+        *self.site.write().unwrap_or_else(PoisonError::into_inner) = site;
+        Ok(())
+    }
+}
