@@ -2,6 +2,7 @@
 //! and the numbered reasons for refusing.
 
 pub mod admit;
+pub mod attached;
 mod base32;
 pub mod decision;
 pub mod document;

@@ -141,7 +141,7 @@ impl VerifiedBundle {
     }
 }
 
-fn valid_signers(evidence: &[Finding]) -> BTreeSet<Digest> {
+pub(crate) fn valid_signers(evidence: &[Finding]) -> BTreeSet<Digest> {
     evidence
         .iter()
         .filter_map(|finding| match &finding.outcome {
@@ -152,7 +152,7 @@ fn valid_signers(evidence: &[Finding]) -> BTreeSet<Digest> {
 }
 
 /// No signature counts: says what is wrong with the one that came closest.
-fn nobody(evidence: &[Finding]) -> Refusal {
+pub(crate) fn nobody(evidence: &[Finding]) -> Refusal {
     let rejected = evidence
         .iter()
         .filter_map(|finding| match &finding.outcome {

@@ -108,6 +108,9 @@ pub struct RepositoryRule {
     /// Tags that stay where they are once set.
     #[serde(default)]
     pub immutable_tags: Vec<Glob>,
+    /// The policy that decides what readers see.
+    #[serde(default)]
+    pub policy: Option<PathBuf>,
     /// Most bytes of blobs and manifests in one repository.
     #[serde(default)]
     pub quota_bytes: Option<u64>,
@@ -207,6 +210,9 @@ impl Config {
         if let Some(auth) = &mut self.auth {
             auth.htpasswd.iter_mut().for_each(at);
             auth.token_key.iter_mut().for_each(at);
+        }
+        for rule in &mut self.repository {
+            rule.policy.iter_mut().for_each(at);
         }
     }
 }

@@ -97,6 +97,8 @@ pub struct OciError {
     pub message: String,
     /// Headers that let the client recover, such as `Range` with a 416.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Why a policy refuses, its number and its code.
+    pub reason: Option<policy::Reason>,
 }
 
 impl OciError {
@@ -107,7 +109,17 @@ impl OciError {
             code,
             message: message.into(),
             headers: Vec::new(),
+            reason: None,
         }
+    }
+
+    /// Refused by a policy: the reason stands in the message and in `detail`.
+    pub fn refused(refusal: &policy::Refusal) -> Self {
+        let reason = refusal.reason;
+        let message = format!("E{} {}: {refusal}", reason.number(), reason.code());
+        let mut error = Self::new(Code::Denied, message);
+        error.reason = Some(reason);
+        error
     }
 
     /// Answers with another status than the code's usual one.
@@ -140,7 +152,14 @@ impl OciError {
 
     /// The error document of the specification.
     pub fn body(&self) -> Vec<u8> {
-        let error = serde_json::json!({ "code": self.code.as_str(), "message": self.message });
+        let mut error = serde_json::json!({ "code": self.code.as_str(), "message": self.message });
+        if let Some(reason) = self.reason {
+            error["detail"] = serde_json::json!({
+                "reason": format!("E{}", reason.number()),
+                "code": reason.code(),
+                "remedy": reason.remedy(),
+            });
+        }
         serde_json::json!({ "errors": [error] })
             .to_string()
             .into_bytes()

@@ -4,6 +4,7 @@
 //! metadata (SQLite), the blobs (`store`) and the caches in front of both.
 
 mod access;
+mod admission;
 mod api;
 mod audit;
 mod body;

@@ -42,6 +42,10 @@ pub struct Metrics {
     pub failed_logins: AtomicU64,
     /// Requests over the rate limit.
     pub limited: AtomicU64,
+    /// Artifacts that went into quarantine.
+    pub quarantined: AtomicU64,
+    /// Artifacts that a policy refused.
+    pub refused: AtomicU64,
     /// Blobs that garbage collection removed, and their bytes.
     pub collected: AtomicU64,
     /// Their bytes.
@@ -120,6 +124,16 @@ impl Metrics {
                 "rate_limited_total",
                 "Requests over the rate limit.",
                 &self.limited,
+            ),
+            (
+                "quarantined_total",
+                "Artifacts put into quarantine.",
+                &self.quarantined,
+            ),
+            (
+                "policy_refused_total",
+                "Artifacts refused by a policy.",
+                &self.refused,
             ),
             (
                 "collected_blobs_total",

@@ -3,7 +3,10 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, atomic::AtomicI64},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -11,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore};
 
 use crate::{
+    admission::Verdict,
     audit::Audit,
     cache::Cache,
     digest::Digest,
@@ -76,6 +80,10 @@ pub struct Registry {
     pub current: Current,
     /// Where writes and refusals are noted.
     pub audit: Option<Audit>,
+    /// What policies say of artifacts.
+    pub verdicts: Cache<(Repository, Digest), Arc<Verdict>>,
+    /// Rises with every change in a repository with a policy.
+    pub epoch: AtomicU64,
     /// What is counted.
     pub metrics: Metrics,
     shelves: Vec<RwLock<()>>,
@@ -150,6 +158,8 @@ impl Registry {
             manifests: Cache::new(quarter),
             manifest_room: Arc::new(Semaphore::new(MANIFEST_ROOM)),
             shelves: (0..SHELVES).map(|_| RwLock::new(())).collect(),
+            verdicts: Cache::new(quarter),
+            epoch: AtomicU64::new(0),
             current,
             audit,
             metrics: Metrics::default(),

@@ -56,6 +56,8 @@ pub enum Route {
     Referrers(Repository, Digest, ReferrerQuery),
     /// `GET|POST /token`: a bearer token, for what the query's scopes say.
     Token(TokenQuery),
+    /// `GET /admission/<name>@<digest>` or `:<tag>`: what a policy says of it.
+    Admission(Repository, Reference),
     /// `GET /metrics`
     Metrics,
     /// `GET /healthz`: the process answers.
@@ -232,6 +234,12 @@ fn beside(method: &Method, path: &str, query: &Query<'_>) -> Result<Route, OciEr
             });
             return only(method, &[Method::GET, Method::POST], token);
         }
+        path if path.starts_with("/admission/") => {
+            match package_page(&path["/admission/".len()..])? {
+                Route::VersionPage(name, reference) => Route::Admission(name, reference),
+                _ => return Err(not_an_endpoint()),
+            }
+        }
         path => match path.strip_prefix("/packages/") {
             Some(package) => package_page(package)?,
             None => return Err(not_an_endpoint()),
@@ -276,7 +284,8 @@ impl Route {
             | Self::ReadManifest(name, _)
             | Self::Referrers(name, ..)
             | Self::PackagePage(name)
-            | Self::VersionPage(name, _) => Need::Any(name.clone(), &[Action::Pull]),
+            | Self::VersionPage(name, _)
+            | Self::Admission(name, _) => Need::Any(name.clone(), &[Action::Pull]),
             Self::StartUpload(name, _)
             | Self::UploadStatus(name, _)
             | Self::Append(name, _)

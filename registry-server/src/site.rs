@@ -1,9 +1,12 @@
 //! What the configuration says while serving: it can change without a restart.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
+
+use policy::Policy;
 
 use crate::{
     access::{Access, Rates},
@@ -23,6 +26,7 @@ pub struct Site {
     /// Whether they reach it by TLS.
     pub https: bool,
     rules: Vec<RepositoryRule>,
+    policies: Vec<Option<Arc<Policy>>>,
 }
 
 impl Site {
@@ -42,6 +46,7 @@ impl Site {
             rates: Rates::new(&config.limits),
             name: config.name.clone(),
             https,
+            policies: policies(config)?,
             rules: config.repository.clone(),
         })
     }
@@ -50,6 +55,21 @@ impl Site {
     pub fn rule(&self, repository: &Repository) -> Option<&RepositoryRule> {
         let name = repository.as_str();
         self.rules.iter().find(|rule| rule.name.covers(name))
+    }
+
+    /// The policy that decides about a repository.
+    pub fn policy(&self, repository: &Repository) -> Option<&Arc<Policy>> {
+        let name = repository.as_str();
+        let place = self.rules.iter().position(|rule| rule.name.covers(name))?;
+        self.policies.get(place)?.as_ref()
+    }
+
+    /// What policies call a repository.
+    pub fn scope(&self, repository: &Repository) -> String {
+        match &self.name {
+            Some(host) => format!("{host}/{repository}"),
+            None => repository.to_string(),
+        }
     }
 
     /// What a repository may hold.
@@ -82,6 +102,37 @@ impl Site {
     }
 }
 
+/// Reads the policies that the rules name.
+fn policies(config: &Config) -> Result<Vec<Option<Arc<Policy>>>, ConfigError> {
+    let read = |path: &PathBuf| {
+        let unusable = |message: &str| ConfigError::Unusable(message.to_owned());
+        if config.auth.is_none() {
+            return Err(unusable(
+                "a policy needs [auth]: else nobody can be told from readers",
+            ));
+        }
+        if config.name.is_none() {
+            return Err(unusable(
+                "a policy needs `name`: the scopes of its rules begin with it",
+            ));
+        }
+        let display = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: display.clone(),
+            error,
+        })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let parsed = Policy::parse(&text, &|key| fs::read(folder.join(key)));
+        let parsed =
+            parsed.map_err(|error| ConfigError::Unusable(format!("{display}: {error}")))?;
+        Ok(Arc::new(parsed))
+    };
+    let rules = config.repository.iter();
+    rules
+        .map(|rule| rule.policy.as_ref().map(read).transpose())
+        .collect()
+}
+
 /// The site in force.
 pub struct Current {
     site: RwLock<Arc<Site>>,
@@ -103,6 +154,13 @@ impl Current {
             root: root.to_owned(),
             flags,
         }
+    }
+
+    /// The files whose change means another site.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let site = self.site();
+        let policies = site.rules.iter().filter_map(|rule| rule.policy.clone());
+        self.config.iter().cloned().chain(policies).collect()
     }
 
     /// The site as it is now.

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::{CONTENT_DIGEST, Call, blob_unknown, conditional, reply};
 use crate::{
+    admission,
     body::{Body, Download},
     digest::Digest,
     error::{Code, OciError},
@@ -27,6 +28,10 @@ pub async fn read(
     name: Repository,
     digest: Digest,
 ) -> Result<Response<Body>, OciError> {
+    let site = &call.site;
+    if !admission::sees_blob(registry, site, &call.caller, &name, &digest).await? {
+        return Err(blob_unknown());
+    }
     let size = size(registry, call.head, name, digest).await?;
     let response = |status| {
         reply(status)
@@ -68,6 +73,7 @@ pub async fn read(
 
 pub async fn delete(
     registry: &Arc<Registry>,
+    call: &Call,
     name: Repository,
     digest: Digest,
 ) -> Result<Response<Body>, OciError> {
@@ -79,6 +85,7 @@ pub async fn delete(
         .unlink_blob(&name, &digest, forget)
         .await?
     {
+        admission::changed(registry, &call.site, &name);
         Ok(reply(StatusCode::ACCEPTED).empty())
     } else {
         Err(blob_unknown())

@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{CONTENT_DIGEST, Call, conditional, manifest_unknown, reply};
 use crate::{
     access::Action,
+    admission,
     body::Body,
     digest::{Algorithm, Digest},
     error::{Code, OciError},
@@ -26,15 +27,55 @@ const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// Names the tags that a push by digest set.
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
 
+/// Whether the repository's policy releases it.
+const ADMISSION: HeaderName = HeaderName::from_static("bpfseal-admission");
+
+/// Who of the policy's signers signed it.
+const SIGNED_BY: HeaderName = HeaderName::from_static("bpfseal-signed-by");
+
+/// The manifest that `reference` names, if the caller may see it.
+pub async fn seen(
+    registry: &Registry,
+    call: &Call,
+    name: Repository,
+    reference: Reference,
+) -> Result<Arc<StoredManifest>, OciError> {
+    let found = find(registry, name.clone(), reference).await?;
+    match admission::sees(registry, &call.site, &call.caller, &name, &found).await? {
+        true => Ok(found),
+        false => Err(manifest_unknown()),
+    }
+}
+
+/// What the repository's policy says of it.
+pub async fn admission(
+    registry: &Registry,
+    call: &Call,
+    name: Repository,
+    reference: Reference,
+) -> Result<Response<Body>, OciError> {
+    let found = seen(registry, call, name.clone(), reference).await?;
+    let verdict = admission::verdict(registry, &call.site, &name, &found).await?;
+    let document = match verdict {
+        Some(verdict) => verdict.document(&found.digest),
+        None => serde_json::json!({ "digest": found.digest.to_string(), "state": "open" }),
+    };
+    Ok(reply(StatusCode::OK).json("application/json", document.to_string()))
+}
+
 pub async fn read(
     registry: &Registry,
     call: &Call,
     name: Repository,
     reference: Reference,
 ) -> Result<Response<Body>, OciError> {
-    let found = find(registry, name, reference).await?;
+    let found = seen(registry, call, name.clone(), reference).await?;
+    let verdict = admission::verdict(registry, &call.site, &name, &found).await?;
+    let verdict = verdict.as_deref();
     let head = |status| {
         reply(status)
+            .with_optional(ADMISSION, verdict.map(|verdict| verdict.state.as_str()))
+            .with_optional(SIGNED_BY, verdict.map(|verdict| verdict.signers.join(", ")))
             .with(CONTENT_DIGEST, found.digest.to_string())
             .with(header::ETAG, conditional::etag(&found.digest))
     };
@@ -73,6 +114,9 @@ pub async fn write(
     if let Reference::Tag(tag) = &reference {
         tags.push(tag.clone());
     }
+    if !tags.iter().any(|tag| about_another(tag.as_str())) {
+        admission::check_push(registry, &call.site, &name, &content).await?;
+    }
     let fixed = fixed(call, &name, &tags);
     let forget = forget(registry, &name, digest, &tags);
     let (repository, sparse) = (name.clone(), registry.settings.sparse);
@@ -88,6 +132,7 @@ pub async fn write(
         quota: call.site.quota(&name),
     };
     registry.metadata.put_manifest(new, forget).await?;
+    admission::changed(registry, &call.site, &name);
     Ok(reply(StatusCode::CREATED)
         .with(header::LOCATION, format!("/v2/{name}/manifests/{digest}"))
         .with(CONTENT_DIGEST, digest.to_string())
@@ -144,6 +189,7 @@ pub async fn delete(
                 .await?
         }
     };
+    admission::changed(registry, &call.site, &name);
     if deleted {
         Ok(reply(StatusCode::ACCEPTED).empty())
     } else {

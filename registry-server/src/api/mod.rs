@@ -22,6 +22,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
+pub use blob::small as small_blob;
+
 use crate::{
     access::{Caller, Credentials, Denial, ISSUED_FOR, Need, Principal},
     audit::Line,
@@ -243,6 +245,9 @@ fn note(
         status: status.as_u16(),
         digest,
         code: error.map(|error| error.code.as_str()),
+        reason: error
+            .and_then(|error| error.reason)
+            .map(policy::Reason::code),
         message: error.map(|error| error.message.as_str()),
     });
 }
@@ -255,17 +260,20 @@ async fn handle(
     match route {
         Route::Version => Ok(version::read()),
         Route::Catalog(page) => catalog::list(registry, call, &page).await,
-        Route::Tags(name, page) => tag::list(registry, &name, &page).await,
+        Route::Tags(name, page) => tag::list(registry, call, &name, &page).await,
         Route::ReadBlob(name, digest) => blob::read(registry, call, name, digest).await,
+        Route::Admission(name, reference) => {
+            manifest::admission(registry, call, name, reference).await
+        }
         Route::Token(query) => token::issue(registry, call, query).await,
         Route::Metrics => operate::metrics(registry).await,
         Route::Health => Ok(operate::health()),
         Route::Ready => operate::ready(registry).await,
         Route::OpenApi => Ok(operate::openapi(call)),
         Route::Home => page::home(registry, call).await,
-        Route::PackagePage(name) => page::package(registry, name).await,
-        Route::VersionPage(name, reference) => page::version(registry, name, reference).await,
-        Route::DeleteBlob(name, digest) => blob::delete(registry, name, digest).await,
+        Route::PackagePage(name) => page::package(registry, call, name).await,
+        Route::VersionPage(name, reference) => page::version(registry, call, name, reference).await,
+        Route::DeleteBlob(name, digest) => blob::delete(registry, call, name, digest).await,
         Route::StartUpload(name, start) => upload::start(registry, call, name, start).await,
         Route::UploadStatus(name, id) => upload::status(registry, &name, id),
         Route::Append(name, id) => upload::append(registry, call, &name, id).await,
@@ -283,7 +291,7 @@ async fn handle(
             manifest::delete(registry, call, name, reference).await
         }
         Route::Referrers(name, digest, query) => {
-            referrer::list(registry, &name, &digest, &query).await
+            referrer::list(registry, call, &name, &digest, &query).await
         }
     }
 }

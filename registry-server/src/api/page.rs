@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Call, catalog, manifest, name_unknown, reply};
 use crate::{
+    admission,
     body::Body,
     digest::Digest,
     error::OciError,
@@ -43,15 +44,28 @@ pub async fn home(registry: &Registry, call: &Call) -> Result<Response<Body>, Oc
 }
 
 /// The tags of a repository.
-pub async fn package(registry: &Registry, name: Repository) -> Result<Response<Body>, OciError> {
+pub async fn package(
+    registry: &Registry,
+    call: &Call,
+    name: Repository,
+) -> Result<Response<Body>, OciError> {
     if !registry.metadata.has_repository(&name).await? {
         return Err(name_unknown());
     }
     let tags = registry.metadata.tagged(&name, ROWS).await?;
-    let name = escape(name.as_str());
+    let repository = name;
+    let name = escape(repository.as_str());
     let mut body = format!("<p><a href=\"/\">repositories</a></p><h1>{name}</h1>");
     body.push_str("<table><tr><th>tag<th>digest<th>pushed</tr>");
     for (tag, digest, pushed) in tags {
+        let reference = digest.parse().map(Reference::Digest);
+        let seen = match reference {
+            Ok(reference) => manifest::seen(registry, call, repository.clone(), reference).await,
+            Err(_) => continue,
+        };
+        if seen.is_err() {
+            continue;
+        }
         let tag = escape(&tag);
         let digest = escape(&digest);
         let pushed = time(pushed);
@@ -68,10 +82,12 @@ pub async fn package(registry: &Registry, name: Repository) -> Result<Response<B
 /// One manifest: its tags, who signed it, what refers to it, what is in it.
 pub async fn version(
     registry: &Registry,
+    call: &Call,
     name: Repository,
     reference: Reference,
 ) -> Result<Response<Body>, OciError> {
-    let found = manifest::find(registry, name.clone(), reference).await?;
+    let found = manifest::seen(registry, call, name.clone(), reference).await?;
+    let verdict = admission::verdict(registry, &call.site, &name, &found).await?;
     let tags = registry.metadata.tags_of(&name, &found.digest).await?;
     let all = ReferrerQuery {
         artifact_type: None,
@@ -91,6 +107,19 @@ pub async fn version(
     );
     let tags: Vec<String> = tags.iter().map(|tag| escape(tag)).collect();
     let _ = write!(body, "<h2>Tags</h2><p>{}</p>", tags.join(", "));
+    body.push_str("<h2>Signers</h2>");
+    match verdict {
+        None => body.push_str("<p>No policy decides about this repository.</p>"),
+        Some(verdict) => {
+            let refusal = verdict.refusal.as_ref().map(ToString::to_string);
+            let _ = write!(
+                body,
+                "<p>{}: {}</p>",
+                verdict.state.as_str(),
+                escape(&refusal.unwrap_or_else(|| verdict.signers.join(", ")))
+            );
+        }
+    }
     body.push_str("<h2>Referrers</h2><table><tr><th>type<th>digest<th>bytes</tr>");
     for descriptor in &referrers.descriptors {
         let descriptor: Value = serde_json::from_str(descriptor).unwrap_or_default();

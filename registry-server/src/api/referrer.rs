@@ -2,10 +2,17 @@
 
 use http::{HeaderName, Response, StatusCode, header};
 
-use super::{next, reply};
+use super::{Call, next, reply};
 use crate::{
-    body::Body, digest::Digest, error::OciError, manifest::media, name::Repository,
-    registry::Registry, route::ReferrerQuery,
+    admission,
+    body::Body,
+    digest::Digest,
+    error::OciError,
+    manifest::media,
+    metadata::Referrers,
+    name::Repository,
+    registry::Registry,
+    route::{Reference, ReferrerQuery},
 };
 
 /// Says which of the asked filters were applied.
@@ -15,11 +22,27 @@ const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied
 /// has an empty list, so that clients do not fall back to the tag schema.
 pub async fn list(
     registry: &Registry,
+    call: &Call,
     name: &Repository,
     subject: &Digest,
     query: &ReferrerQuery,
 ) -> Result<Response<Body>, OciError> {
-    let found = registry.metadata.referrers(name, subject, query).await?;
+    let reference = Reference::Digest(*subject);
+    let above = match call.site.policy(name) {
+        Some(_) => registry.metadata.manifest(name, &reference).await?,
+        None => None,
+    };
+    let seen = match (&above, call.site.policy(name)) {
+        (_, None) => true,
+        (None, Some(_)) => admission::sees_all(&call.caller, name),
+        (Some(above), Some(_)) => {
+            admission::sees(registry, &call.site, &call.caller, name, above).await?
+        }
+    };
+    let found = match seen {
+        true => registry.metadata.referrers(name, subject, query).await?,
+        false => Referrers::default(),
+    };
     let filter = query.artifact_type.as_deref();
     let limit = query.limit.to_string();
     let link = found.next.map(|last| {

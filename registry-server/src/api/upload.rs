@@ -7,6 +7,7 @@ use http::{HeaderName, Response, StatusCode, header};
 use super::{CONTENT_DIGEST, Call, reply};
 use crate::{
     access::Action,
+    admission,
     body::Body,
     digest::{Algorithm, Digest},
     error::{Code, OciError},
@@ -69,12 +70,17 @@ async fn readable(
     digest: &Digest,
     from: Option<Repository>,
 ) -> Result<Option<Repository>, OciError> {
-    if let Some(from) = from {
-        return Ok(Some(from).filter(|from| call.caller.may(from, Action::Pull)));
+    let names = match from {
+        Some(from) => vec![from.to_string()],
+        None => registry.metadata.showing(digest).await?,
+    };
+    for name in names.iter().filter_map(|name| name.parse().ok()) {
+        let may = call.caller.may(&name, Action::Pull);
+        if may && admission::sees_blob(registry, &call.site, &call.caller, &name, digest).await? {
+            return Ok(Some(name));
+        }
     }
-    let names = registry.metadata.showing(digest).await?;
-    let mut names = names.iter().filter_map(|name| name.parse().ok());
-    Ok(names.find(|name| call.caller.may(name, Action::Pull)))
+    Ok(None)
 }
 
 pub fn status(

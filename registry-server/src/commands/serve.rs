@@ -180,12 +180,7 @@ async fn serve(
     });
     let hangup = signal(SignalKind::hangup());
     let hangup = hangup.map_err(|error| Failure::from_error(Exit::Internal, &error))?;
-    let watching = tokio::spawn(watch(
-        Arc::clone(&registry),
-        certificates.clone(),
-        args.root.config.clone(),
-        hangup,
-    ));
+    let watching = tokio::spawn(watch(Arc::clone(&registry), certificates.clone(), hangup));
     let connections = args.max_connections as usize;
     server::serve(registry, listener, certificates, connections, stop).await;
     housekeeping.abort();
@@ -215,12 +210,11 @@ fn announce(address: SocketAddr, tls: bool, json: bool) {
 async fn watch(
     registry: Arc<Registry>,
     certificates: Option<Arc<Certificates>>,
-    configuration: Option<PathBuf>,
     mut hangup: Signal,
 ) {
     let stamps = |files: &Option<Arc<Certificates>>| -> Vec<Option<(SystemTime, u64)>> {
         let files = files.iter().flat_map(|files| files.files());
-        let files = files.map(Path::to_owned).chain(configuration.clone());
+        let files = files.map(Path::to_owned).chain(registry.current.files());
         let stamp = |path: PathBuf| {
             let metadata = std::fs::metadata(path).ok()?;
             Some((metadata.modified().ok()?, metadata.len()))

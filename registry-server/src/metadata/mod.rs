@@ -23,7 +23,7 @@ use sqlx::{
 use crate::error::OciError;
 
 pub use collect::Place;
-pub use read::{Names, StoredManifest};
+pub use read::{Names, Referrers, StoredManifest};
 pub use write::{Condition, NewManifest, Quota, Removed};
 
 /// The open database.

@@ -23,7 +23,7 @@ pub struct StoredManifest {
 }
 
 /// One page of referrers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Referrers {
     /// Descriptors, each a JSON object.
     pub descriptors: Vec<String>,
@@ -77,6 +77,24 @@ impl Metadata {
             .await?;
         let names = rows.iter().map(|row| row.try_get("name"));
         Ok(names.collect::<Result<_, _>>()?)
+    }
+
+    /// Manifests of a repository that refer to `digest`.
+    pub async fn referring(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        most: u32,
+    ) -> Result<Vec<Digest>, OciError> {
+        let rows = sqlx::query(
+            "SELECT manifest.digest FROM reference
+             JOIN manifest ON manifest.id = reference.manifest
+             WHERE reference.digest = ?1
+             AND manifest.repository = (SELECT id FROM repository WHERE name = ?2) LIMIT ?3",
+        );
+        let rows = rows.bind(digest.to_string()).bind(repository.as_str());
+        let rows = rows.bind(i64::from(most)).fetch_all(&self.readers).await?;
+        rows.iter().map(self::digest).collect()
     }
 
     /// Whether the database answers.
