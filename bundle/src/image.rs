@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Digest;
+
 /// Marks a map reference in [`Image::words`]: the immediate of the first half of an
 /// `ld_imm64` is this bit and the map's index. A file descriptor never has it.
 pub const MAP_INDEX: u32 = 0x8000_0000;
@@ -154,6 +156,17 @@ pub fn index_maps(words: &mut [u64]) -> Vec<u32> {
 }
 
 impl Image {
+    /// Names these instructions on this kind of kernel: SHA-256 over the words, little-endian,
+    /// map references by index. What lists of revoked programs name.
+    pub fn digest(&self) -> Digest {
+        let bytes: Vec<u8> = self
+            .words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        Digest::of(&bytes)
+    }
+
     /// The words as the kernel keeps them: a map reference names the word that first refers
     /// to the same map, so that the gate compares descriptors without a table of them.
     pub fn stored_words(&self) -> Vec<u64> {

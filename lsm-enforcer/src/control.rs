@@ -51,6 +51,11 @@ pub enum Request {
         /// Digest or name.
         what: String,
     },
+    /// Put a revocation list of the authority's in force.
+    Revoke {
+        /// The signed file.
+        list: String,
+    },
     /// What is in force.
     Status,
     /// Every loaded program.

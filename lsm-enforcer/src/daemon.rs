@@ -84,6 +84,9 @@ fn serve(enforcer: &mut Enforcer, jobs: &Receiver<Job>, options: Options) -> Res
             // Its failure is noted in the log; the policy in force stays.
             let _ = enforcer.reload(None);
         }
+        if let Err(failure) = enforcer.look_for_revocations() {
+            enforcer.note(Level::Alarm, "revocation", failure.line());
+        }
         let settled = enforcer.settle();
         if let Err(failure) = settled {
             enforcer.note(Level::Alarm, "arming", failure.line());

@@ -1,7 +1,7 @@
 //! What a worker does with the bytes, once it has nothing left to lose.
 
 use bundle::layout::{self, Layout};
-use policy::{Admitted, Context, Reason, scope, verify::reason_of};
+use policy::{Admitted, Context, Reason, revocation::Signatory, scope, verify::reason_of};
 
 use crate::{
     failure::Failure,
@@ -22,10 +22,14 @@ pub fn decide(task: &Task<'_>) -> Result<Verdict, Failure> {
     let scope = scope::of_file(task.scope, package.as_deref());
     let verified = policy::verify(unverified, trusted.policy(), &scope)?;
     let admitted = policy::admit(verified, trusted.policy(), &Context::of(scope.as_str()))?;
-    Ok(verdict(&admitted, scope))
+    let at_least = trusted
+        .policy()
+        .rule_for(&scope)
+        .map_or(usize::MAX, |rule| rule.signed_by.at_least);
+    Ok(verdict(&admitted, scope, at_least))
 }
 
-fn verdict(admitted: &Admitted, scope: String) -> Verdict {
+fn verdict(admitted: &Admitted, scope: String, at_least: usize) -> Verdict {
     let bundle = admitted.bundle();
     let inventory = bundle.inventory();
     let objects = bundle
@@ -55,6 +59,12 @@ fn verdict(admitted: &Admitted, scope: String) -> Verdict {
             .iter()
             .map(|signed| signed.names.join("="))
             .collect(),
+        signatories: bundle
+            .signed_by()
+            .iter()
+            .map(|signed| Signatory::Key(signed.key))
+            .collect(),
+        at_least,
         objects,
     }
 }

@@ -4,7 +4,12 @@
 //! gates would, and can be told to fail.
 
 use std::{
-    cell::RefCell, collections::BTreeMap, convert::Infallible, io, path::Path, rc::Rc,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    io,
+    path::Path,
+    rc::Rc,
     time::Duration,
 };
 
@@ -19,6 +24,7 @@ use policy::{
     document::Statement,
     key::PublicKey,
     permit::{Action, Terms},
+    revocation::{Signatory, SignedRevocations},
 };
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
@@ -29,6 +35,7 @@ use crate::{
         Admissions, Armed, Class, Counters, Coverage, Entry, Event, Gate, GateError, Loaded, Mode,
     },
     host::{Executable, Host, Obstacle},
+    links::{Attachment, Holder},
     sample::Sample,
     store::{Document, Store},
     trust::Trusted,
@@ -70,6 +77,8 @@ pub struct State {
     pub loaded: Vec<Loaded>,
     /// Hooks that are missing.
     pub missing: Vec<String>,
+    /// Attachments; `detached` says whether the kernel would let go.
+    pub attached: Vec<Attachment>,
 }
 
 impl World {
@@ -192,6 +201,14 @@ impl Gate for World {
         Ok(())
     }
 
+    fn admitted(&self) -> Result<BTreeSet<Digest>, GateError> {
+        let bundles = |state: &mut State| {
+            let entries = &state.admissions.entries;
+            entries.iter().filter_map(|entry| entry.bundle).collect()
+        };
+        Ok(self.change(bundles))
+    }
+
     fn loaded(&self) -> Result<Vec<Loaded>, GateError> {
         Ok(self.change(|state| state.loaded.clone()))
     }
@@ -266,6 +283,38 @@ impl Host for World {
             is_static: true,
         }
     }
+
+    fn hooks(&self) -> Vec<String> {
+        let armed = self.change(|state| state.armed.is_some());
+        let names = ["gate1_load", "gate2_prog", "gate_bpf", "guard_map"];
+        names
+            .iter()
+            .filter(|_| armed)
+            .map(|&name| name.to_owned())
+            .collect()
+    }
+
+    fn detach(&self, programs: &[u32]) -> Vec<Attachment> {
+        let attached = self.change(|state| state.attached.clone());
+        let (gone, left): (Vec<_>, Vec<_>) = attached
+            .into_iter()
+            .partition(|a| programs.contains(&a.program) && a.detached);
+        let refused = left.iter().filter(|a| programs.contains(&a.program));
+        let done = gone.iter().chain(refused).cloned().collect();
+        self.change(|state| state.attached = left);
+        done
+    }
+
+    fn holders(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>> {
+        let agent = Holder {
+            pid: 7,
+            exe: "/usr/sbin/agent".to_owned(),
+        };
+        programs
+            .iter()
+            .map(|&id| (id, vec![agent.clone()]))
+            .collect()
+    }
 }
 
 /// A key pair of a pretended party.
@@ -330,6 +379,8 @@ impl Workshop for Bench {
             scope: task.scope.unwrap_or(name).to_owned(),
             rule: "rule \"all\", line 1".to_owned(),
             signers: vec!["release".to_owned()],
+            signatories: vec![Signatory::Key(somebody().public.id())],
+            at_least: 1,
             objects: vec![Approved {
                 name: "object.bpf.o".to_owned(),
                 elf: bundle["programs"].as_bytes().to_vec(),
@@ -506,4 +557,15 @@ pub fn event() -> Event {
         comm: "bpftool".to_owned(),
         cgroup: 1,
     }
+}
+
+/// A revocation list of the authority's with these rows.
+pub fn revocations(version: u64, rows: &str) -> String {
+    revocations_by(authority(), version, rows)
+}
+
+/// A revocation list by anybody.
+pub fn revocations_by(signer: Party, version: u64, rows: &str) -> String {
+    let text = format!("version = {version}\nissued = \"2026-11-22T00:00:00Z\"\n{rows}");
+    SignedRevocations::seal(&text, &signer.public, |bytes| signer.sign(bytes)).unwrap()
 }

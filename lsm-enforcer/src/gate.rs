@@ -2,9 +2,13 @@
 //!
 //! `BpfGate` is the real one; tests of the daemon use a fake.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bundle::{Digest, image::Image};
+use jiff::Timestamp;
 use policy::Reason;
 
 /// What the gate does with a load that fails its checks.
@@ -90,7 +94,33 @@ pub struct Armed {
     /// First eight bytes of each permit's digest that was used, at most [`MAX_SPENT`];
     /// pinned, so that deleting the state folder does not make a permit fresh again.
     pub spent: Vec<u64>,
+    /// Version of the revocation list in force; 0: none yet. Never falls.
+    pub revocation: u64,
+    /// By how many seconds the calendar was ahead of the boot-time clock, at most: setting the
+    /// calendar back does not bring a time back that was over already.
+    pub clock: i64,
+    /// Highest version admitted so far, by package name: pinned, so that an old state folder
+    /// does not bring an old version back.
+    pub marks: BTreeMap<String, String>,
 }
+
+impl Armed {
+    /// The calendar, or what it must show at least, at `since_boot`.
+    pub fn time(&self, calendar: Timestamp, since_boot: Duration) -> Timestamp {
+        let seconds = i64::try_from(since_boot.as_secs()).unwrap_or(i64::MAX);
+        Timestamp::from_second(self.clock.saturating_add(seconds))
+            .map_or(calendar, |least| calendar.max(least))
+    }
+
+    /// By how many seconds the calendar is ahead of the boot-time clock.
+    pub fn ahead(calendar: Timestamp, since_boot: Duration) -> i64 {
+        let seconds = i64::try_from(since_boot.as_secs()).unwrap_or(i64::MAX);
+        calendar.as_second().saturating_sub(seconds)
+    }
+}
+
+/// Most bytes of package names and versions that are pinned, as JSON: some ten thousand packages.
+pub const MAX_MARKS: usize = 1 << 20;
 
 /// Most permits that one arming takes; after that only disarming is left.
 pub const MAX_SPENT: usize = 16;
@@ -218,6 +248,8 @@ pub trait Gate {
     fn disarm(&mut self) -> Result<(), GateError>;
     /// Waits up to `timeout` for events and hands them over in order.
     fn events(&mut self, timeout: Duration, each: &mut dyn FnMut(Event)) -> Result<(), GateError>;
+    /// The bundles of which something may load now, as the kernel has it.
+    fn admitted(&self) -> Result<BTreeSet<Digest>, GateError>;
     /// Every program in the kernel.
     fn loaded(&self) -> Result<Vec<Loaded>, GateError>;
     /// What this kernel lets the gate see; works unarmed.

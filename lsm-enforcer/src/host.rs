@@ -1,12 +1,13 @@
 //! Facts about this machine that the gate itself does not know.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, io, path::Path, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
     clock,
+    links::{self, Attachment, Holder},
     sample::{self, Sample},
 };
 
@@ -26,6 +27,12 @@ pub trait Host {
     fn load(&self, sample: &Sample) -> io::Result<()>;
     /// Who the daemon is, for `status`.
     fn executable(&self) -> Executable;
+    /// The gate's pinned links, by the name of their program, as the BPF file system shows them.
+    fn hooks(&self) -> Vec<String>;
+    /// Takes programs off their hooks where the kernel allows it.
+    fn detach(&self, programs: &[u32]) -> Vec<Attachment>;
+    /// Which processes hold these programs, by program id.
+    fn holders(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>>;
 }
 
 /// One condition that must change before the gate can enforce.
@@ -81,6 +88,29 @@ impl Host for Machine {
             path: path.display().to_string(),
             is_static: !has_interpreter(),
         }
+    }
+
+    fn hooks(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(crate::kernel::PINS) else {
+            return Vec::new();
+        };
+        let mut hooks: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                Some(name.to_str()?.strip_prefix("link_")?.to_owned())
+            })
+            .collect();
+        hooks.sort();
+        hooks
+    }
+
+    fn detach(&self, programs: &[u32]) -> Vec<Attachment> {
+        links::detach(programs)
+    }
+
+    fn holders(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>> {
+        links::holders(programs)
     }
 }
 

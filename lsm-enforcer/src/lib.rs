@@ -11,6 +11,7 @@ pub mod host;
 pub mod journal;
 pub mod kernel;
 pub mod limits;
+pub mod links;
 pub mod listing;
 pub mod measure;
 pub mod notify;

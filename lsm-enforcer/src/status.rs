@@ -6,9 +6,10 @@ use bundle::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    enforcer::{Enforcer, SelfTest},
+    enforcer::{Enforcer, RevocationStatus, SelfTest},
     failure::Failure,
-    gate::{Class, Counters, Mode},
+    gate::{Class, Counters, Loaded, Mode},
+    record::type_name,
 };
 
 /// The report.
@@ -22,6 +23,15 @@ pub struct Status {
     pub armed: bool,
     /// The mode that is pinned.
     pub mode: Option<Mode>,
+    /// Does the policy want nothing in the kernel that nobody judged?
+    #[serde(default)]
+    pub strict: bool,
+    /// What stands behind `enforcing` and is not as good as it sounds, one clause each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The gates.
+    #[serde(default)]
+    pub gates: Vec<GateStatus>,
     /// Seconds until a provisional arming falls back to audit.
     pub unconfirmed_seconds: Option<u64>,
     /// Does the daemon run?
@@ -50,12 +60,26 @@ pub struct Status {
     pub not_covered: Vec<String>,
     /// What stands in the way of enforcing.
     pub obstacles: Vec<String>,
+    /// The revocation list, if there is one.
+    #[serde(default)]
+    pub revocation: Option<RevocationStatus>,
     /// Rules that trust an executable instead of a signature; this version has none.
     pub generators: usize,
     /// The daemon's executable.
     pub executable: String,
     /// Is it linked statically?
     pub executable_is_static: bool,
+}
+
+/// One of the gates, and by which pinned programs it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateStatus {
+    /// 1 admission, 2 binding, 3 attachment, 0 self-protection.
+    pub number: u8,
+    /// What it does.
+    pub does: String,
+    /// Its pinned programs; none: it is not there.
+    pub hooks: Vec<String>,
 }
 
 /// The policy in force.
@@ -134,6 +158,8 @@ impl Status {
             None => false,
         };
         let bundles = enforcer.accepted()?;
+        let unjudged = unjudged(enforcer)?;
+        let strict = enforcer.policy().is_some_and(|p| p.policy().is_strict());
         let coverage = enforcer.gate().coverage()?;
         let obstacles: Vec<String> = enforcer
             .host()
@@ -145,9 +171,12 @@ impl Status {
         let mode = armed.as_ref().map(|armed| armed.mode);
         let mut status = Self {
             headline: String::new(),
-            enforcing: biting && mode == Some(Mode::Enforce),
+            enforcing: biting && mode == Some(Mode::Enforce) && (!strict || unjudged.is_empty()),
             armed: armed.is_some(),
             mode,
+            strict,
+            warnings: warnings(armed.is_some(), &unjudged),
+            gates: gates(&enforcer.host().hooks()),
             unconfirmed_seconds: armed
                 .as_ref()
                 .and_then(|armed| armed.confirm_by)
@@ -173,8 +202,8 @@ impl Status {
                     version: known.verdict.version.clone(),
                     rule: known.verdict.rule.clone(),
                     signers: known.verdict.signers.clone(),
-                    programs: known.entries().count(),
-                    unmeasured: known.programs.len() - known.entries().count(),
+                    programs: known.images().count(),
+                    unmeasured: known.programs.len() - known.images().count(),
                 })
                 .collect(),
             refused_bundles: enforcer
@@ -195,15 +224,16 @@ impl Status {
             blind: coverage.blind,
             not_covered: NOT_COVERED.iter().map(|&text| text.to_owned()).collect(),
             obstacles,
+            revocation: enforcer.revocation_status()?,
             generators: 0,
             executable: executable.path,
             executable_is_static: executable.is_static,
         };
-        status.headline = status.say(biting);
+        status.headline = status.say(biting, &unjudged);
         Ok(status)
     }
 
-    fn say(&self, biting: bool) -> String {
+    fn say(&self, biting: bool, unjudged: &[Loaded]) -> String {
         let Some(mode) = self.mode else {
             let why = match self.obstacles.first() {
                 Some(obstacle) => format!("and cannot be: {obstacle}"),
@@ -220,6 +250,13 @@ impl Status {
                 .to_owned()
             });
             return format!("NOT enforcing: the gate is armed but does not bite: {why}");
+        }
+        if mode == Mode::Enforce && self.strict && !unjudged.is_empty() {
+            return format!(
+                "NOT enforcing strictly: {} programs that nobody judged are in the kernel: {}",
+                unjudged.len(),
+                names(unjudged)
+            );
         }
         match (mode, self.unconfirmed_seconds) {
             (Mode::Audit, _) => {
@@ -257,6 +294,9 @@ impl Status {
                 &format!("{} ({})", authority.key, authority.trust),
             );
         }
+        if let Some(revocation) = &self.revocation {
+            line("revocation", &revocation.line());
+        }
         line("host", &self.host);
         for bundle in &self.bundles {
             line("admitted", &bundle.line());
@@ -270,6 +310,20 @@ impl Status {
             line(
                 "",
                 "those from before arming were never looked at; `inventory` lists them",
+            );
+        }
+        for warning in &self.warnings {
+            line("WARNING", warning);
+        }
+        for gate in &self.gates {
+            let hooks = if gate.hooks.is_empty() {
+                "not there".to_owned()
+            } else {
+                gate.hooks.join(", ")
+            };
+            line(
+                &format!("gate {}", gate.number),
+                &format!("{}: {hooks}", gate.does),
             );
         }
         if let Some(counters) = &self.counters {
@@ -395,6 +449,95 @@ impl ProgramCounts {
     }
 }
 
+/// Programs that run without anybody having judged them: from before arming, let pass by
+/// audit, or without a record.
+pub(crate) fn unjudged(enforcer: &Enforcer) -> Result<Vec<Loaded>, Failure> {
+    if enforcer.armed()?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut programs = enforcer.gate().loaded()?;
+    programs.retain(|program| {
+        let judged = matches!(
+            program.class,
+            Some(Class::Signed | Class::Shape | Class::Probe)
+        );
+        !program.own && !judged
+    });
+    programs.sort_by_key(|program| program.id);
+    Ok(programs)
+}
+
+/// Can it load other programs? What it loads is judged all the same, but by whom it was made
+/// nobody knows.
+pub(crate) fn is_loader(program: &Loaded) -> bool {
+    type_name(program.prog_type) == Some("syscall")
+}
+
+fn warnings(armed: bool, unjudged: &[Loaded]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let loaders: Vec<Loaded> = unjudged.iter().filter(|p| is_loader(p)).cloned().collect();
+    if armed && !loaders.is_empty() {
+        warnings.push(format!(
+            "programs that can load programs (type syscall) are in the kernel and nobody judged them: {}",
+            names(&loaders)
+        ));
+    }
+    let unknown: Vec<Loaded> = unjudged
+        .iter()
+        .filter(|p| p.class.is_none())
+        .cloned()
+        .collect();
+    if armed && !unknown.is_empty() {
+        warnings.push(format!(
+            "the gate has no record of these programs, treat them as an attack: {}",
+            names(&unknown)
+        ));
+    }
+    warnings
+}
+
+/// The first few of them.
+pub(crate) fn names(programs: &[Loaded]) -> String {
+    let mut words: Vec<String> = programs
+        .iter()
+        .take(NAMED)
+        .map(|program| {
+            let kind = type_name(program.prog_type)
+                .map_or_else(|| program.prog_type.to_string(), str::to_owned);
+            format!("{kind} {} {:?}", program.id, program.name)
+        })
+        .collect();
+    if programs.len() > NAMED {
+        words.push(format!("{} more", programs.len() - NAMED));
+    }
+    words.join(", ")
+}
+
+fn gates(hooks: &[String]) -> Vec<GateStatus> {
+    GATES
+        .iter()
+        .map(|&(number, does, prefixes)| GateStatus {
+            number,
+            does: does.to_owned(),
+            hooks: hooks
+                .iter()
+                .filter(|hook| prefixes.iter().any(|prefix| hook.starts_with(prefix)))
+                .cloned()
+                .collect(),
+        })
+        .collect()
+}
+
+/// Number, purpose, and how the names of its programs begin.
+const GATES: [(u8, &str, &[&str]); 4] = [
+    (1, "admission, before the verifier", &["gate1"]),
+    (2, "binding, before there is a descriptor", &["gate2"]),
+    (3, "attachment", &["gate3", "gate_"]),
+    (0, "self-protection", &["guard", "mark", "unmark"]),
+];
+/// Programs that a line names.
+const NAMED: usize = 3;
+
 /// Limits of the gate as such; `docs/threat-model.md` has the reasons.
 const NOT_COVERED: &[&str] = &[
     "contents of ordinary maps, .data and program arrays belong to whoever holds them",
@@ -404,7 +547,7 @@ const NOT_COVERED: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{World, policy, request};
+    use crate::fake::{self, World, policy, request};
 
     fn headline(world: &World, state: &std::path::Path) -> String {
         Status::measure(&mut world.enforcer(state), true)
@@ -470,6 +613,132 @@ mod tests {
         assert!(
             why.starts_with("E701 bad-authority: the policy was changed"),
             "{why}"
+        );
+    }
+
+    #[test]
+    fn strict_does_not_say_enforcing_while_anything_unjudged_remains() {
+        let loaded = |id, prog_type, class| Loaded {
+            id,
+            prog_type,
+            name: "old".to_owned(),
+            tag: String::new(),
+            uid: 0,
+            at: std::time::Duration::ZERO,
+            own: id == 1,
+            class,
+            bundle: None,
+            pid: None,
+            comm: None,
+        };
+        let own = || loaded(1, 29, Some(Class::Before));
+        let table = [
+            (
+                vec![own()],
+                true,
+                "Enforcing: unsigned BPF programs are refused, one was just now",
+            ),
+            (
+                vec![
+                    own(),
+                    loaded(2, 5, Some(Class::Signed)),
+                    loaded(3, 15, Some(Class::Shape)),
+                ],
+                true,
+                "Enforcing: unsigned BPF programs are refused, one was just now",
+            ),
+            (
+                vec![own(), loaded(2, 5, Some(Class::Before))],
+                false,
+                "NOT enforcing strictly: 1 programs that nobody judged are in the kernel: tracepoint 2 \"old\"",
+            ),
+            (
+                vec![loaded(2, 31, Some(Class::Before)), loaded(3, 5, None)],
+                false,
+                "NOT enforcing strictly: 2 programs that nobody judged are in the kernel: syscall 2 \"old\", tracepoint 3 \"old\"",
+            ),
+            (
+                vec![loaded(2, 5, Some(Class::Audited))],
+                false,
+                "NOT enforcing strictly: 1 programs that nobody judged are in the kernel: tracepoint 2 \"old\"",
+            ),
+        ];
+        for (programs, enforcing, want) in table {
+            let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+            let text =
+                fake::policy_text(1, "enforce", "tool").replace("mode =", "strict = true\nmode =");
+            let arm = request(fake::signed(fake::authority(), &text));
+            world.enforcer(state.path()).arm(arm).unwrap();
+            world.change(|state| state.loaded = programs);
+            let status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
+            assert_eq!(
+                (status.enforcing, status.headline.as_str()),
+                (enforcing, want)
+            );
+        }
+    }
+
+    #[test]
+    fn loaders_from_before_are_named_loudly() {
+        let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+        world.change(|state| {
+            state.loaded = vec![Loaded {
+                id: 7,
+                prog_type: 31,
+                name: "loader".to_owned(),
+                tag: String::new(),
+                uid: 0,
+                at: std::time::Duration::ZERO,
+                own: false,
+                class: Some(Class::Before),
+                bundle: None,
+                pid: None,
+                comm: None,
+            }];
+        });
+        let mut enforcer = world.enforcer(state.path());
+        enforcer.arm(request(policy(1, "enforce", "tool"))).unwrap();
+        let said = enforcer.take_fresh();
+        let alarm = "ALARM: present before: they can load programs and were there before: syscall 7 \"loader\"";
+        assert!(
+            said.iter().any(|record| record.line().ends_with(alarm)),
+            "{said:?}"
+        );
+        let status = Status::measure(&mut enforcer, true).unwrap();
+        assert!(status.enforcing);
+        assert_eq!(
+            status.warnings,
+            [
+                "programs that can load programs (type syscall) are in the kernel and nobody judged them: syscall 7 \"loader\""
+            ]
+        );
+        assert!(status.text().contains("WARNING"), "{}", status.text());
+    }
+
+    #[test]
+    fn each_gate_is_told_with_its_programs() {
+        let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+        let mut enforcer = world.enforcer(state.path());
+        let gates = |enforcer: &mut Enforcer| -> Vec<_> {
+            let status = Status::measure(enforcer, true).unwrap();
+            status
+                .gates
+                .into_iter()
+                .map(|gate| (gate.number, gate.hooks.join(" ")))
+                .collect()
+        };
+        let none = [1, 2, 3, 0].map(|number| (number, String::new()));
+        assert_eq!(gates(&mut enforcer), none);
+        enforcer.arm(request(policy(1, "enforce", "tool"))).unwrap();
+        let want = [
+            (1, "gate1_load"),
+            (2, "gate2_prog"),
+            (3, "gate_bpf"),
+            (0, "guard_map"),
+        ];
+        assert_eq!(
+            gates(&mut enforcer),
+            want.map(|(number, hooks)| (number, hooks.to_owned()))
         );
     }
 }

@@ -4,10 +4,12 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use bundle::Digest;
@@ -57,7 +59,7 @@ impl Store {
     pub fn open(folder: &Path) -> io::Result<Self> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        for part in ["", "bundles", "events"] {
+        for part in ["", "bundles", "events", "revocations"] {
             builder.create(folder.join(part))?;
         }
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
@@ -145,6 +147,49 @@ impl Store {
     /// Stores them.
     pub fn put_spent(&self, spent: &[Digest]) -> io::Result<()> {
         self.put_json("permits.json", &spent)
+    }
+
+    /// Every file in the folder of revocation lists; most likely one.
+    pub fn revocations(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.folder.join("revocations"))? {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str().filter(|name| name.ends_with(".json")) else {
+                continue;
+            };
+            found.extend(self.text(&format!("revocations/{name}"))?);
+        }
+        Ok(found)
+    }
+
+    /// Names, times and lengths there: whether somebody changed something.
+    pub fn revocations_seen(&self) -> Vec<(OsString, SystemTime, u64)> {
+        let Ok(entries) = fs::read_dir(self.folder.join("revocations")) else {
+            return Vec::new();
+        };
+        let mut seen: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let metadata = entry.metadata().ok()?;
+                let changed = metadata.modified().ok()?;
+                Some((entry.file_name(), changed, metadata.len()))
+            })
+            .collect();
+        seen.sort();
+        seen
+    }
+
+    /// Stores a list; the ones that this program stored before are its predecessors and go.
+    pub fn put_revocations(&self, version: u64, file: &str) -> io::Result<()> {
+        let name = |version: u64| format!("revocations/list-{version:020}.json");
+        self.write(&name(version), file.as_bytes())?;
+        for entry in fs::read_dir(self.folder.join("revocations"))? {
+            let other = format!("revocations/{}", entry?.file_name().to_string_lossy());
+            if other.starts_with("revocations/list-") && other < name(version) {
+                self.remove(&other)?;
+            }
+        }
+        Ok(())
     }
 
     /// The stored bundles, by digest.

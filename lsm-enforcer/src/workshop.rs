@@ -8,6 +8,7 @@ use bundle::{
     inventory::Object,
 };
 use jiff::Timestamp;
+use policy::revocation::Signatory;
 use serde::{Deserialize, Serialize};
 
 use crate::{failure::Failure, store::Document};
@@ -50,6 +51,10 @@ pub struct Verdict {
     pub rule: String,
     /// Names of the keys that signed it.
     pub signers: Vec<String>,
+    /// The same, as revocation lists name them.
+    pub signatories: Vec<Signatory>,
+    /// How many of them the rule asks for.
+    pub at_least: usize,
     /// Its objects.
     pub objects: Vec<Approved>,
 }

@@ -24,6 +24,8 @@ pub fn to_toml(policy: &Policy) -> String {
         defaults,
     );
     line(&mut text, "mode", &quote(policy.mode().as_str()), defaults);
+    let strict = if policy.is_strict() { "true" } else { "false" };
+    line(&mut text, "strict", strict, defaults);
     if policy.shapes().is_empty() {
         line(&mut text, "shape", "[]", defaults);
     }
@@ -58,6 +60,7 @@ pub fn to_json(policy: &Policy) -> Value {
         "digest": policy.digest(),
         "version": policy.version(),
         "mode": policy.mode(),
+        "strict": policy.is_strict(),
         "defaults": policy.defaults(),
         "keys": keys,
         "rules": policy.rules(),
@@ -83,7 +86,7 @@ pub struct Change {
 pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     let (old, new) = (to_json(old), to_json(new));
     let mut changes = Vec::new();
-    for key in ["version", "mode"] {
+    for key in ["version", "mode", "strict"] {
         compare(key.to_owned(), old.get(key), new.get(key), &mut changes);
     }
     compare_named("key", &keys_of(&old), &keys_of(&new), &mut changes);

@@ -14,6 +14,7 @@ pub mod language;
 pub mod permit;
 pub mod reason;
 pub mod refusal;
+pub mod revocation;
 pub mod rule;
 pub mod schema;
 pub mod scope;

@@ -185,6 +185,8 @@ reasons! {
         "Ask for one that fits; the message says what it must name.";
     CannotEnforce = 705, "cannot-enforce", "this kernel cannot enforce",
         "The message says which condition fails and how to meet it.";
+    OlderRevocation = 706, "older-revocation", "the revocation list is older than the one in force, or is missing",
+        "Bring the newest list back: `bpfseal-enforcer revoke LIST`.";
 }
 
 impl Reason {

@@ -23,6 +23,8 @@ pub(crate) struct PolicyFile {
     version: Option<u64>,
     /// What the gate does with what the policy refuses. Default: "enforce".
     mode: Option<ModeEntry>,
+    /// Never say "Enforcing" while programs that nobody judged are in the kernel. Default: false.
+    strict: Option<bool>,
     /// Trusted keys by name.
     keys: Option<BTreeMap<String, KeyEntry>>,
     /// The first rule whose scope covers an artifact decides; none: refused.

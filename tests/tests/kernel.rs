@@ -1,11 +1,12 @@
 //! Boots Debian's kernels and runs `tests/kernel/checks` in each.
 //!
-//! `KERNELS="6.12 7.2"` chooses the kernels; 6.1, 6.12 and 7.3 are the default. A word on the
+//! `KILLS=200` makes 74_kill.sh kill the daemon that often. `KERNELS="6.12 7.2"` chooses the kernels; 6.1, 6.12 and 7.3 are the default. A word on the
 //! command line chooses what to report: `cargo test --release -p tests --test kernel -- 6.12`
-//! boots that kernel alone. Each guest check is one line; the exit code is 0 only if every
+//! boots that kernel alone, and `-- 6.12 70_daemon 71_command` with these scripts alone. Each guest check is one line; the exit code is 0 only if every
 //! kernel booted, was the right one, came to its end, and no check failed.
 
 use std::{
+    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -19,7 +20,7 @@ use std::{
 
 use tests::{
     e2e,
-    lab::{self, Cache, FetchError, Machine, Outcome, Report},
+    lab::{self, Cache, FetchError, Machine, Outcome, Report, Script},
 };
 
 /// All that Debian's releases of today have; those without a default are asked for.
@@ -39,7 +40,17 @@ fn main() -> ExitCode {
             .for_each(|(series, _)| println!("{series}: test"));
         return ExitCode::SUCCESS;
     }
+    let (words, wanted): (Vec<String>, Vec<String>) = words
+        .into_iter()
+        .partition(|word| SERIES.iter().any(|(series, _)| series == word));
     let chosen = chosen(&words);
+    let machines = match machines(&chosen, &wanted) {
+        Ok(machines) => machines,
+        Err(error) => {
+            println!("test kernel ... FAILED: tests/kernel/checks: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let count = Mutex::new(Count::default());
     for (series, _) in SERIES.iter().filter(|(series, _)| !chosen.contains(series)) {
         count
@@ -58,13 +69,15 @@ fn main() -> ExitCode {
     let next = AtomicUsize::new(0);
     let workers = thread::available_parallelism()
         .map_or(1, usize::from)
-        .min(chosen.len());
+        .min(machines.len());
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some(series) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((series, scripts)) =
+                    machines.get(next.fetch_add(1, Ordering::Relaxed))
+                {
                     let started = Instant::now();
-                    let result = boot(series, &programs);
+                    let result = boot(series, scripts, &programs);
                     let seconds = started.elapsed().as_secs_f32();
                     count
                         .lock()
@@ -124,7 +137,27 @@ enum Boot {
     Failed(String),
 }
 
-fn boot(series: &str, programs: &[PathBuf]) -> Boot {
+/// Scripts of one kernel that share a machine, the ones without wishes first.
+fn machines(
+    chosen: &[&'static str],
+    wanted: &[String],
+) -> std::io::Result<Vec<(&'static str, Vec<Script>)>> {
+    let checks = lab::workspace().join("tests/kernel/checks");
+    let mut machines = Vec::new();
+    for series in chosen {
+        let mut groups: BTreeMap<String, Vec<Script>> = BTreeMap::new();
+        for script in lab::scripts(Path::new(&checks), series)? {
+            let asked = |word: &String| script.name.starts_with(word.as_str());
+            if wanted.is_empty() || wanted.iter().any(asked) {
+                groups.entry(script.boot.clone()).or_default().push(script);
+            }
+        }
+        machines.extend(groups.into_values().map(|scripts| (*series, scripts)));
+    }
+    Ok(machines)
+}
+
+fn boot(series: &str, scripts: &[Script], programs: &[PathBuf]) -> Boot {
     let cache = Cache::open();
     let kernel = match cache.kernel(series) {
         Ok(kernel) => kernel,
@@ -132,10 +165,23 @@ fn boot(series: &str, programs: &[PathBuf]) -> Boot {
         Err(error) => return Boot::Failed(describe(&error)),
     };
     let run = || -> Result<Report, Box<dyn std::error::Error>> {
-        let checks = lab::workspace().join("tests/kernel/checks");
-        let scripts = lab::scripts(Path::new(&checks), series)?;
-        let root = lab::guest(&cache, &kernel, &scripts, programs)?;
-        let machine = Machine::new(kernel.clone(), &format!("kernel-{series}")).memory(MEMORY);
+        let root = lab::guest(&cache, &kernel, scripts, programs)?;
+        let wish = scripts.first().map_or("", |script| script.boot.as_str());
+        let name: String = format!("kernel-{series} {wish}")
+            .trim()
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '.' {
+                    c
+                } else {
+                    '-'
+                }
+            })
+            .collect();
+        let kills = env::var("KILLS").map_or_else(|_| String::new(), |n| format!(" kills={n}"));
+        let machine = Machine::new(kernel.clone(), &name)
+            .memory(MEMORY)
+            .append(&format!("{wish}{kills}"));
         Ok(machine.run(&root, |_| ())?)
     };
     run().map_or_else(|error| Boot::Failed(describe(error.as_ref())), Boot::Done)

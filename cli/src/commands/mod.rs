@@ -18,6 +18,7 @@ mod permit;
 mod policy;
 mod pull;
 mod push;
+mod revoke;
 mod sign;
 mod sign_blob;
 mod trust;
@@ -55,6 +56,8 @@ pub enum Command {
     Pull(pull::Args),
     /// Send a bundle and its signatures to a registry.
     Push(push::Args),
+    /// Sign a revocation list with the authority's key, for hosts.
+    Revoke(revoke::Args),
     /// Sign a bundle, in a file or in a registry.
     Sign(sign::Args),
     /// Sign any file; the signature is a Sigstore bundle.
@@ -85,6 +88,7 @@ impl Command {
             Self::Policy(args) => policy::run(&args, output),
             Self::Pull(args) => pull::run(&args, output),
             Self::Push(args) => push::run(&args, output),
+            Self::Revoke(args) => revoke::run(&args, output),
             Self::Sign(args) => sign::run(&args, output),
             Self::SignBlob(args) => sign_blob::run(&args, output),
             Self::Trust(args) => trust::run(&args, output),

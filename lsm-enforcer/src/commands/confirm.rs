@@ -44,6 +44,6 @@ pub fn run(args: &Args, places: &Places) -> Result<(), Failure> {
     if runtime.connect()?.is_some() {
         return Ok(());
     }
-    let _lock = runtime.lock(super::PATIENCE)?;
+    let _lock = runtime.lock(enforcer::perform::PATIENCE)?;
     places.enforcer()?.settle().map(drop)
 }

@@ -11,7 +11,7 @@ use enforcer::{
     enforcer::Enforcer,
     failure::Failure,
     output::Output,
-    perform::perform,
+    perform::perform_alone,
     store::Store,
 };
 use serde::de::DeserializeOwned;
@@ -26,6 +26,7 @@ mod events;
 mod inventory;
 mod man;
 mod reload;
+mod revoke;
 mod run;
 mod selftest;
 mod status;
@@ -52,6 +53,8 @@ pub enum Command {
     Man(man::Args),
     /// Load the policy that is in the state folder and decide everything anew.
     Reload(reload::Args),
+    /// Put a signed revocation list in force, for what loads and for what is loaded.
+    Revoke(revoke::Args),
     /// Run the daemon.
     Run(run::Args),
     /// Prove that the gate refuses what it must and passes what it must.
@@ -104,6 +107,7 @@ impl Command {
             Self::Inventory(args) => inventory::run(&args, places, output),
             Self::Man(args) => man::run(&args),
             Self::Reload(args) => reload::run(&args, places, output),
+            Self::Revoke(args) => revoke::run(&args, places, output),
             Self::Run(args) => run::run(&args, places),
             Self::Selftest(args) => selftest::run(&args, places, output),
             Self::Status(args) => status::run(&args, places, output),
@@ -136,10 +140,7 @@ impl Places {
                     Some(Reply::Record(_)) | None => Value::Null,
                 }
             }
-            None => {
-                let _lock = runtime.lock(PATIENCE)?;
-                perform(&mut self.enforcer()?, request, body, false)?
-            }
+            None => perform_alone(&runtime, request, body, || self.enforcer())?,
         };
         serde_json::from_value(value).map_err(|error| Failure::internal(error.to_string()))
     }
@@ -200,8 +201,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Another command may be measuring a large bundle.
-const PATIENCE: Duration = Duration::from_secs(120);
 const MAX_TEXT: u64 = 4 << 20;
 
 #[cfg(test)]

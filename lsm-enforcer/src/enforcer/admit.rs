@@ -1,11 +1,18 @@
 //! Admitting and withdrawing bundles.
 
+use std::collections::BTreeMap;
+
 use bundle::Digest;
 use policy::Reason;
 use serde::{Deserialize, Serialize};
 
 use super::{Accepted, Enforcer, state};
-use crate::{failure::Failure, record::Level, trust::Trusted};
+use crate::{
+    failure::Failure,
+    gate::{Armed, MAX_MARKS},
+    record::Level,
+    trust::Trusted,
+};
 
 /// What `admit` did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +40,9 @@ pub struct Outcome {
     pub admitted: bool,
     /// Instructions, where measured.
     pub insns: Option<usize>,
+    /// Digest of its instructions as measured, by which a revocation list can name it.
+    #[serde(default)]
+    pub digest: Option<Digest>,
     /// Why not.
     pub why: Option<String>,
 }
@@ -46,6 +56,11 @@ impl Admission {
                 program: measured.program.clone(),
                 admitted: measured.image.is_ok(),
                 insns: measured.image.as_ref().ok().map(|image| image.words.len()),
+                digest: measured
+                    .image
+                    .as_ref()
+                    .ok()
+                    .map(bundle::image::Image::digest),
                 why: measured.image.as_ref().err().cloned(),
             })
             .collect();
@@ -67,8 +82,12 @@ impl Enforcer {
         self.settle()?;
         let mut armed = self.must_be_armed()?;
         let policy = self.must_have_policy()?;
+        self.must_know_what_is_revoked(&armed)?;
         let accepted = self.decide(bytes, scope, &policy)?;
         self.must_not_fall_back(&accepted)?;
+        if let Some(failure) = self.revoked(&accepted.verdict) {
+            return Err(failure);
+        }
         let admission = Admission::of(&accepted);
         if !admission.programs.iter().any(|program| program.admitted) {
             let why = admission
@@ -90,15 +109,19 @@ impl Enforcer {
         self.store.put_bundle(&bundle, scope, bytes).map_err(io)?;
         armed.policy_version = policy.version();
         armed.policy = policy.digest();
+        armed.revocation = self.revocation_version(&armed);
+        let (old_marks, marks) = self.marks_with(&armed, &admission)?;
+        armed.marks = marks;
+        self.store.put_marks(&armed.marks).map_err(io)?;
         let admissions = self.admissions(&policy, &bundles);
         if let Err(error) = self.tools.gate.replace(&armed, &admissions) {
             // The gate did not take it; then the next start must not find it either.
             self.store.remove_bundle(&bundle).map_err(io)?;
+            self.store.put_marks(&old_marks).map_err(io)?;
             return Err(error.into());
         }
         self.bundles = Some(bundles);
         self.rejected.retain(|rejected| rejected.bundle != bundle);
-        self.mark(&admission)?;
         let count = admission
             .programs
             .iter()
@@ -122,6 +145,7 @@ impl Enforcer {
         self.settle()?;
         let armed = self.must_be_armed()?;
         let policy = self.must_have_policy()?;
+        self.must_know_what_is_revoked(&armed)?;
         let bundles = self.known_bundles()?;
         let hex = what.strip_prefix("sha256:").unwrap_or(what);
         let names = |digest: &Digest, name: Option<&str>| {
@@ -165,7 +189,7 @@ impl Enforcer {
         Ok(gone)
     }
 
-    fn must_have_policy(&self) -> Result<Trusted, Failure> {
+    pub(super) fn must_have_policy(&self) -> Result<Trusted, Failure> {
         if let Some(policy) = &self.policy {
             return Ok(policy.clone());
         }
@@ -183,12 +207,13 @@ impl Enforcer {
 
     /// A package's version never goes down on this host, even where the rule names no
     /// lowest one: an old version with a known hole is still well signed.
-    fn must_not_fall_back(&self, accepted: &Accepted) -> Result<(), Failure> {
+    pub(super) fn must_not_fall_back(&self, accepted: &Accepted) -> Result<(), Failure> {
         let (Some(name), Some(version)) = (&accepted.verdict.name, &accepted.verdict.version)
         else {
             return Ok(());
         };
-        let marks = self.store.marks().map_err(|e| state(&self.store, &e))?;
+        let pinned = self.armed()?.map(|armed| armed.marks).unwrap_or_default();
+        let marks = highest(self.stored_marks()?, &pinned);
         let Some(mark) = marks.get(name) else {
             return Ok(());
         };
@@ -201,18 +226,45 @@ impl Enforcer {
         Ok(())
     }
 
-    fn mark(&self, admission: &Admission) -> Result<(), Failure> {
-        let (Some(name), Some(version)) = (&admission.name, &admission.version) else {
-            return Ok(());
-        };
-        let io = |e| state(&self.store, &e);
-        let mut marks = self.store.marks().map_err(io)?;
+    /// The highest versions known, without and with this admission.
+    fn marks_with(&self, armed: &Armed, admission: &Admission) -> Result<(Marks, Marks), Failure> {
+        let old = highest(self.stored_marks()?, &armed.marks);
+        let mut new = old.clone();
+        if let (Some(name), Some(version)) = (&admission.name, &admission.version) {
+            new = highest(new, &Marks::from([(name.clone(), version.clone())]));
+        }
+        let bytes = serde_json::to_vec(&new).map_or(usize::MAX, |bytes| bytes.len());
+        if bytes > MAX_MARKS {
+            return Err(Failure::usage(format!(
+                "the names and versions of all packages ever admitted take {bytes} bytes; at most \
+                 {MAX_MARKS} are pinned"
+            )));
+        }
+        Ok((old, new))
+    }
+
+    fn stored_marks(&self) -> Result<Marks, Failure> {
+        self.store.marks().map_err(|e| state(&self.store, &e))
+    }
+
+    /// What is known when the gate is armed for the first time.
+    pub(super) fn first_marks(&self) -> Marks {
+        // An unreadable file is one that root may as well have deleted.
+        self.store.marks().unwrap_or_default()
+    }
+}
+
+/// Versions by package name.
+type Marks = BTreeMap<String, String>;
+
+/// The higher version of each package.
+fn highest(mut marks: Marks, others: &Marks) -> Marks {
+    for (name, version) in others {
         if marks.get(name).is_none_or(|mark| is_lower(mark, version)) {
             marks.insert(name.clone(), version.clone());
-            self.store.put_marks(&marks).map_err(io)?;
         }
-        Ok(())
     }
+    marks
 }
 
 /// Is the one version lower than the other? What is no version is never lower.

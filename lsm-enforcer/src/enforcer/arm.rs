@@ -12,6 +12,7 @@ use crate::{
     gate::{Armed, Mode},
     host::Obstacle,
     record::Level,
+    status::{is_loader, names, unjudged},
     store::{Document, Intent},
     trust::{self, Trusted},
 };
@@ -142,6 +143,10 @@ impl Enforcer {
             .map_err(|e| state(&self.store, &e))?;
         self.policy = None;
         self.trouble = None;
+        self.revocations = None;
+        self.revocation_trouble = None;
+        self.revocations_seen = None;
+        self.named.clear();
         self.bundles = None;
         self.rejected.clear();
         self.selftest = None;
@@ -161,7 +166,11 @@ impl Enforcer {
             self.note(Level::Info, "daemon", "took over the armed gate");
             // A crash between the store and the gate is made good here: decide anew, swap. What
             // fails is in the log and in `status`; the gate stays as it was.
-            return Ok(self.reload(None).ok());
+            let arming = self.reload(None).ok();
+            if let Err(failure) = self.look_for_revocations() {
+                self.note(Level::Alarm, "revocation", failure.line());
+            }
+            return Ok(arming);
         }
         let io = |e| state(&self.store, &e);
         let Some(intent) = self.store.intent().map_err(io)? else {
@@ -207,6 +216,11 @@ impl Enforcer {
         confirm_within: Option<Duration>,
     ) -> Result<Arming, Failure> {
         let (mode, why_audit) = self.wanted_mode(&policy, intent.audit_only);
+        let key = trust::authority(policy.authority())?;
+        match self.stored_revocations(&key, 0) {
+            Ok(list) => self.revocations = list,
+            Err(failure) => self.revocation_trouble = Some(failure),
+        }
         let (accepted, rejected) = self.decide_all(&policy)?;
         let admissions = self.admissions(&policy, &accepted);
         let mut armed = Armed {
@@ -218,6 +232,9 @@ impl Enforcer {
             confirm_by: None,
             host: Digest::of(self.host().id().as_bytes()),
             spent: Vec::new(),
+            revocation: self.revocations.as_ref().map_or(0, |l| l.list().version),
+            clock: Armed::ahead(self.host().now(), self.host().since_boot()),
+            marks: self.first_marks(),
         };
         self.tools.gate.arm(&armed, &admissions)?;
         let proved = self.enforce_and_prove(&mut armed, mode, confirm_within);
@@ -235,6 +252,15 @@ impl Enforcer {
         };
         let bundles = redecided(&accepted, &rejected);
         self.in_force(&policy, accepted, rejected);
+        let mut loaders = unjudged(self)?;
+        loaders.retain(is_loader);
+        if !loaders.is_empty() {
+            let line = format!(
+                "they can load programs and were there before: {}",
+                names(&loaders)
+            );
+            self.note(Level::Alarm, "present before", line);
+        }
         self.note(
             Level::Info,
             "arming",
@@ -287,6 +313,7 @@ impl Enforcer {
         permit: Option<&str>,
         mut armed: Armed,
     ) -> Result<Arming, Failure> {
+        self.must_know_what_is_revoked(&armed)?;
         let (mode, why_audit) = self.wanted_mode_armed(&policy, audit_only, &armed);
         if let Err(older) = not_older(policy.clone(), &armed) {
             if permit.is_none() {
@@ -325,6 +352,7 @@ impl Enforcer {
         armed.policy_version = policy.version();
         armed.policy = policy.digest();
         armed.mode = mode;
+        armed.revocation = self.revocation_version(&armed);
         let admissions = self.admissions(&policy, &accepted);
         self.tools.gate.replace(&armed, &admissions)?;
         let selftest = if begins {

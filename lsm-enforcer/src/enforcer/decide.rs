@@ -1,6 +1,8 @@
 //! Which of the stored bundles a policy admits, and what their programs look like here.
 
-use bundle::Digest;
+use std::collections::BTreeSet;
+
+use bundle::{Digest, image::Image};
 
 use super::{Enforcer, Redecided, state};
 use crate::{
@@ -30,16 +32,19 @@ pub struct Rejected {
 }
 
 impl Accepted {
-    /// What the gate gets.
-    pub fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.programs.iter().filter_map(|measured| {
-            let image = measured.image.as_ref().ok()?.clone();
-            Some(Entry {
-                image,
-                class: Class::Signed,
-                bundle: Some(self.verdict.bundle),
-            })
-        })
+    /// Its programs' images.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        self.programs
+            .iter()
+            .filter_map(|measured| measured.image.as_ref().ok())
+    }
+
+    fn entry(&self, image: &Image) -> Entry {
+        Entry {
+            image: image.clone(),
+            class: Class::Signed,
+            bundle: Some(self.verdict.bundle),
+        }
     }
 }
 
@@ -56,7 +61,10 @@ impl Enforcer {
             scope,
             document: policy.document(),
             authority: policy.authority(),
-            now: self.host().now(),
+            now: match self.armed()? {
+                Some(armed) => self.time(&armed),
+                None => self.host().now(),
+            },
         };
         let mut verdict = self.tools.workshop.verify(&task)?;
         let mut programs = Vec::new();
@@ -80,8 +88,24 @@ impl Enforcer {
         policy: &Trusted,
     ) -> Result<(Vec<Accepted>, Vec<Rejected>), Failure> {
         let (mut accepted, mut rejected) = (Vec::new(), Vec::new());
+        let armed = self.armed()?;
+        let in_force = match armed {
+            Some(_) => self.gate().admitted()?,
+            None => BTreeSet::new(),
+        };
         for stored in self.store.bundles().map_err(|e| state(&self.store, &e))? {
-            match self.decide_stored(&stored, policy) {
+            let decided = self.decide_stored(&stored, policy).and_then(|bundle| {
+                // What the gate does not have yet comes from a crash, or from whoever brought
+                // an old state folder back.
+                if armed.is_some() && !in_force.contains(&bundle.verdict.bundle) {
+                    self.must_not_fall_back(&bundle)?;
+                }
+                match self.revoked(&bundle.verdict) {
+                    Some(failure) => Err(failure),
+                    None => Ok(bundle),
+                }
+            });
+            match decided {
                 Ok(bundle) => accepted.push(bundle),
                 Err(failure) => rejected.push(Rejected {
                     bundle: stored.bundle,
@@ -124,7 +148,12 @@ impl Enforcer {
     /// Everything that may load.
     pub(super) fn admissions(&self, policy: &Trusted, bundles: &[Accepted]) -> Admissions {
         let mut entries = self.tools.probes.clone();
-        entries.extend(bundles.iter().flat_map(Accepted::entries));
+        for known in bundles {
+            let good = known
+                .images()
+                .filter(|image| self.revoked_program(image).is_none());
+            entries.extend(good.map(|image| known.entry(image)));
+        }
         Admissions {
             entries,
             shapes: policy.shapes(),

@@ -10,21 +10,29 @@ mod admit;
 mod arm;
 mod decide;
 mod permit;
+mod revoke;
 mod selftest;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
-use std::{io, time::Duration};
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    io,
+    time::{Duration, SystemTime},
+};
 
 use bundle::Digest;
-use policy::{Reason, key::PublicKey};
+use jiff::Timestamp;
+use policy::{Reason, key::PublicKey, revocation::SignedRevocations};
 use serde::{Deserialize, Serialize};
 
 pub use admit::{Admission, Outcome};
 pub use arm::{ArmRequest, Arming};
 pub use decide::{Accepted, Rejected};
+pub use revoke::{Reached, RevocationStatus, Revoking};
 pub use selftest::{Check, SelfTest};
 
 use crate::{
@@ -64,6 +72,16 @@ pub struct Enforcer {
     bundles: Option<Vec<Accepted>>,
     rejected: Vec<Rejected>,
     selftest: Option<SelfTest>,
+    /// The revocation list in force; `None` while there is none, or none on disk verifies.
+    revocations: Option<SignedRevocations>,
+    /// Why the list on disk was not taken.
+    revocation_trouble: Option<Failure>,
+    /// What the folder of lists looked like.
+    revocations_seen: Option<Vec<(OsString, SystemTime, u64)>>,
+    /// Revoked programs that were named in the log.
+    named: BTreeSet<u32>,
+    /// Only looks: neither the log nor the gate changes.
+    observes: bool,
     /// Lines for those who follow the log.
     fresh: Vec<Record>,
 }
@@ -81,6 +99,11 @@ impl Enforcer {
             bundles: None,
             rejected: Vec::new(),
             selftest: None,
+            revocations: None,
+            revocation_trouble: None,
+            revocations_seen: None,
+            named: BTreeSet::new(),
+            observes: false,
             fresh: Vec::new(),
         };
         if let Some(armed) = enforcer.armed()? {
@@ -88,8 +111,31 @@ impl Enforcer {
                 Ok(policy) => enforcer.policy = Some(policy),
                 Err(failure) => enforcer.trouble = Some(failure),
             }
+            let list = enforcer
+                .pinned_authority(&armed)
+                .and_then(|authority| enforcer.stored_revocations(&authority, armed.revocation));
+            match list {
+                // A newer one than is pinned takes effect as a change of its own.
+                Ok(list) => {
+                    enforcer.revocations = list.filter(|l| l.list().version <= armed.revocation);
+                }
+                Err(failure) => enforcer.revocation_trouble = Some(failure),
+            }
         }
         Ok(enforcer)
+    }
+
+    /// The same, for one who only looks and need not keep others out: events stay where they
+    /// are, deadlines are left to others, nothing is written.
+    #[must_use]
+    pub const fn observing(mut self) -> Self {
+        self.observes = true;
+        self
+    }
+
+    /// The calendar, or what it must show at least.
+    pub(crate) fn time(&self, armed: &Armed) -> Timestamp {
+        armed.time(self.host().now(), self.host().since_boot())
     }
 
     /// What is pinned.
@@ -146,7 +192,7 @@ impl Enforcer {
 
     /// Takes over what the gate judged since the last call. Waits up to `timeout`.
     pub fn drain(&mut self, timeout: Duration) -> Result<usize, Failure> {
-        if self.armed()?.is_none() {
+        if self.observes || self.armed()?.is_none() {
             return Ok(0);
         }
         let mut events: Vec<(Event, Observed)> = Vec::new();
@@ -188,6 +234,9 @@ impl Enforcer {
     }
 
     fn write(&mut self, record: Record) {
+        if self.observes {
+            return;
+        }
         // A full disk must not stop the daemon; the gate itself does not depend on the log.
         match self.journal.write(record.clone()) {
             Ok(Some(_)) => self.fresh.push(record),

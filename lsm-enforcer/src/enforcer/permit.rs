@@ -65,7 +65,7 @@ impl Enforcer {
             return Err(Failure::refused(Reason::PermitScope, detail));
         }
         let spent = self.store.spent().map_err(|e| state(&self.store, &e))?;
-        Ok(permit.allow(action, &host, self.host().now(), &spent)?)
+        Ok(permit.allow(action, &host, self.time(armed), &spent)?)
     }
 
     fn spend(&self, permit: &Permit, action: Action, armed: &mut Armed) -> Result<(), Failure> {

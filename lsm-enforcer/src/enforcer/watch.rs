@@ -1,15 +1,28 @@
 //! What the daemon does by itself: deadlines, and proving again and again that the gate bites.
 
 use super::Enforcer;
-use crate::{failure::Failure, gate::Mode, record::Level};
+use crate::{
+    failure::Failure,
+    gate::{Armed, Mode},
+    record::Level,
+};
 
 impl Enforcer {
     /// Falls back to audit when a provisional arming was not confirmed in time. Every
     /// command does this first, so that the deadline holds without a daemon as well.
     pub fn settle(&mut self) -> Result<bool, Failure> {
+        if self.observes {
+            return Ok(false);
+        }
         let Some(mut armed) = self.armed()? else {
             return Ok(false);
         };
+        // What the calendar once showed is not forgotten when somebody sets it back.
+        let ahead = Armed::ahead(self.host().now(), self.host().since_boot());
+        if ahead > armed.clock.saturating_add(CLOCK_STEP) {
+            armed.clock = ahead;
+            self.tools.gate.amend(&armed)?;
+        }
         let due = armed
             .confirm_by
             .is_some_and(|by| self.host().since_boot() >= by);
@@ -58,6 +71,10 @@ impl Enforcer {
         self.selftest = Some(test);
         // Our own attempt must not wait for whoever drains next: it would look like theirs.
         self.drain(std::time::Duration::ZERO)?;
+        if !self.observes {
+            self.reach()?;
+            self.complain_of_an_old_list(&armed);
+        }
         if !check.passed {
             self.note(
                 Level::Alarm,
@@ -67,4 +84,20 @@ impl Enforcer {
         }
         Ok(check.passed)
     }
+
+    /// A list that should have come and did not may be one that somebody keeps back.
+    fn complain_of_an_old_list(&mut self, armed: &Armed) {
+        let next = self
+            .revocations
+            .as_ref()
+            .and_then(|signed| signed.list().next);
+        if let Some(next) = next.filter(|next| self.time(armed) > *next) {
+            let line = format!("a newer list was due at {next} and did not come");
+            self.note(Level::Alarm, "revocation", line);
+        }
+    }
 }
+
+/// Seconds that the calendar may run ahead before that is pinned: the gate's set is copied
+/// for it.
+const CLOCK_STEP: i64 = 60;

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs, io,
     os::fd::AsRawFd,
     path::Path,
@@ -380,6 +380,14 @@ impl Gate for BpfGate {
         }
     }
 
+    fn admitted(&self) -> Result<BTreeSet<Digest>, GateError> {
+        let list = || match self.current_set()? {
+            Some(set) => store::bundles(&set, &self.origins),
+            None => Ok(BTreeSet::new()),
+        };
+        list().doing("reading what is admitted")
+    }
+
     fn loaded(&self) -> Result<Vec<Loaded>, GateError> {
         let list = || {
             if self.maps.is_empty() {
@@ -453,6 +461,9 @@ impl Armed {
             confirm_by: None,
             host,
             spent: Vec::new(),
+            revocation: 0,
+            clock: 0,
+            marks: BTreeMap::new(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Writing admissions: images, their maps and data, and the set that is swapped as one.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
 };
 
@@ -565,7 +565,9 @@ fn index_settings(rows: &mut BTreeMap<Vec<u8>, Header>, armed: &Armed) {
 
 /// What user space keeps with the set, cut into values of the set's size.
 fn armed_pieces(armed: &Armed) -> Vec<(Key, Vec<u8>)> {
-    let mut fields = Fields::default()
+    // Strings always serialise.
+    let marks = serde_json::to_vec(&armed.marks).unwrap_or_default();
+    let fields = Fields::default()
         .bytes(armed.authority.as_bytes(), 32)
         .bytes(armed.policy.as_bytes(), 32)
         .bytes(armed.host.as_bytes(), 32)
@@ -578,10 +580,12 @@ fn armed_pieces(armed: &Armed) -> Vec<(Key, Vec<u8>)> {
                 .map_or(u64::MAX, |deadline| deadline.as_nanos() as u64),
             armed.spent.len() as u64,
         ])
-        .u64s(&armed.spent);
-    let size = (96 + 40 + 8 * armed.spent.len()).next_multiple_of(Header::SIZE);
-    fields = fields.bytes(&[], size - (96 + 40 + 8 * armed.spent.len()));
+        .u64s(&armed.spent)
+        .u64s(&[armed.revocation, armed.clock as u64, marks.len() as u64]);
+    let length = 96 + 40 + 8 * armed.spent.len() + 24;
+    let size = (length + marks.len()).next_multiple_of(Header::SIZE);
     fields
+        .bytes(&marks, size - length)
         .done(size)
         .chunks(Header::SIZE)
         .enumerate()
@@ -601,6 +605,24 @@ pub fn is_open(set: &MapHandle) -> io::Result<bool> {
         .lookup(&Key::of(Use::Settings).to_bytes(), MapFlags::ANY)
         .map_err(other)?;
     Ok(settings.is_some_and(|bytes| bytes[16..20] == MODE_OPEN.to_ne_bytes()))
+}
+
+/// The bundles that a set's images come from.
+pub fn bundles(set: &MapHandle, origins: &HashMap<u32, Origin>) -> io::Result<BTreeSet<Digest>> {
+    let mut found = BTreeSet::new();
+    for key in set.keys() {
+        let Some(value) = set.lookup(&key, MapFlags::ANY).map_err(other)? else {
+            continue;
+        };
+        let usage = key.get(28..32).map(<[u8]>::to_vec).unwrap_or_default();
+        // Pieces of what is pinned are no headers.
+        if usage == (Use::Armed as u32).to_ne_bytes() {
+            continue;
+        }
+        let image = super::shared::Reader(&value).u32();
+        found.extend(origins.get(&image).and_then(|origin| origin.bundle));
+    }
+    Ok(found)
 }
 
 /// Reads it back from a set.
@@ -637,6 +659,12 @@ pub fn read_armed(set: &MapHandle) -> io::Result<Option<Armed>> {
     let spent = (0..reader.u64().min(crate::gate::MAX_SPENT as u64))
         .map(|_| reader.u64())
         .collect();
+    let revocation = reader.u64();
+    let clock = reader.u64() as i64;
+    let length = (reader.u64() as usize).min(crate::gate::MAX_MARKS);
+    let marks = reader.0.get(..length).unwrap_or_default();
+    // Only we write it.
+    let marks = serde_json::from_slice(marks).unwrap_or_default();
     Ok(Some(Armed {
         authority,
         at,
@@ -646,6 +674,9 @@ pub fn read_armed(set: &MapHandle) -> io::Result<Option<Armed>> {
         confirm_by,
         host,
         spent,
+        revocation,
+        clock,
+        marks,
     }))
 }
 

@@ -39,6 +39,7 @@ pub struct Policy {
     version: u64,
     defaults: BTreeSet<&'static str>,
     mode: Mode,
+    strict: bool,
     keys: BTreeMap<String, TrustedKey>,
     rules: Vec<Rule>,
     shapes: Vec<Shape>,
@@ -121,6 +122,11 @@ impl Policy {
         self.mode
     }
 
+    /// Does it want nothing in the kernel that nobody judged?
+    pub const fn is_strict(&self) -> bool {
+        self.strict
+    }
+
     /// The trusted keys, by name.
     pub const fn keys(&self) -> &BTreeMap<String, TrustedKey> {
         &self.keys
@@ -149,7 +155,7 @@ impl Policy {
 }
 
 const FILE: Keys = Keys {
-    known: &["keys", "mode", "rule", "shape", "version"],
+    known: &["keys", "mode", "rule", "shape", "strict", "version"],
     later: &[
         ("exception", "remove it, or write a narrower [[rule]]"),
         (
@@ -189,6 +195,7 @@ fn read(
     let file = Table::of("the policy", 0..0, file.get_ref(), &FILE, faults);
     let version = file.integer("version", 1..=i64::MAX, faults);
     let mode = read_mode(&file, faults);
+    let strict = file.flag("strict", faults);
     let keys = read_keys(text, &file, load_key, faults);
     let names = names_of_signers(&file);
     let rules = rules::read(text, &file, &keys, &names, faults);
@@ -198,6 +205,7 @@ fn read(
         version: version.as_ref().map_or(1, |at| at.value.unsigned_abs()),
         defaults: file.lacking(FILE.known),
         mode,
+        strict,
         keys,
         rules,
         shapes,

@@ -108,6 +108,20 @@ impl<'a, 'i> Table<'a, 'i> {
         }
     }
 
+    /// Is the boolean at `key` there and true?
+    pub(super) fn flag(&self, key: &str, faults: &mut Faults<'_>) -> bool {
+        let Some(value) = self.value(key) else {
+            return false;
+        };
+        value.get_ref().as_bool().unwrap_or_else(|| {
+            faults.add(
+                value.span(),
+                wrong_type(key, "true or false", value.get_ref()),
+            );
+            false
+        })
+    }
+
     /// The string at `key`; its absence is a fault.
     pub(super) fn required_string(
         &self,

@@ -8,6 +8,8 @@
 //! ```text
 //! # kernels: 6.12 7.3            (only these series; all if there is no such line)
 //! # tool: bpftrace bpftrace      (a name of fetch.sh, and its programs)
+//! # boot: lsm=lockdown,yama       (a machine of their own for scripts with this line, with
+//! #                                 these words on its command line)
 //! ```
 
 use std::{
@@ -27,6 +29,8 @@ pub struct Script {
     pub path: PathBuf,
     /// Kernel series it is for; empty for all.
     pub kernels: Vec<String>,
+    /// Words for the kernel's command line; scripts that ask for the same ones share a machine.
+    pub boot: String,
     /// Tools beside those that every guest has: a name of `fetch.sh`, and programs of it.
     pub tools: Vec<(String, Vec<String>)>,
 }
@@ -77,6 +81,7 @@ impl Script {
             name,
             path: path.to_owned(),
             kernels: Vec::new(),
+            boot: String::new(),
             tools: Vec::new(),
         };
         for line in text.lines().take_while(|line| line.starts_with('#')) {
@@ -86,6 +91,7 @@ impl Script {
                 .map(str::to_owned);
             match words.next().as_deref() {
                 Some("kernels:") => script.kernels = words.collect(),
+                Some("boot:") => script.boot = words.collect::<Vec<_>>().join(" "),
                 Some("tool:") => {
                     let name = words.next().unwrap_or_default();
                     script.tools.push((name, words.collect()));
@@ -184,13 +190,14 @@ mod tests {
     fn the_comment_at_the_top_says_what_a_script_needs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("50_trace.sh");
-        let text = "# Traces.\n# kernels: 6.12 7.3\n# tool: bpftrace bpftrace\n\n# kernels: 1.0\n";
+        let text = "# Traces.\n# kernels: 6.12 7.3\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n\n# kernels: 1.0\n";
         fs::write(&path, text).unwrap();
         fs::write(folder.path().join("README.md"), "").unwrap();
         let want = Script {
             name: "50_trace".to_owned(),
             path,
             kernels: vec!["6.12".to_owned(), "7.3".to_owned()],
+            boot: "lsm=yama quiet".to_owned(),
             tools: vec![("bpftrace".to_owned(), vec!["bpftrace".to_owned()])],
         };
         assert_eq!(scripts(folder.path(), "7.3").unwrap(), [want]);

@@ -1,0 +1,216 @@
+//! Taking revoked programs off their hooks, where the kernel lets anybody do so.
+//!
+//! Cgroup, XDP, tcx, netkit, netfilter, network namespace and struct_ops links can be
+//! detached by whoever gets a descriptor; so can an XDP program without a link. Tracing,
+//! LSM, kprobe and perf links cannot (the kernel says `EOPNOTSUPP`): those live as long as
+//! some process or pin holds them, so the processes are named.
+#![expect(unsafe_code, reason = "libbpf-rs has no link by id")]
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::Path,
+    ptr,
+};
+
+use libbpf_rs::{libbpf_sys, query::LinkInfoIter};
+use serde::{Deserialize, Serialize};
+
+/// One attachment of a program, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Kernel's program id.
+    pub program: u32,
+    /// `link 7 (cgroup)`, `interface eth0 (xdp)`.
+    pub place: String,
+    /// Is it gone?
+    pub detached: bool,
+    /// Why not, in the kernel's words.
+    pub why: Option<String>,
+}
+
+/// A process that holds a program or a link of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Holder {
+    /// Process id.
+    pub pid: u32,
+    /// Path of its executable, or its name.
+    pub exe: String,
+}
+
+/// Detaches these programs wherever the kernel allows it.
+pub fn detach(programs: &[u32]) -> Vec<Attachment> {
+    if programs.is_empty() {
+        return Vec::new();
+    }
+    let mut done: Vec<Attachment> = LinkInfoIter::default()
+        .filter(|link| programs.contains(&link.prog_id))
+        .map(|link| {
+            let word = format!("{:?}", link.info);
+            let kind: String = word.chars().take_while(|c| c.is_alphanumeric()).collect();
+            let place = format!("link {} ({})", link.id, kind.to_lowercase());
+            outcome(link.prog_id, place, detach_link(link.id))
+        })
+        .collect();
+    for (name, index) in interfaces(Path::new("/sys/class/net")) {
+        for mode in [XDP_DRIVER, XDP_GENERIC, XDP_HARDWARE] {
+            if let Some(program) = xdp_program(index, mode).filter(|id| programs.contains(id)) {
+                let place = format!("interface {name} (xdp)");
+                let known = |a: &Attachment| a.program == program && a.detached;
+                // A link's program shows here as well, until the link is gone.
+                if !done.iter().any(known) {
+                    done.push(outcome(program, place, detach_xdp(index, mode)));
+                }
+            }
+        }
+    }
+    done
+}
+
+fn outcome(program: u32, place: String, result: io::Result<()>) -> Attachment {
+    Attachment {
+        program,
+        place,
+        detached: result.is_ok(),
+        why: result.err().map(|error| error.to_string()),
+    }
+}
+
+fn detach_link(id: u32) -> io::Result<()> {
+    // SAFETY: the call takes a number and returns a new descriptor or an error.
+    let fd = unsafe { libbpf_sys::bpf_link_get_fd_by_id(id) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the descriptor was made by the line above and is nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the descriptor is open for the length of the call.
+    let result = unsafe { libbpf_sys::bpf_link_detach(fd.as_raw_fd()) };
+    match result {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+fn xdp_program(interface: i32, mode: u32) -> Option<u32> {
+    let mut id = 0;
+    // SAFETY: libbpf writes one number to `id`.
+    let result = unsafe { libbpf_sys::bpf_xdp_query_id(interface, mode as i32, &raw mut id) };
+    (result == 0 && id != 0).then_some(id)
+}
+
+fn detach_xdp(interface: i32, mode: u32) -> io::Result<()> {
+    // SAFETY: null options are libbpf's "none".
+    match unsafe { libbpf_sys::bpf_xdp_detach(interface, mode, ptr::null()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+fn interfaces(net: &Path) -> Vec<(String, i32)> {
+    let Ok(entries) = fs::read_dir(net) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let index = fs::read_to_string(entry.path().join("ifindex")).ok()?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            Some((name, index.trim().parse().ok()?))
+        })
+        .collect()
+}
+
+/// Which processes hold these programs, by program id: descriptors of the program itself and
+/// of links to it say its id in `/proc/PID/fdinfo`. Perf events do not.
+pub fn holders(programs: &[u32]) -> BTreeMap<u32, Vec<Holder>> {
+    holders_below(Path::new("/proc"), programs)
+}
+
+fn holders_below(proc: &Path, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>> {
+    let mut found: BTreeMap<u32, Vec<Holder>> = BTreeMap::new();
+    let Ok(processes) = fs::read_dir(proc) else {
+        return found;
+    };
+    for process in processes.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let Ok(files) = fs::read_dir(process.path().join("fdinfo")) else {
+            continue;
+        };
+        let mut held: Vec<u32> = files
+            .flatten()
+            .filter_map(|file| fs::read_to_string(file.path()).ok())
+            .filter_map(|text| program_of(&text))
+            .filter(|id| programs.contains(id))
+            .collect();
+        held.sort_unstable();
+        held.dedup();
+        for id in held {
+            let holder = Holder {
+                pid,
+                exe: name(&process.path()),
+            };
+            found.entry(id).or_default().push(holder);
+        }
+    }
+    found
+}
+
+fn program_of(fdinfo: &str) -> Option<u32> {
+    fdinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("prog_id:"))
+        .and_then(|id| id.trim().parse().ok())
+}
+
+fn name(process: &Path) -> String {
+    let exe = fs::read_link(process.join("exe")).map(|path| path.display().to_string());
+    exe.or_else(|_| fs::read_to_string(process.join("comm")).map(|name| name.trim().to_owned()))
+        .unwrap_or_default()
+}
+
+/// `XDP_FLAGS_SKB_MODE`.
+const XDP_GENERIC: u32 = 2;
+/// `XDP_FLAGS_DRV_MODE`.
+const XDP_DRIVER: u32 = 4;
+/// `XDP_FLAGS_HW_MODE`.
+const XDP_HARDWARE: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_a_program_is_read_from_fdinfo() {
+        let proc = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = proc.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("7/comm", "agent\n");
+        write("7/fdinfo/3", "pos:\t0\nlink_type:\ttracing\nprog_id:\t12\n");
+        write("7/fdinfo/4", "pos:\t0\nprog_type:\t5\nprog_id:\t12\n");
+        write("8/comm", "other\n");
+        write("8/fdinfo/3", "pos:\t0\nprog_id:\t13\n");
+        write("net/fdinfo/3", "prog_id:\t12\n");
+        let holder = Holder {
+            pid: 7,
+            exe: "agent".to_owned(),
+        };
+        let want = BTreeMap::from([(12, vec![holder])]);
+        assert_eq!(holders_below(proc.path(), &[12, 14]), want);
+    }
+
+    #[test]
+    fn interfaces_have_numbers() {
+        let net = tempfile::tempdir().unwrap();
+        fs::create_dir(net.path().join("eth0")).unwrap();
+        fs::write(net.path().join("eth0/ifindex"), "2\n").unwrap();
+        fs::create_dir(net.path().join("broken")).unwrap();
+        assert_eq!(interfaces(net.path()), [("eth0".to_owned(), 2)]);
+    }
+}

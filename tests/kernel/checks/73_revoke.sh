@@ -1,0 +1,62 @@
+# Revocation: what is on the authority's list loads no more within a second, what is attached
+# is taken off where the kernel allows it, and the rest is named with its owner.
+. /lab/policy.sh
+check "bundles are sealed" eval 'sealed drop_port 1.0 && sealed count_exec 1.0 && sealed watch_open 1.0'
+list() {
+    { printf 'version = %s\nissued = "2026-11-22T00:00:00Z"\n' $1; cat; } >list-$1.toml
+    bpfseal revoke list-$1.toml --key ${2:-authority}.key -o list-$1.json >/dev/null 2>&1
+}
+row() { printf '[[revoke]]\n%s\nreason = "INC-4711"\n' "$1"; }
+row 'package = "drop_port"
+versions = "<=1.0"' | list 1
+{ row 'package = "drop_port"'; row 'package = "count_exec"'; } | list 2
+printf '' | list 9 release
+
+check "the daemon starts" daemon
+prints "arm" '^Enforcing' $arm
+for name in drop_port count_exec watch_open; do prints "admit $name" admitted $X admit $name.tar; done
+check "drop_port loads" bpftool prog loadall $objects/drop_port.bpf.o /sys/fs/bpf/drop
+check "it is attached to an interface" bpftool net attach xdpgeneric pinned /sys/fs/bpf/drop/drop_port dev lo
+prints "XDP is there" 'drop_port|id [0-9]+' bpftool net show dev lo
+sleep 600 | loader $objects/count_exec.bpf.o >loader.out 2>&1 &
+loader=$!
+until grep -q attached loader.out || ! kill -0 $loader; do usleep 100000; done
+
+fails "a list that the authority did not sign is refused" 'E701 bad-authority' $X revoke list-9.json
+check "and changes nothing" loads watch_open
+prints "revoke" 'list version 1 is in force' $X revoke list-1.json
+refused "revoked is refused at once" bpftool prog loadall $objects/drop_port.bpf.o /sys/fs/bpf/again
+prints "the event names the entry" 'drop_port.*INC-4711' $X events
+check "XDP is gone from the interface" sh -c '! bpftool net show dev lo | grep -q "generic id"'
+prints "still loaded is said" 'revoked programs are STILL LOADED' $X status
+prints "by JSON as well" '"still_loaded": ?1' $X status --json
+fails "it is not admitted again" 'E309 revoked' $X admit drop_port.tar
+check "others load" loads watch_open
+
+# A list that somebody else brought, as a fetcher does: found without being told.
+start=$(cut -d. -f1 /proc/uptime)$(cut -d. -f2 /proc/uptime | cut -c1-2)
+cp list-2.json state/revocations/new.tmp && mv state/revocations/new.tmp state/revocations/new.json
+until grep -q 'list version 2 is in force' daemon.log; do usleep 20000; done
+end=$(cut -d. -f1 /proc/uptime)$(cut -d. -f2 /proc/uptime | cut -c1-2)
+ok "the list in the folder took effect" "after $((end - start))0 ms, reaching what is loaded included"
+again="bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/again"
+refused "what it names is refused" $again
+prints "its owner is named" "count_exec.*loaded by loader \\(pid $loader.*held by [^ ]*loader" cat daemon.log
+fails "an older list is refused" 'E706 older-revocation' $X revoke list-1.json
+rm -rf state/revocations/*
+kill -9 $daemon
+wait $daemon 2>/dev/null
+check "the daemon starts without the list" daemon
+refused "what was revoked is refused all the same" $again
+check "what was not loads" loads watch_open
+fails "nothing is admitted without the list" 'E706 older-revocation' $X admit watch_open.tar
+prints "status says why" 'NOT taken: E706' $X status
+prints "the list comes back" 'version 2 is in force' $X revoke list-2.json
+prints "admit again" admitted $X admit watch_open.tar
+kill $loader
+rm -rf /sys/fs/bpf/drop
+permitted disarm
+prints "disarm" Disarmed $X disarm --permit disarm.permit
+kill -TERM $daemon
+wait $daemon 2>/dev/null
+:
