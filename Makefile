@@ -13,7 +13,7 @@ PACKAGES := clang llvm gcc make pkg-config libelf-dev zlib1g-dev linux-libc-dev 
 
 help: ## this text
 	@echo 'bpfseal: make TARGET'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 	@echo
 	@echo 'On a fresh Debian 12 as root: make demo (the story, 4 minutes after building)'
 	@echo 'or make test (everything). KERNELS="6.1 6.12 7.2 7.3" chooses the kernels of make test.'
@@ -36,6 +36,9 @@ test: fetch build ## unit tests, vectors, end to end, real clients, kernels in V
 
 bench: fetch build ## measure against cosign, and what the gate costs
 	$(CARGO) bench --locked -p tests
+
+bench-registry: fetch build ## measure the registry beside Debian's docker-registry, in turns
+	$(CARGO) bench --locked -p tests --bench registry
 
 lint: ## format and clippy, with warnings as errors
 	$(CARGO) fmt --check
@@ -60,4 +63,4 @@ $(TARGET)/lab/bpfseal-enforcer: Cargo.toml Cargo.lock \
 	@mkdir -p $(@D)
 	@cp --remove-destination $(TARGET)/release/bpfseal-enforcer $@
 
-.PHONY: help deps fetch build demo test bench lint soak fuzz static
+.PHONY: help deps fetch build demo test bench bench-registry lint soak fuzz static

@@ -95,16 +95,18 @@ pub async fn answer(
     let (method, path) = (parts.method, parts.uri.path().to_owned());
     let route = Route::parse(&method, &path, parts.uri.query());
     let kind = route.as_ref().map_or(KINDS.len() - 1, Route::kind);
+    let site = registry.current.site();
+    let access = Arc::clone(&site.access);
     let mut call = Call {
         head: method == Method::HEAD,
         headers: parts.headers,
         intake: Intake::new(body, registry.settings.idle),
-        site: registry.current.site(),
+        site,
         caller: Caller {
             principal: Principal::Anonymous,
             granted: None,
             peer: peer.address,
-            access: registry.current.site().access.clone(),
+            access,
         },
         certificate: peer.certificate.clone(),
     };

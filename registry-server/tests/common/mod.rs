@@ -41,7 +41,8 @@ impl Server {
             .unwrap();
         let address = line
             .trim()
-            .strip_prefix("listening on http://")
+            .split_once("://")
+            .map(|(_, address)| address)
             .expect(&line);
         Self {
             child,
