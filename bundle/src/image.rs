@@ -39,6 +39,9 @@ pub struct Image {
     pub words: Vec<u64>,
     /// Its maps, in order of first appearance; at most [`MAX_MAPS`].
     pub maps: Vec<MapSpec>,
+    /// Names of places where it may be attached, `*` for any characters; empty: anywhere.
+    #[serde(default)]
+    pub places: Vec<String>,
 }
 
 /// What a map must be.
@@ -270,6 +273,7 @@ mod tests {
             },
             words,
             maps: vec![],
+            places: vec![],
         };
         assert_eq!(
             image.stored_words(),

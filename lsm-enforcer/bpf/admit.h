@@ -17,6 +17,8 @@ struct load {
 	u32 class;
 	u32 maps;
 	u32 refs;
+	u32 places;
+	u32 spare;
 };
 
 /* Facts that no admitted program has, whatever its instructions. */
@@ -143,6 +145,7 @@ static long compare_candidate(u32 i, struct candidates *c)
 	l->class = h->class;
 	l->maps = h->maps;
 	l->refs = h->refs;
+	l->places = h->places;
 	after.fingerprint = h->image;
 	c->reason = compare(l->src, l->key.len, l->image, &place);
 	l->detail = place.at;
@@ -196,6 +199,7 @@ static __noinline u32 remember(struct load *l, u32 reason, u32 audited)
 		.reason = reason,
 		.maps = l->maps,
 		.refs = l->refs,
+		.places = l->places,
 		.detail = l->detail,
 		.pid = id >> 32,
 		.uid = (u32)bpf_get_current_uid_gid(),

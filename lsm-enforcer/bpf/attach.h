@@ -1,35 +1,112 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Gate 3, as far as it goes: loaders' probe programs are never attached. */
+/*
+ * Gate 3: attaching. Loaders' probe programs never; a program whose rule names places, only there;
+ * a replacement of another program's function, only the one that it was loaded for.
+ *
+ * Programs are given as descriptors, which a thread could exchange after this look.
+ */
 #pragma once
 
-/* The program behind a descriptor of the current task, best effort. */
-static __always_inline struct record *record_of_fd(u32 fd)
+/* The file behind a descriptor of the current task. */
+static __always_inline struct file *file_of_fd(u32 fd)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
 	struct file **files, *file = 0;
-	struct bpf_prog *prog;
-	u64 aux;
 
 	if (!table || fd >= BPF_CORE_READ(table, max_fds))
 		return 0;
 	files = BPF_CORE_READ(table, fd);
-	if (bpf_probe_read_kernel(&file, sizeof(file), &files[fd]) || !file)
-		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
+	return file;
+}
+
+static __always_inline struct bpf_prog *prog_of_fd(u32 fd)
+{
+	struct file *file = file_of_fd(fd);
+
+	return file ? BPF_CORE_READ(file, private_data) : 0;
+}
+
+static __always_inline struct record *record_of_fd(u32 fd)
+{
 	/* Another file's private data that happened to lead to a record's key would only be refused. */
-	prog = BPF_CORE_READ(file, private_data);
-	aux = (u64)BPF_CORE_READ(prog, aux);
+	struct bpf_prog *prog = prog_of_fd(fd);
+	u64 aux = prog ? (u64)BPF_CORE_READ(prog, aux) : 0;
+
 	return bpf_map_lookup_elem(&records, &aux);
 }
 
-static __always_inline u32 is_probe(u32 fd, u64 how)
+static __always_inline u32 is_probe(struct record *r, u64 how)
 {
-	struct record *r = record_of_fd(fd);
-
 	if (!r || r->class != CLASS_PROBE)
 		return 0;
 	emit_attempt(3, REASON_PROBE_ATTACH, how);
 	return REASON_PROBE_ATTACH;
+}
+
+/* The place's name is in `c`; without one it is no place that could be compared. */
+static __noinline u32 refuse_place(struct record *r, struct choice *c, u64 how)
+{
+	bool enforced;
+
+	c->image = r->image;
+	c->allowed = 0;
+	if (c->name.text[0])
+		bpf_loop(r->places, try_pattern, c, 0);
+	if (c->allowed)
+		return 0;
+	enforced = mode_in_force() == MODE_ENFORCE;
+	emit_place(r, c->name.text, how, enforced);
+	return enforced ? REASON_ATTACH_PLACE : 0;
+}
+
+static __always_inline void name_event_of_file(struct file *file, struct choice *c)
+{
+	u32 zero = 0;
+	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
+
+	if (file && g)
+		name_event((u64)BPF_CORE_READ(file, private_data), g->kprobes, g->tracepoints, &c->name);
+}
+
+static __always_inline void name_current_device(u32 index, struct choice *c)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	name_device((u64)BPF_CORE_READ(task, nsproxy, net_ns), index, &c->name);
+}
+
+static __always_inline bool is_device_type(u32 attach_type)
+{
+	return attach_type == BPF_XDP || attach_type == BPF_TCX_INGRESS ||
+	       attach_type == BPF_TCX_EGRESS || attach_type == BPF_NETKIT_PRIMARY ||
+	       attach_type == BPF_NETKIT_PEER;
+}
+
+/* By a command of bpf(). */
+static __noinline u32 refuse_command_place(int cmd, union attach_attr *attr, struct record *r)
+{
+	struct choice c = {};
+	u32 type;
+
+	if (cmd == BPF_LINK_CREATE) {
+		type = BPF_PROBE_READ(attr, link_create.attach_type);
+		if (type == BPF_PERF_EVENT)
+			name_event_of_file(file_of_fd(BPF_PROBE_READ(attr, link_create.target_fd)), &c);
+		else if (is_device_type(type))
+			name_current_device(BPF_PROBE_READ(attr, link_create.target_fd), &c);
+	} else if (cmd == BPF_PROG_ATTACH) {
+		type = BPF_PROBE_READ(attr, prog_attach.attach_type);
+		if (is_device_type(type))
+			name_current_device(BPF_PROBE_READ(attr, prog_attach.target_fd), &c);
+	} else if (cmd == BPF_RAW_TRACEPOINT_OPEN) {
+		if (bpf_probe_read_user_str(c.name.text, PLACE_BYTES,
+					    (void *)BPF_PROBE_READ(attr, raw_tracepoint.name)) ==
+		    PLACE_BYTES)
+			c.name.text[0] = 0;
+	}
+	return refuse_place(r, &c, cmd);
 }
 
 /*
@@ -40,6 +117,8 @@ static __always_inline u32 is_probe(u32 fd, u64 how)
 static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 {
 	int error = -EPERM;
+	struct bpf_prog *prog;
+	struct record *r;
 	u32 fd;
 
 	if (cmd == BPF_LINK_CREATE) {
@@ -65,5 +144,34 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 	} else {
 		return 0;
 	}
-	return is_probe(fd, cmd) ? error : 0;
+	r = record_of_fd(fd);
+	if (is_probe(r, cmd))
+		return error;
+	if (r && r->places && refuse_command_place(cmd, attr, r))
+		return -EPERM;
+	/* Without a target it goes to the one that it was loaded and verified for. */
+	if (cmd != BPF_LINK_CREATE || !BPF_PROBE_READ(attr, link_create.target_fd))
+		return 0;
+	prog = prog_of_fd(fd);
+	if (!prog || BPF_CORE_READ(prog, type) != BPF_PROG_TYPE_EXT || mode_in_force() != MODE_ENFORCE)
+		return 0;
+	emit_attempt(3, REASON_ATTACH_PROGRAM, cmd);
+	return -EPERM;
+}
+
+/* The old way to attach to perf events: kprobes, uprobes, tracepoints. */
+static __always_inline u32 refuse_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct choice c = {};
+	struct record *r;
+
+	if (cmd != PERF_EVENT_IOC_SET_BPF)
+		return 0;
+	r = record_of_fd(arg);
+	if (is_probe(r, cmd))
+		return REASON_PROBE_ATTACH;
+	if (!r || !r->places)
+		return 0;
+	name_event_of_file(file, &c);
+	return refuse_place(r, &c, cmd);
 }

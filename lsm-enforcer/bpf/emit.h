@@ -110,6 +110,30 @@ static __noinline void emit_pass(struct note *n)
 	bpf_ringbuf_submit(e, 0);
 }
 
+/* A program was to be attached where its rule does not name the place. */
+static __noinline void emit_place(struct record *r, const char *name, u64 how, u32 refused)
+{
+	struct event *e;
+
+	count(refused ? COUNT_REFUSED : COUNT_AUDITED);
+	e = bpf_ringbuf_reserve(&events, EVENT_SHORT, 0);
+	if (!e) {
+		count(COUNT_LOST);
+		return;
+	}
+	describe_task(e);
+	e->detail = how;
+	e->gate = 3;
+	e->reason = REASON_ATTACH_PLACE;
+	e->refused = refused;
+	e->class = r->class;
+	e->image = r->image;
+	e->prog_id = r->id;
+	e->flags = e->prog_type = e->attach_type = e->insns = e->btf_id = e->words_count = 0;
+	bpf_probe_read_kernel(e->name, sizeof(e->name), name);
+	bpf_ringbuf_submit(e, 0);
+}
+
 /* An attempt on the gate itself. */
 static __noinline void emit_attempt(u32 gate, u32 reason, u64 detail)
 {

@@ -20,7 +20,9 @@
 #include "admit.h"
 #include "bind.h"
 #include "guard.h"
+#include "place.h"
 #include "attach.h"
+#include "netlink.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -221,13 +223,23 @@ int BPF_PROG(forget_aux, struct bpf_prog_aux *aux)
 	return 0;
 }
 
-/* The old way to attach to perf events: kprobes, uprobes, tracepoints. */
 SEC("?lsm/file_ioctl")
 int BPF_PROG(gate_ioctl, struct file *file, unsigned int cmd, unsigned long arg)
 {
-	if (cmd != PERF_EVENT_IOC_SET_BPF)
-		return 0;
-	return deny(is_probe(arg, cmd));
+	return deny(refuse_ioctl(file, cmd, arg));
+}
+
+/* 6.8 and later: the same for 32-bit programs. */
+SEC("?lsm/file_ioctl_compat")
+int BPF_PROG(gate_ioctl_compat, struct file *file, unsigned int cmd, unsigned long arg)
+{
+	return deny(refuse_ioctl(file, cmd, arg));
+}
+
+SEC("?lsm/netlink_send")
+int BPF_PROG(gate_netlink, struct sock *sk, struct sk_buff *skb)
+{
+	return deny(refuse_netlink(sk, skb));
 }
 
 SEC("?lsm/bpf_map")

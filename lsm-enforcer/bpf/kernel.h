@@ -45,6 +45,14 @@ enum {
 	BPF_LINK_UPDATE = 29,
 	BPF_LINK_GET_FD_BY_ID = 30,
 };
+enum { BPF_PROG_TYPE_EXT = 28 };
+enum {
+	BPF_XDP = 37,
+	BPF_TCX_INGRESS = 46,
+	BPF_TCX_EGRESS = 47,
+	BPF_NETKIT_PRIMARY = 54,
+	BPF_NETKIT_PEER = 55,
+};
 enum {
 	BPF_F_SLEEPABLE = 1 << 4,
 	BPF_F_XDP_HAS_FRAGS = 1 << 5,
@@ -95,7 +103,7 @@ union attach_attr {
 		u32 uprobe_count, uprobe_flags, uprobe_pid;
 	} link_create;
 	struct { u32 link_fd; u32 new_prog_fd; } link_update;
-	struct { u32 target_fd; u32 attach_bpf_fd; } prog_attach;
+	struct { u32 target_fd; u32 attach_bpf_fd; u32 attach_type; } prog_attach;
 	struct { u64 name; u32 prog_fd; } raw_tracepoint;
 	struct { u32 link_id; } get_id;
 };
@@ -172,12 +180,18 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 
+struct net;
+struct nsproxy {
+	struct net *net_ns;
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
 	u64 start_boottime;
 	struct files_struct *files;
+	struct nsproxy *nsproxy;
 };
 
 struct super_block {
@@ -216,6 +230,78 @@ struct mnt_namespace {
 struct mount {
 	struct vfsmount mnt;
 	struct mnt_namespace *mnt_ns;
+};
+
+struct list_head {
+	struct list_head *next;
+};
+struct hlist_node {
+	struct hlist_node *next;
+};
+struct hlist_head {
+	struct hlist_node *first;
+};
+struct net {
+	struct hlist_head *dev_index_head;
+};
+struct net_device {
+	int ifindex;
+	char name[16];
+	struct hlist_node index_hlist;
+};
+typedef struct {
+	struct net *net;
+} possible_net_t;
+struct sock_common {
+	possible_net_t skc_net;
+};
+struct sock {
+	struct sock_common __sk_common;
+	u16 sk_protocol;
+};
+struct sk_buff {
+	unsigned char *data;
+	unsigned int len;
+};
+
+struct tracepoint {
+	const char *name;
+};
+struct trace_event_class {
+	const char *system;
+};
+struct trace_event_call {
+	struct trace_event_class *class;
+	union {
+		const char *name;
+		struct tracepoint *tp;
+	};
+	int flags;
+};
+struct perf_event {
+	struct trace_event_call *tp_event;
+};
+struct trace_probe_event {
+	struct trace_event_call call;
+	struct list_head probes;
+};
+struct trace_probe {
+	struct list_head list;
+};
+struct dyn_event {
+	struct list_head list;
+};
+struct kprobe {
+	unsigned int offset;
+};
+struct kretprobe {
+	struct kprobe kp;
+};
+struct trace_kprobe {
+	struct dyn_event devent;
+	struct kretprobe rp;
+	const char *symbol;
+	struct trace_probe tp;
 };
 
 struct ctl_table {

@@ -78,6 +78,15 @@ struct {
 	__type(value, struct bound);
 } bounds SEC(".maps");
 
+/* Where an image may be attached; key.map is the pattern's number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct map_key);
+	__uint(value_size, PLACE_BYTES);
+} places SEC(".maps");
+
 /* Nothing but zeros: a new entry of `bounds` is too large for the stack. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -7,6 +7,7 @@
 
 #define NETLINK_ROUTE 0
 #define NETLINK_STEPS 1024
+#define NETLINK_PROGRAMS 256
 #define MESSAGE_HEADER 16
 #define RTM_NEWLINK 16
 #define RTM_SETLINK 19
@@ -71,15 +72,19 @@ static __always_inline int begin_message(struct message *m)
 	return 0;
 }
 
-static long step_message(u32 i, struct message *m)
+/* Not static, as `advance_glob`. */
+__noinline int advance_message(struct message *m)
 {
 	struct {
 		u16 size;
 		u16 type;
 	} attribute;
-	bool inside = m->at < m->nest_end;
+	bool inside;
 	u32 type;
 
+	if (!m)
+		return 1;
+	inside = m->at < m->nest_end;
 	if (m->at + sizeof(attribute) > m->end)
 		return begin_message(m);
 	if (bpf_probe_read_kernel(&attribute, sizeof(attribute), (void *)(m->data + m->at)))
@@ -106,35 +111,53 @@ static long step_message(u32 i, struct message *m)
 	return 0;
 }
 
+static long step_message(u32 i, struct message *m)
+{
+	return advance_message(m) != 0;
+}
+
+/* The programs of one datagram, one after another. */
+struct datagram {
+	struct message message;
+	u64 net;
+	u32 reason;
+	u32 done;
+};
+
+static long check_message(u32 i, struct datagram *d)
+{
+	struct message *m = &d->message;
+	struct choice c = {};
+	struct record *r;
+
+	m->has_fd = 0;
+	bpf_loop(NETLINK_STEPS, step_message, m, 0);
+	d->done = !m->has_fd;
+	if (d->done)
+		return 1;
+	r = record_of_fd(m->fd);
+	if (is_probe(r, m->index)) {
+		d->reason = REASON_PROBE_ATTACH;
+		return 1;
+	}
+	if (!r || !r->places)
+		return 0;
+	if (m->index && m->index != SHARED_BLOCK && !m->elsewhere)
+		name_device(d->net, m->index, &c.name);
+	d->reason = refuse_place(r, &c, m->index);
+	return d->reason != 0;
+}
+
 static __always_inline u32 refuse_netlink(struct sock *sk, struct sk_buff *skb)
 {
-	struct message m = {};
-	struct record *r;
-	struct choice c = {};
-	int round;
+	struct datagram d = {};
 
 	if (BPF_CORE_READ(sk, sk_protocol) != NETLINK_ROUTE)
 		return 0;
-	m.data = (u64)BPF_CORE_READ(skb, data);
-	m.size = BPF_CORE_READ(skb, len);
-	/* One program per message; many messages may come at once. */
-	for (round = 0; round < 4; round++) {
-		bpf_loop(NETLINK_STEPS, step_message, &m, 0);
-		if (!m.has_fd)
-			return 0;
-		r = record_of_fd(m.fd);
-		if (r && r->class == CLASS_PROBE) {
-			emit_attempt(3, REASON_PROBE_ATTACH, m.index);
-			return REASON_PROBE_ATTACH;
-		}
-		if (r && r->places) {
-			if (m.index && m.index != SHARED_BLOCK && !m.elsewhere)
-				name_device((u64)BPF_CORE_READ(sk, __sk_common.skc_net.net), m.index, &c.name);
-			if (refuse_place(r, &c))
-				return REASON_ATTACH_PLACE;
-		}
-		m.has_fd = 0;
-	}
-	/* More programs in one go than anybody sends. */
-	return 0;
+	d.message.data = (u64)BPF_CORE_READ(skb, data);
+	d.message.size = BPF_CORE_READ(skb, len);
+	d.net = (u64)BPF_CORE_READ(sk, __sk_common.skc_net.net);
+	bpf_loop(NETLINK_PROGRAMS, check_message, &d, 0);
+	/* More programs at once than were looked at. */
+	return d.reason ?: d.done ? 0 : REASON_ATTACH_PLACE;
 }

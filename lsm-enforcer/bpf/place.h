@@ -12,28 +12,36 @@
 #define DEVICE_NAME 16
 
 struct place_name {
-	char text[PLACE_BYTES];
+	char text[PLACE_BYTES] __attribute__((aligned(8)));
 };
 
 /* `*` in a pattern stands for any characters. */
 struct glob {
-	char pattern[PLACE_BYTES];
-	char name[PLACE_BYTES];
+	struct place_name pattern;
+	struct place_name name;
 	u32 p, n;
 	u32 star, mark;
 	u32 has_star;
 	u32 matched;
 };
 
-static long glob_step(u32 i, struct glob *g)
+/*
+ * Not static: then it is verified once, with anything in `g`, and not for each position that a
+ * loop can be at.
+ */
+__noinline int advance_glob(struct glob *g)
 {
-	u32 p = g->p, n = g->n;
+	u32 p, n;
 	char want, got;
 
+	if (!g)
+		return 1;
+	p = g->p;
+	n = g->n;
 	if (p >= PLACE_BYTES || n >= PLACE_BYTES)
 		return 1;
-	want = g->pattern[p];
-	got = g->name[n];
+	want = g->pattern.text[p];
+	got = g->name.text[n];
 	if (want == '*') {
 		g->star = g->p = p + 1;
 		g->mark = n;
@@ -56,14 +64,19 @@ static long glob_step(u32 i, struct glob *g)
 	return 0;
 }
 
+static long glob_step(u32 i, struct glob *g)
+{
+	return advance_glob(g) != 0;
+}
+
 __noinline int matches(struct place_name *pattern, struct place_name *name)
 {
 	struct glob g = {};
 
 	if (!pattern || !name)
 		return 0;
-	__builtin_memcpy(g.pattern, pattern->text, PLACE_BYTES);
-	__builtin_memcpy(g.name, name->text, PLACE_BYTES);
+	g.pattern = *pattern;
+	g.name = *name;
 	bpf_loop(GLOB_STEPS, glob_step, &g, 0);
 	return g.matched;
 }
@@ -138,6 +151,7 @@ __noinline int name_event(u64 event_address, u32 kprobes, u32 tracepoints, struc
 	struct list_head *only;
 	const char *text;
 	long length;
+	u64 end;
 
 	if (!name || !call)
 		return 0;
@@ -154,14 +168,13 @@ __noinline int name_event(u64 event_address, u32 kprobes, u32 tracepoints, struc
 	} else {
 		text = BPF_CORE_READ(call, class, system);
 		length = bpf_probe_read_kernel_str(name->text, PLACE_BYTES / 2, text);
-		if (length <= 0 || length >= PLACE_BYTES / 2)
+		end = length - 1;
+		asm volatile("" : "+r"(end));
+		if (end >= PLACE_BYTES / 2 - 1)
 			goto none;
+		name->text[end] = '/';
 		text = flags & tracepoints ? BPF_CORE_READ(call, tp, name) : BPF_CORE_READ(call, name);
-		length &= PLACE_BYTES / 2 - 1;
-		if (!length)
-			goto none;
-		name->text[length - 1] = '/';
-		length = bpf_probe_read_kernel_str(name->text + length, PLACE_BYTES / 2, text);
+		length = bpf_probe_read_kernel_str(name->text + end + 1, PLACE_BYTES / 2, text);
 		if (length >= PLACE_BYTES / 2)
 			goto none;
 	}

@@ -25,8 +25,12 @@
 #define MAX_TUNABLES 64
 /* Marks a map reference in a stored word; the rest is the word that first refers to this map. */
 #define MAP_MARK 0x80000000u
+/* BPF_MAP_TYPE_ARENA; the next one, of 6.19, is for jump tables. */
+#define LAST_MAP_TYPE 33
 /* Slots of `loaders`, a power of two. */
 #define LOADER_SLOTS 1024
+/* Bytes of the name of a place, and of a pattern, with the NUL. */
+#define PLACE_BYTES 64
 /* Multiplier of the fingerprint: 2^64 divided by the golden ratio, odd. */
 #define FINGERPRINT_PRIME 0x9e3779b97f4a7c15ull
 
@@ -75,7 +79,7 @@ struct header {
 	u32 maps;      /* exact count; most for shapes */
 	u32 max_insns; /* shapes; insns of the image otherwise */
 	u32 mode;      /* USE_SETTINGS */
-	u32 measured;  /* is any map's content compared? */
+	u32 places;    /* patterns of places where it may be attached; 0: anywhere */
 	u64 helpers[4];/* shapes: helper ids that may be called */
 	u32 prog_type; /* USE_ALIKE */
 	u32 refs;      /* references to maps in the instructions; counted with two or more maps */
@@ -153,6 +157,8 @@ struct record {
 	u32 uid;
 	u32 id;		/* the kernel's, known at gate 2 */
 	u32 refs;	/* of the image */
+	u32 places;	/* of the image */
+	u32 spare;
 	char comm[16];
 };
 
@@ -192,6 +198,8 @@ struct guard {
 	u32 static_exe;
 	u32 first_map;     /* no map with a lower id is the gate's, */
 	u32 last_map;      /* and none with a higher one */
+	u32 kprobes;       /* flags of a trace event: it is a kprobe, */
+	u32 tracepoints;   /* it is a tracepoint */
 };
 
 enum own { OWN_MAP = 1, OWN_PROG = 2, OWN_LINK = 3 };
@@ -258,9 +266,9 @@ SAME_SIZE(struct map_spec, 40);
 SAME_SIZE(struct data_key, 16);
 SAME_SIZE(struct data, 512);
 SAME_SIZE(struct tunable, 80);
-SAME_SIZE(struct record, 56);
+SAME_SIZE(struct record, 64);
 SAME_SIZE(struct origin, 144);
 SAME_SIZE(struct bound, 512);
-SAME_SIZE(struct guard, 72);
+SAME_SIZE(struct guard, 80);
 SAME_SIZE(struct pending, 32);
 SAME_SIZE(struct event, EVENT_SHORT + 8 * EVENT_WORDS);

@@ -45,6 +45,7 @@ fn verdict(admitted: &Admitted, scope: String, at_least: usize) -> Verdict {
             limits: Limits {
                 tunables: limits.tunables.clone(),
                 map_sizes: limits.map_entries.clone(),
+                places: limits.places.clone(),
             },
         })
         .collect();

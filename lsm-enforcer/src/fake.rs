@@ -526,6 +526,7 @@ pub fn image(name: &str) -> Image {
             map("events", 27, 4096, None),
             map("start", 1, 10, None),
         ],
+        places: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ impl Limits {
     /// Opens the image's maps as far as the rule does, and closes what else was open:
     /// measuring knows what the publisher declared, the rule decides.
     pub fn apply(&self, image: &mut Image) {
+        image.places = self.places.get(&image.name).cloned().unwrap_or_default();
         for map in &mut image.maps {
             if let Some(&sizes) = self.map_sizes.get(&map.name) {
                 map.max_entries = sizes;
@@ -52,6 +53,7 @@ mod tests {
         let limits = Limits {
             tunables: BTreeMap::from([(".rodata".to_owned(), vec![pid.clone()])]),
             map_sizes: BTreeMap::from([("events".to_owned(), (1, 64))]),
+            places: BTreeMap::from([("x".to_owned(), vec!["do_*".to_owned()])]),
         };
         let mut image = fake::image("x");
         let debug = TunableRange {
@@ -68,6 +70,7 @@ mod tests {
             contents.tunables = vec![debug.clone(), pid.clone()];
         }
         limits.apply(&mut image);
+        assert_eq!(image.places, ["do_*"]);
         let opened: Vec<_> = image
             .maps
             .iter()

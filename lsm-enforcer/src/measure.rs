@@ -51,6 +51,9 @@ pub struct MeasureError {
     pub source: io::Error,
 }
 
+/// `BPF_MAP_TYPE_ARENA`. The next type, of 6.19, is for jump tables, which are code.
+const LAST_MAP_TYPE: u32 = 33;
+
 /// Measures every program of an object, also those that libbpf would not load by itself.
 ///
 /// `inventory` is the verified inventory of exactly these bytes: it says which variables are
@@ -175,6 +178,7 @@ fn read(object: &OpenObject, name: &str, inventory: &Object) -> Result<Image, St
         identity,
         words,
         maps,
+        places: Vec::new(),
     })
 }
 
@@ -276,6 +280,12 @@ fn describe_map(map: *mut bpf_map, descriptor: u32, inventory: &Object) -> Resul
     let name = unsafe { std::ffi::CStr::from_ptr(libbpf_sys::bpf_map__name(map)) };
     let name = name.to_string_lossy().into_owned();
     let info = map_info(descriptor).map_err(|error| format!("map {name}: {error}"))?;
+    if info.type_ > LAST_MAP_TYPE {
+        return Err(format!(
+            "map {name} is of type {}: jump tables and later types cannot be measured yet",
+            info.type_
+        ));
+    }
     // SAFETY: as above.
     let internal = unsafe { libbpf_sys::bpf_map__is_internal(map) };
     let section = name.find('.').map(|dot| &name[dot..]).unwrap_or_default();

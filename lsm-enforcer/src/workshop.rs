@@ -82,6 +82,9 @@ pub struct Limits {
     pub tunables: BTreeMap<String, Vec<TunableRange>>,
     /// By map: fewest and most entries.
     pub map_sizes: BTreeMap<String, (u32, u32)>,
+    /// By program: the places where the rule lets it be attached. Others: anywhere.
+    #[serde(default)]
+    pub places: BTreeMap<String, Vec<String>>,
 }
 
 /// One program, measured or not.

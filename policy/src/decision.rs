@@ -10,7 +10,10 @@ use bundle::{
 use serde::Serialize;
 
 use crate::{
-    Policy, Reason, Refusal, RuleRef, language::TrustedKey, rule::Rule, target::load_kind,
+    Policy, Reason, Refusal, RuleRef,
+    language::TrustedKey,
+    rule::Rule,
+    target::{covers_at_attachment, load_kind, places},
     version::Version,
 };
 
@@ -50,6 +53,8 @@ pub struct Limits {
     pub tunables: BTreeMap<String, Vec<TunableRange>>,
     /// Fewest and most entries, by map name. Every other map is as signed.
     pub map_entries: BTreeMap<String, (u32, u32)>,
+    /// Names of the places where a program may be attached, by program. Others: anywhere.
+    pub places: BTreeMap<String, Vec<String>>,
 }
 
 /// A yes.
@@ -211,7 +216,9 @@ fn check_targets(rule: &Rule, object: &Object, program: &Program) -> Result<(), 
         Some(kind) => (kind, &rule.load_targets, Reason::LoadTarget),
         None => (program.kind.as_str(), &rule.attach, Reason::AttachPoint),
     };
-    if patterns.iter().any(|pattern| pattern.covers(kind, target)) {
+    if patterns.iter().any(|pattern| pattern.covers(kind, target))
+        || target.is_none() && covers_at_attachment(patterns, kind)
+    {
         return Ok(());
     }
     let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
@@ -289,6 +296,13 @@ fn limits(rule: &Rule, object: &Object) -> Result<Limits, Refusal> {
             limits
                 .map_entries
                 .insert(map.name.clone(), (entries.min, entries.max));
+        }
+    }
+    for program in &object.programs {
+        if load_kind(program).is_none()
+            && let Some(places) = places(&rule.attach, &program.kind)
+        {
+            limits.places.insert(program.name.clone(), places);
         }
     }
     Ok(limits)

@@ -173,6 +173,8 @@ reasons! {
         "Stop the daemon first; the gate stays armed.";
     DaemonFile = 606, "daemon-file", "the daemon's executable may not be changed while the gate is armed",
         "Install the new version beside it and switch with a permit.";
+    AttachPlace = 607, "attach-place", "its rule does not allow it to be attached there",
+        "Attach it where the rule's `attach` allows, or widen the rule.";
 
     // 7xx: command of the gate.
     BadAuthority = 701, "bad-authority", "the policy or permit is not signed by the pinned authority",

@@ -72,6 +72,29 @@ impl TargetPattern {
     }
 }
 
+/// Program types whose place only the loader names, as a network device, and the gate compares.
+const PLACED_BY_LOADER: &[&str] = &["sched_cls", "xdp"];
+
+/// May a program of type `kind` that declares no place be attached at places that `patterns`
+/// name? The gate compares them when it is attached.
+pub fn covers_at_attachment(patterns: &[TargetPattern], kind: &str) -> bool {
+    PLACED_BY_LOADER.contains(&kind) && patterns.iter().any(|pattern| pattern.kind() == Some(kind))
+}
+
+/// The names of places that a program of type `kind` may be attached at; `None`: anywhere.
+pub fn places(patterns: &[TargetPattern], kind: &str) -> Option<Vec<String>> {
+    let mut places = Vec::new();
+    for pattern in patterns {
+        match pattern.0.split_once(':') {
+            None => return None,
+            Some((of, "*")) if of == kind => return None,
+            Some((of, name)) if of == kind => places.push(name.to_owned()),
+            Some(_) => {}
+        }
+    }
+    Some(places)
+}
+
 impl fmt::Display for TargetPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -102,6 +125,20 @@ pub fn load_kind(program: &Program) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_are_those_of_the_programs_type() {
+        let pattern = |text: &str| TargetPattern(text.to_owned());
+        let rule = [pattern("xdp:eth*"), pattern("xdp:lo"), pattern("kprobe:*")];
+        let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(places(&rule, "xdp"), names(&["eth*", "lo"]));
+        assert_eq!(places(&rule, "kprobe"), None);
+        assert_eq!(places(&rule, "tracepoint"), names(&[]));
+        assert_eq!(places(&[TargetPattern::any()], "xdp"), None);
+        assert!(covers_at_attachment(&rule, "xdp"));
+        assert!(!covers_at_attachment(&rule, "kprobe"));
+        assert!(!covers_at_attachment(&rule[2..], "xdp"));
+    }
 
     #[test]
     fn kinds_and_names_must_both_match() {

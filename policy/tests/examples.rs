@@ -26,8 +26,8 @@ fn every_example_is_a_policy() {
         found.push((name, policy.rules().len(), policy.shapes().len(), notes));
     }
     found.sort();
-    let attach = "rule \"tracing tools\": `attach` is compared with what the objects declare; \
-                  the gate does not yet compare it when a program is attached";
+    let attach = "rule \"tracing tools\": `attach` is compared when a program is attached to a \
+                  function, a tracepoint or a network device; elsewhere such a program is refused";
     let none = Vec::new;
     assert_eq!(
         found,

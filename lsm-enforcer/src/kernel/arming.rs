@@ -218,10 +218,12 @@ impl BpfGate {
             }
         };
         place::make_pins()?;
-        let loaded = object::load(rung, ladder.sees_references, self.max_programs)?;
+        let loaded = object::load(rung, &ladder, self.max_programs)?;
         self.maps = loaded.maps()?;
         let mut guard = Guard {
             next_image: 1,
+            kprobes: ladder.kprobes,
+            tracepoints: ladder.tracepoints,
             ..Guard::default()
         };
         place::survey(&mut guard)?;

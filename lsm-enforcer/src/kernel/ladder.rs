@@ -3,7 +3,10 @@
 
 use std::fs;
 
-use libbpf_rs::btf::{Btf, types::Func};
+use libbpf_rs::btf::{
+    Btf,
+    types::{Enum, Func},
+};
 
 use crate::gate::Coverage;
 
@@ -36,13 +39,29 @@ pub const CAPABLE_PROGRAMS: &[&str] = &[
 
 /// Programs that see a program's references to maps before dead code is taken away, and the
 /// function of the kernel that they are attached to.
-pub const SEE_PROGRAMS: &[&str] = &[
+const SEE_PROGRAMS: &[&str] = &[
     "see_references_1",
     "see_references_2",
     "see_references_3",
     "see_references_4",
 ];
 const SEE_FUNCTION: &str = "bpf_remove_insns";
+/// Kernels without this hook ask `file_ioctl` for 32-bit programs too.
+const COMPAT_PROGRAM: &str = "gate_ioctl_compat";
+const COMPAT_HOOK: &str = "bpf_lsm_file_ioctl_compat";
+
+/// The value of an enumerator of the kernel, by its name; 0: the kernel has none.
+fn enumerator(btf: &Btf<'_>, name: &str) -> u32 {
+    (1..btf.len() as u32)
+        .filter_map(|id| btf.type_by_id::<Enum<'_>>(id.into()))
+        .find_map(|found| {
+            (0..found.len())
+                .filter_map(|index| found.get(index))
+                .find(|member| member.name.is_some_and(|known| known == name))
+                .map(|member| member.value as u32)
+        })
+        .unwrap_or(0)
+}
 
 /// What was found.
 pub struct Ladder {
@@ -50,8 +69,12 @@ pub struct Ladder {
     pub rung: Option<Rung>,
     /// Why this kernel cannot enforce; empty if it can.
     pub missing: Vec<String>,
-    /// Can it see what a program refers to before dead code is taken away?
-    pub sees_references: bool,
+    /// Programs of `gate.bpf.c` that this kernel has no place for, and that can be done without.
+    pub lacks: Vec<&'static str>,
+    /// `TRACE_EVENT_FL_KPROBE` and `TRACE_EVENT_FL_TRACEPOINT`, which differ between kernels.
+    pub kprobes: u32,
+    /// See `kprobes`.
+    pub tracepoints: u32,
 }
 
 impl Ladder {
@@ -79,10 +102,18 @@ impl Ladder {
                     .into(),
             );
         }
-        let mut sees_references = false;
+        let mut lacks = Vec::new();
+        let (mut kprobes, mut tracepoints) = (0, 0);
         let rung = match Btf::from_vmlinux() {
             Ok(btf) => {
-                sees_references = btf.type_by_name::<Func<'_>>(SEE_FUNCTION).is_some();
+                if btf.type_by_name::<Func<'_>>(SEE_FUNCTION).is_none() {
+                    lacks.extend(SEE_PROGRAMS);
+                }
+                if btf.type_by_name::<Func<'_>>(COMPAT_HOOK).is_none() {
+                    lacks.push(COMPAT_PROGRAM);
+                }
+                kprobes = enumerator(&btf, "TRACE_EVENT_FL_KPROBE");
+                tracepoints = enumerator(&btf, "TRACE_EVENT_FL_TRACEPOINT");
                 let has = |hook: &&str| {
                     btf.type_by_name::<Func<'_>>(&format!("bpf_lsm_{hook}"))
                         .is_some()
@@ -118,20 +149,26 @@ impl Ladder {
         Self {
             rung,
             missing,
-            sees_references,
+            lacks,
+            kprobes,
+            tracepoints,
         }
     }
 
     /// As a report.
     pub fn coverage(&self) -> Coverage {
         let mut blind: Vec<String> = [
-            "where a program is attached: links by netlink, perf ioctl and socket options",
+            "which socket a program is attached to by a socket option (SO_ATTACH_BPF)",
+            "programs that are reached through maps: tail calls, device and socket maps",
+            "which of several maps of one kind and size a program is given: contents of maps that \
+             can change are its input",
+            "a thread that exchanges the descriptor of a program while it is being attached",
             "classic BPF (seccomp, SO_ATTACH_FILTER), which the kernel makes itself",
             "programs made by kernel modules",
         ]
         .map(String::from)
         .to_vec();
-        if !self.sees_references {
+        if self.lacks.contains(&SEE_PROGRAMS[0]) {
             blind.push(format!(
                 "which map each instruction of a program with dead code uses, as {SEE_FUNCTION} is \
                  not there: loaders with threads are refused such programs"

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io};
 
 use libbpf_rs::{Link, MapCore, MapHandle, ObjectBuilder, OpenObject};
 
-use super::ladder::{CAPABLE_PROGRAMS, LOAD_PROGRAMS, Rung, SEE_PROGRAMS};
+use super::ladder::{CAPABLE_PROGRAMS, LOAD_PROGRAMS, Ladder, Rung};
 
 /// The compiled `bpf/gate.bpf.c`, aligned as an ELF wants it.
 #[repr(C, align(8))]
@@ -31,6 +31,8 @@ const ORDER: &[&str] = &[
     "mark_daemon",
     "unmark_daemon",
     "gate_ioctl",
+    "gate_ioctl_compat",
+    "gate_netlink",
     "guard_map",
     "guard_unlink",
     "guard_rmdir",
@@ -51,16 +53,17 @@ fn other(error: libbpf_rs::Error) -> io::Error {
 }
 
 /// Loads what this rung needs.
-pub fn load(rung: Rung, sees_references: bool, max_programs: u32) -> io::Result<Loaded> {
+pub fn load(rung: Rung, ladder: &Ladder, max_programs: u32) -> io::Result<Loaded> {
     let mut object = open().map_err(other)?;
     let absent = match rung {
         Rung::Load => CAPABLE_PROGRAMS,
         Rung::Capable => LOAD_PROGRAMS,
     };
     for mut program in object.progs_mut() {
-        let wanted = program.name().to_str().is_some_and(|name| {
-            !absent.contains(&name) && (sees_references || !SEE_PROGRAMS.contains(&name))
-        });
+        let wanted = program
+            .name()
+            .to_str()
+            .is_some_and(|name| !absent.contains(&name) && !ladder.lacks.contains(&name));
         program.set_autoload(wanted);
     }
     for mut map in object.maps_mut() {

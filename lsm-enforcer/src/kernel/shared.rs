@@ -170,7 +170,7 @@ pub struct Header {
     pub maps: u32,
     pub max_insns: u32,
     pub mode: u32,
-    pub measured: u32,
+    pub places: u32,
     pub helpers: [u64; 4],
     pub prog_type: u32,
     pub refs: u32,
@@ -187,7 +187,7 @@ impl Header {
                 self.maps,
                 self.max_insns,
                 self.mode,
-                self.measured,
+                self.places,
             ])
             .u64s(&self.helpers)
             .u32s(&[self.prog_type, self.refs])
@@ -257,10 +257,12 @@ pub struct Guard {
     pub static_exe: bool,
     pub first_map: u32,
     pub last_map: u32,
+    pub kprobes: u32,
+    pub tracepoints: u32,
 }
 
 impl Guard {
-    pub const SIZE: usize = 72;
+    pub const SIZE: usize = 80;
 
     pub fn to_bytes(self) -> Vec<u8> {
         Fields::default()
@@ -275,6 +277,8 @@ impl Guard {
                 self.static_exe.into(),
                 self.first_map,
                 self.last_map,
+                self.kprobes,
+                self.tracepoints,
             ])
             .done(Self::SIZE)
     }
@@ -294,6 +298,8 @@ impl Guard {
             static_exe: reader.u32() != 0,
             first_map: reader.u32(),
             last_map: reader.u32(),
+            kprobes: reader.u32(),
+            tracepoints: reader.u32(),
         }
     }
 }
@@ -318,7 +324,7 @@ impl Record {
         let pid = reader.u32();
         let _uid = reader.u32();
         let id = reader.u32();
-        let _refs = reader.u32();
+        let _refs_places_spare: [u8; 12] = reader.bytes();
         Self {
             image,
             class,
@@ -367,7 +373,7 @@ mod tests {
             ("SAME_SIZE(struct header, ", Header::SIZE),
             ("SAME_SIZE(struct origin, ", Origin::SIZE),
             ("SAME_SIZE(struct guard, ", Guard::SIZE),
-            ("SAME_SIZE(struct record, ", 56),
+            ("SAME_SIZE(struct record, ", 64),
         ] {
             assert!(SHARED.contains(&format!("{want}{size});")), "{want}");
         }
@@ -420,6 +426,8 @@ mod tests {
             static_exe: true,
             first_map: 13,
             last_map: 14,
+            kprobes: 15,
+            tracepoints: 16,
         };
         assert_eq!(Guard::read(&guard.to_bytes()), guard);
         let origin = Origin {

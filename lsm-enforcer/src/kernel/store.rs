@@ -23,6 +23,10 @@ const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
 const NO_PREALLOC: u32 = 1;
 /// As a probe's `attach_btf_id`: whatever target it asks about. No BTF is that large.
 pub const ANY_TARGET: u32 = u32::MAX;
+/// `PLACE_BYTES`: a pattern of a place, with the NUL.
+const PLACE_BYTES: usize = 64;
+/// Most patterns of places of one image.
+const MAX_PLACES: usize = 256;
 /// `MODE_OPEN`: being disarmed.
 const MODE_OPEN: u32 = 2;
 /// Shape rules for one program type that the kernel side looks at.
@@ -192,6 +196,12 @@ impl Store<'_> {
                     break; // there are fewer references than instructions
                 }
             }
+            for place in 0..MAX_PLACES as u32 {
+                let key = Fields::default().u32s(&[id, place]).done(8);
+                if self.map("places")?.delete(&key).is_err() {
+                    break;
+                }
+            }
             for map in 0..origin.maps.min(MAX_MAPS as u32) {
                 let key = Fields::default().u32s(&[id, map]).done(8);
                 let Some(spec) = self
@@ -264,6 +274,29 @@ impl Store<'_> {
                 self.map("refs")?,
                 &Fields::default().u32s(&[id, number as u32]).done(8),
                 &Fields::default().u64s(&chunk).done(8 * CHUNK_WORDS),
+            )?;
+        }
+        if image.places.len() > MAX_PLACES {
+            return Err(invalid(format!(
+                "{}: {} places, the gate takes {MAX_PLACES}",
+                image.name,
+                image.places.len()
+            )));
+        }
+        for (number, place) in image.places.iter().enumerate() {
+            if place.len() >= PLACE_BYTES {
+                return Err(invalid(format!(
+                    "{}: the place {place} is longer than {} bytes",
+                    image.name,
+                    PLACE_BYTES - 1
+                )));
+            }
+            write(
+                self.map("places")?,
+                &Fields::default().u32s(&[id, number as u32]).done(8),
+                &Fields::default()
+                    .bytes(place.as_bytes(), PLACE_BYTES)
+                    .done(PLACE_BYTES),
             )?;
         }
         for (number, spec) in image.maps.iter().enumerate() {
@@ -409,7 +442,7 @@ fn header_of(image: &Image, class: Class, id: u32) -> Header {
         class: class_number(class),
         maps: image.maps.len() as u32,
         max_insns: image.words.len() as u32,
-        measured: image.maps.iter().any(|map| map.contents.is_some()).into(),
+        places: image.places.len() as u32,
         prog_type: image.identity.prog_type,
         refs: references(image).len() as u32,
         ..Header::default()
@@ -542,7 +575,7 @@ fn index_shape(
             maps: shape.max_maps,
             max_insns: shape.max_insns,
             mode: 0,
-            measured: 0,
+            places: 0,
             helpers,
             prog_type,
             refs: 0,

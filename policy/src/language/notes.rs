@@ -34,8 +34,8 @@ pub(super) fn of(policy: &Policy) -> Vec<Note> {
         }
         if rule.attach != [TargetPattern::any()] {
             let message = format!(
-                "rule {:?}: `attach` is compared with what the objects declare; the gate does \
-                 not yet compare it when a program is attached",
+                "rule {:?}: `attach` is compared when a program is attached to a function, a \
+                 tracepoint or a network device; elsewhere such a program is refused",
                 rule.name
             );
             notes.push(note(rule.line, message));

@@ -11,4 +11,5 @@ echo full >$preempt
 attacker race 20
 attacker swap 12
 attacker churn 20
+attacker stale 200
 echo "$mode" >$preempt

@@ -13,6 +13,10 @@
 mod churn;
 #[path = "attacker/cost.rs"]
 mod cost;
+#[path = "attacker/place.rs"]
+mod place;
+#[path = "attacker/stale.rs"]
+mod stale;
 #[path = "attacker/swap.rs"]
 mod swap;
 
@@ -54,6 +58,8 @@ const RAW_TRACEPOINT: u32 = 17;
 const EXT: u32 = 28;
 const HASH: u32 = 1;
 const ARRAY: u32 = 2;
+
+const INSN_ARRAY: u32 = 34;
 
 const RDONLY_PROG: u32 = 1 << 7;
 
@@ -256,6 +262,7 @@ fn entry(load: &Load, maps: Vec<MapSpec>, class: Class) -> Entry {
             },
             words,
             maps,
+            places: vec![],
         },
         class,
         bundle: (class == Class::Signed).then(|| Digest::of(b"the attacker's bundle")),
@@ -293,6 +300,13 @@ fn long(len: usize, differs_at: Option<usize>) -> Load {
     Load::new("long", SOCKET_FILTER, &words)
 }
 
+/// Refers to one map, with a number of its own in between.
+fn table_words(fd: RawFd) -> Vec<u64> {
+    let mut words = vec![r0(0x7ab1)];
+    words.extend(touching(1, &[fd]));
+    words
+}
+
 fn simple() -> Load {
     Load::new("simple", SOCKET_FILTER, &[r0(0x51), EXIT])
 }
@@ -320,6 +334,15 @@ fn admitted() -> Vec<Entry> {
         entry(&probe(), vec![], Class::Probe),
     ]
     .into_iter()
+    .chain([entry(
+        &load("table", &table_words(7)),
+        vec![MapSpec {
+            map_type: INSN_ARRAY,
+            value_size: 16,
+            ..array_spec()
+        }],
+        Class::Signed,
+    )])
     .chain(swap::entries())
     .collect()
 }
@@ -506,6 +529,23 @@ fn bad() -> Vec<Attempt> {
             Load::new("calls", CGROUP_DEVICE, &[5 << 32 | 0x85, r0(1), EXIT]).load()
         }),
     ];
+    // 6.19 and later.
+    if Attr::new()
+        .u32(0, INSN_ARRAY)
+        .u32(4, 4)
+        .u32(8, 16)
+        .u32(12, 1)
+        .open(MAP_CREATE)
+        .is_ok()
+    {
+        all.push(attempt("a jump table", Reason::MapKind, || {
+            let table = map(INSN_ARRAY, 16, 0);
+            Attr::new()
+                .u32(0, table.as_raw_fd() as u32)
+                .call(MAP_FREEZE)?;
+            Load::new("table", SOCKET_FILTER, &table_words(table.as_raw_fd())).load()
+        }));
+    }
     for (what, reason, load) in [
         (
             "kernel-side relocation",
@@ -1141,6 +1181,8 @@ fn main() -> ExitCode {
         Some("watch") => watch().is_ok(),
         Some("cost") => done(cost::run()),
         Some("swap") => done(swap::run(number(&words))),
+        Some("place") => done(place::run()),
+        Some("stale") => done(stale::run(number(&words))),
         Some("churn") => done(churn::run(number(&words))),
         Some("cycle") => done(cycle(number(&words))),
         Some("fill") => done(fill()),
@@ -1165,7 +1207,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }
