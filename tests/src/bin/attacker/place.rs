@@ -60,13 +60,13 @@ fn several() -> Load {
 
 fn entries() -> Vec<Entry> {
     [
-        (unlink(), "do_unlink*"),
+        (unlink(), "vfs_unl*"),
         (exec(), "syscalls/sys_*_execve"),
         (enter(), "sys_ent*r"),
         (on_lo(), "lo"),
         (on_eth(), "eth*"),
         (classify(), "eth*"),
-        (several(), "do_unlink*"),
+        (several(), "vfs_unl*"),
     ]
     .map(|(load, place)| {
         let mut entry = entry(&load, vec![], Class::Signed);
@@ -273,10 +273,10 @@ fn tries() -> Vec<Try> {
     let never = Some(Reason::ProbeAttach);
     let mut all = vec![
         attempt("a kprobe by link", unlink(), None, |program| {
-            by_link(program, function("do_unlinkat", 0))
+            by_link(program, function("vfs_unlink", 0))
         }),
         attempt("a kprobe by ioctl", unlink(), None, |program| {
-            by_ioctl(program, function("do_unlinkat", 0))
+            by_ioctl(program, function("vfs_unlink", 0))
         }),
         attempt("a tracepoint by link", exec(), None, |program| {
             by_link(program, event("syscalls/sys_enter_execve"))
@@ -292,13 +292,13 @@ fn tries() -> Vec<Try> {
             "a kprobe elsewhere by link",
             unlink(),
             elsewhere,
-            |program| by_link(program, function("do_mkdirat", 0)),
+            |program| by_link(program, function("vfs_mkdir", 0)),
         ),
         attempt(
             "a kprobe elsewhere by ioctl",
             unlink(),
             elsewhere,
-            |program| by_ioctl(program, function("do_mkdirat", 0)),
+            |program| by_ioctl(program, function("vfs_mkdir", 0)),
         ),
         attempt(
             "a tracepoint elsewhere by link",
