@@ -8,6 +8,7 @@ mod btf;
 pub mod digest;
 mod elf;
 pub mod embedded;
+pub mod explain;
 pub mod fixture;
 pub mod image;
 pub mod insn;
