@@ -128,6 +128,7 @@ fn programs() -> Result<Vec<PathBuf>, String> {
         PathBuf::from(env!("CARGO_BIN_EXE_loader")),
         PathBuf::from(env!("CARGO_BIN_EXE_attacker")),
         PathBuf::from(env!("CARGO_BIN_EXE_forger")),
+        PathBuf::from(env!("CARGO_BIN_EXE_crowd")),
     ])
 }
 
