@@ -17,7 +17,9 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{enforcer::ArmRequest, failure::Failure, record::Record, store::MAX_BUNDLE};
+use crate::{
+    enforcer::ArmRequest, failure::Failure, record::Record, store::MAX_BUNDLE, workshop::Stream,
+};
 
 /// What is asked of the enforcer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,24 @@ pub enum Request {
     Withdraw {
         /// Digest or name.
         what: String,
+    },
+    /// Compare refused instructions with what is admitted, or with the bundle that follows.
+    Explain {
+        /// The instructions; `None`: those of the last refused attempt in the log.
+        stream: Option<Stream>,
+        /// By the program's name.
+        program: Option<String>,
+        /// Only these bundles: digest or name.
+        what: Option<String>,
+        /// Bytes of the bundle.
+        length: u64,
+        /// Let a proven layout load.
+        admit: bool,
+    },
+    /// Measure everything for the kernel whose BTF is in a file.
+    Preflight {
+        /// The file.
+        btf: PathBuf,
     },
     /// Put a revocation list of the authority's in force.
     Revoke {
@@ -223,7 +243,7 @@ pub fn receive(stream: &UnixStream) -> Result<(Request, Vec<u8>), Failure> {
         .map_err(|e| garbled(&e))?;
     let request: Request = serde_json::from_slice(&line).map_err(|e| garbled(&e))?;
     let mut body = Vec::new();
-    if let Request::Admit { length, .. } = &request {
+    if let Request::Admit { length, .. } | Request::Explain { length, .. } = &request {
         if *length > MAX_BUNDLE {
             return Err(garbled(&format!("{length} bytes; at most {MAX_BUNDLE}")));
         }
@@ -239,7 +259,7 @@ pub fn receive(stream: &UnixStream) -> Result<(Request, Vec<u8>), Failure> {
 }
 
 /// A policy with its signature and the keys in it, JSON-escaped twice.
-const MAX_LINE: u64 = 16 << 20;
+const MAX_LINE: u64 = 32 << 20;
 
 #[cfg(test)]
 mod tests {

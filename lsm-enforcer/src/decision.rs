@@ -1,13 +1,19 @@
 //! What a worker does with the bytes, once it has nothing left to lose.
 
-use bundle::layout::{self, Layout};
+use std::path::Path;
+
+use bundle::{
+    explain::{Anatomy, Order},
+    image::Image,
+    layout::{self, Layout},
+};
 use policy::{Admitted, Context, Reason, revocation::Signatory, scope, verify::reason_of};
 
 use crate::{
     failure::Failure,
     measure,
     trust::{self, Trusted},
-    workshop::{Approved, Limits, Measured, Task, Verdict},
+    workshop::{Approved, Finding, Limits, Measured, Stream, Task, Verdict},
 };
 
 /// Verifies the policy and the bundle from zero and decides.
@@ -70,21 +76,102 @@ fn verdict(admitted: &Admitted, scope: String, at_least: usize) -> Verdict {
     }
 }
 
-/// Measures an approved object for the running kernel.
-pub fn measure(object: &Approved) -> Result<Vec<Measured>, Failure> {
-    let measurement = measure::measure(&object.elf, &object.inventory).map_err(|error| {
+/// Measures an approved object for the running kernel, or the one whose BTF is in a file.
+pub fn measure(object: &Approved, kernel: Option<&Path>) -> Result<Vec<Measured>, Failure> {
+    let measured = measure::measure_for(&object.elf, &object.inventory, kernel);
+    let measurement = measured.map_err(|error| {
         Failure::refused(
             Reason::MalformedObject,
             format!("{error}: {}", error.source),
         )
     })?;
-    let measured = measurement.images.into_iter().map(|image| Measured {
-        program: image.name.clone(),
-        image: Ok(image),
-    });
+    // What libbpf made must be found again in the object; where it is, other loaders' layouts
+    // follow from it.
+    let mut anatomy = Anatomy::read(&object.elf).map_err(|error| error.to_string());
+    let unchecked: Vec<Option<String>> = measurement
+        .images
+        .iter()
+        .map(|image| match &mut anatomy {
+            Ok(anatomy) => anatomy
+                .learn(image)
+                .err()
+                .map(|difference| difference.to_string()),
+            Err(why) => Some(why.clone()),
+        })
+        .collect();
+    let images = measurement.images.into_iter().zip(unchecked);
+    let measured: Vec<Measured> = images
+        .map(|(image, unchecked)| Measured {
+            program: image.name.clone(),
+            others: match (&anatomy, &unchecked) {
+                (Ok(anatomy), None) => other_layouts(anatomy, &image),
+                _ => Vec::new(),
+            },
+            image: Ok(image),
+            unchecked,
+        })
+        .collect();
     let unmeasured = measurement.unmeasured.into_iter().map(|program| Measured {
         program: program.name,
         image: Err(program.why),
+        others: Vec::new(),
+        unchecked: None,
     });
-    Ok(measured.chain(unmeasured).collect())
+    Ok(measured.into_iter().chain(unmeasured).collect())
+}
+
+/// cilium/ebpf puts functions in another order than libbpf; only where there are several.
+fn other_layouts(anatomy: &Anatomy, image: &Image) -> Vec<Image> {
+    anatomy
+        .lay_out(&image.name, Order::BreadthFirstByName)
+        .and_then(|layout| anatomy.image(image, &layout))
+        .filter(|other| other.words != image.words)
+        .into_iter()
+        .collect()
+}
+
+fn read(object: &Approved) -> Result<Anatomy, Failure> {
+    Anatomy::read(&object.elf)
+        .map_err(|error| Failure::refused(Reason::MalformedObject, error.to_string()))
+}
+
+/// Compares a stream with every program of an object.
+pub fn explain(
+    object: &Approved,
+    measured: &[Measured],
+    stream: &Stream,
+) -> Result<Vec<Finding>, Failure> {
+    let mut anatomy = read(object)?;
+    let images: Vec<&Image> = measured
+        .iter()
+        .filter_map(|m| m.image.as_ref().ok())
+        .collect();
+    for image in &images {
+        // What does not fit is said where it was measured.
+        let _ = anatomy.learn(image);
+    }
+    let whole = stream.words.len() == stream.length;
+    let findings = images.iter().map(|image| {
+        let name = &image.name;
+        let compared = match whole {
+            true => anatomy.explain(name, &stream.words).map(Some),
+            false => anatomy
+                .compare_start(name, &stream.words, stream.length)
+                .map(|()| None),
+        };
+        let (layout, difference) = match compared {
+            Ok(layout) => (layout, None),
+            Err(difference) => (None, Some(difference)),
+        };
+        Finding {
+            object: object.name.clone(),
+            program: name.clone(),
+            difference,
+            image: layout
+                .as_ref()
+                .and_then(|layout| anatomy.image(image, layout)),
+            functions: layout.map(|layout| layout.functions).unwrap_or_default(),
+        }
+    });
+    Ok(findings.collect())
 }

@@ -15,6 +15,7 @@ use std::{
 
 use bundle::{
     Digest,
+    explain::{Difference, What},
     image::{Contents, Identity, Image, MapSpec},
     inventory::{Endianness, Needs, Object},
 };
@@ -39,7 +40,7 @@ use crate::{
     sample::Sample,
     store::{Document, Store},
     trust::Trusted,
-    workshop::{Approved, Limits, Measured, Task, Verdict, Workshop},
+    workshop::{Approved, Finding, Limits, Measured, Stream, Task, Verdict, Workshop},
 };
 
 /// The kernel and the machine, shared by all that run on it.
@@ -401,8 +402,54 @@ impl Workshop for Bench {
                     "unmeasurable" => Err("no such function in this kernel".to_owned()),
                     _ => Ok(image(program)),
                 },
+                others: match program {
+                    "laidout" => vec![other_layout(program)],
+                    _ => Vec::new(),
+                },
+                unchecked: None,
             })
             .collect())
+    }
+
+    /// A kernel whose file's name says what it lacks.
+    fn measure_for(&self, object: &Approved, kernel: &Path) -> Result<Vec<Measured>, Failure> {
+        let mut measured = self.measure(object)?;
+        for program in &mut measured {
+            if kernel.ends_with(&program.program) {
+                program.image = Err("no such function in that kernel".to_owned());
+            }
+        }
+        Ok(measured)
+    }
+
+    /// A stream is its program's image, or the image in yet another layout.
+    fn explain(
+        &self,
+        object: &Approved,
+        measured: &[Measured],
+        stream: &Stream,
+    ) -> Result<Vec<Finding>, Failure> {
+        let images = measured.iter().filter_map(|m| m.image.as_ref().ok());
+        let findings = images.map(|image| {
+            let proven = Image {
+                words: stream.words.clone(),
+                ..image.clone()
+            };
+            let fits = stream.words.last() == Some(&0x95);
+            Finding {
+                object: object.name.clone(),
+                program: image.name.clone(),
+                difference: (!fits).then(|| Difference {
+                    program: image.name.clone(),
+                    at: Some(0),
+                    function: None,
+                    what: What::Extra { count: 1 },
+                }),
+                functions: vec![(image.name.clone(), 0)],
+                image: fits.then_some(proven),
+            }
+        });
+        Ok(findings.collect())
     }
 }
 
@@ -493,6 +540,14 @@ pub fn object() -> Object {
         data: Vec::new(),
         externs: Vec::new(),
         needs: Needs::default(),
+    }
+}
+
+/// The same program as another loader makes it.
+pub fn other_layout(name: &str) -> Image {
+    Image {
+        words: vec![0xbf, 0x95],
+        ..image(name)
     }
 }
 

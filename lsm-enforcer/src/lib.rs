@@ -18,6 +18,7 @@ pub mod notify;
 pub mod observe;
 pub mod output;
 pub mod perform;
+pub mod preflight;
 pub mod probes;
 pub mod record;
 pub mod sample;

@@ -7,7 +7,7 @@
 //! an armed gate must admit those ([`crate::probes`]).
 #![expect(unsafe_code, reason = "libbpf-rs has no bpf_object__prepare")]
 
-use std::{collections::BTreeMap, ffi::CString, io, ptr, slice};
+use std::{collections::BTreeMap, ffi::CString, io, path::Path, ptr, slice};
 
 use bundle::{
     image::{Allowed, Contents, Identity, Image, MAX_MAPS, MapSpec, TunableRange, index_maps},
@@ -15,9 +15,11 @@ use bundle::{
 };
 use libbpf_rs::{
     AsRawLibbpf, MapType, ObjectBuilder, OpenObject, ProgramType,
+    btf::{Btf, types},
     libbpf_sys::{
         self, BPF_CGROUP_INET_SOCK_CREATE, BPF_F_MMAPABLE, BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS,
-        BPF_SK_REUSEPORT_SELECT, BPF_TRACE_UPROBE_MULTI, bpf_map, bpf_map_info, bpf_program,
+        BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_SK_REUSEPORT_SELECT, BPF_TRACE_ITER, BPF_TRACE_RAW_TP,
+        BPF_TRACE_UPROBE_MULTI, bpf_map, bpf_map_info, bpf_program,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -59,12 +61,29 @@ const LAST_MAP_TYPE: u32 = 33;
 /// `inventory` is the verified inventory of exactly these bytes: it says which variables are
 /// tunable; limits for them are the policy's, so they come out as [`Allowed::Any`].
 pub fn measure(elf: &[u8], inventory: &Object) -> Result<Measurement, MeasureError> {
+    measure_for(elf, inventory, None)
+}
+
+/// The same for the kernel whose BTF is in this file; `None`: for the running one. What
+/// libbpf asks the kernel itself, it asks the running one.
+pub fn measure_for(
+    elf: &[u8],
+    inventory: &Object,
+    kernel: Option<&Path>,
+) -> Result<Measurement, MeasureError> {
     let opened = |elf| {
-        open(elf).map_err(|source| MeasureError {
+        open(elf, kernel).map_err(|source| MeasureError {
             name: inventory.name.clone(),
             source,
         })
     };
+    let btf = kernel
+        .map(|path| Btf::from_path(path).map_err(io::Error::other))
+        .transpose()
+        .map_err(|source| MeasureError {
+            name: inventory.name.clone(),
+            source,
+        })?;
     let mut all = opened(elf)?;
     let names: Vec<String> = all
         .progs()
@@ -74,7 +93,7 @@ pub fn measure(elf: &[u8], inventory: &Object) -> Result<Measurement, MeasureErr
     choose(&mut all, &|_| true);
     if prepare(&mut all).is_ok() {
         for name in &names {
-            done.add(name, read(&all, name, inventory));
+            done.add(name, read(&all, name, inventory, btf.as_ref()));
         }
         return Ok(done);
     }
@@ -83,7 +102,7 @@ pub fn measure(elf: &[u8], inventory: &Object) -> Result<Measurement, MeasureErr
         let mut alone = opened(elf)?;
         choose(&mut alone, &|candidate| candidate == name);
         let image = match prepare(&mut alone) {
-            Ok(()) => read(&alone, name, inventory),
+            Ok(()) => read(&alone, name, inventory, btf.as_ref()),
             Err(error) => Err(format!("libbpf cannot prepare it for this kernel: {error}")),
         };
         done.add(name, image);
@@ -103,11 +122,13 @@ impl Measurement {
     }
 }
 
-fn open(elf: &[u8]) -> io::Result<OpenObject> {
+fn open(elf: &[u8], kernel: Option<&Path>) -> io::Result<OpenObject> {
     libbpf_rs::set_print(None);
-    let mut object = ObjectBuilder::default()
-        .open_memory(elf)
-        .map_err(io::Error::other)?;
+    let mut builder = ObjectBuilder::default();
+    if let Some(path) = kernel {
+        builder.btf_custom_path(path).map_err(io::Error::other)?;
+    }
+    let mut object = builder.open_memory(elf).map_err(io::Error::other)?;
     for map in object.maps_mut() {
         let raw = map.as_libbpf_object().as_ptr();
         // SAFETY: the map is the open object's; no path means that it is not pinned.
@@ -139,7 +160,12 @@ fn prepare(object: &mut OpenObject) -> io::Result<()> {
     Ok(())
 }
 
-fn read(object: &OpenObject, name: &str, inventory: &Object) -> Result<Image, String> {
+fn read(
+    object: &OpenObject,
+    name: &str,
+    inventory: &Object,
+    kernel: Option<&Btf<'_>>,
+) -> Result<Image, String> {
     let program = object
         .progs()
         .find(|program| program.name() == name)
@@ -149,6 +175,7 @@ fn read(object: &OpenObject, name: &str, inventory: &Object) -> Result<Image, St
         program.as_libbpf_object().as_ptr(),
         program.prog_type(),
         &section,
+        kernel,
     )?;
     let mut words: Vec<u64> = program.insns().iter().map(word).collect();
     refuse_what_the_gate_refuses(&words)?;
@@ -209,6 +236,7 @@ fn identify(
     program: *mut bpf_program,
     prog_type: ProgramType,
     section: &str,
+    kernel: Option<&Btf<'_>>,
 ) -> Result<Identity, String> {
     let (base, target) = match section.trim_start_matches('?').split_once('/') {
         Some((base, target)) => (base, Some(target)),
@@ -246,7 +274,10 @@ fn identify(
         (
             "fentry" | "fexit" | "fmod_ret" | "fsession" | "lsm" | "lsm_cgroup" | "tp_btf" | "iter",
             Some(target),
-        ) => find_target(target, expected_attach_type)?,
+        ) => match kernel {
+            Some(btf) => find_target_in(btf, target, expected_attach_type)?,
+            None => find_target(target, expected_attach_type)?,
+        },
         ("fentry" | "fexit" | "fmod_ret" | "fsession" | "lsm" | "lsm_cgroup" | "tp_btf", None) => {
             return Err("its section names no target; the loader chooses it".into());
         }
@@ -267,10 +298,31 @@ fn find_target(target: &str, attach_type: u32) -> Result<u32, String> {
     u32::try_from(id).map_err(|_| format!("this kernel itself has no {target} to attach to"))
 }
 
+/// The same in another kernel's BTF: libbpf's `find_kernel_btf_id`.
+fn find_target_in(btf: &Btf<'_>, target: &str, attach_type: u32) -> Result<u32, String> {
+    let found = match attach_type {
+        BPF_TRACE_RAW_TP => btf
+            .type_by_name::<types::Typedef<'_>>(&format!("btf_trace_{target}"))
+            .map(|found| found.type_id()),
+        _ => {
+            let prefix = match attach_type {
+                BPF_LSM_MAC | BPF_LSM_CGROUP => "bpf_lsm_",
+                BPF_TRACE_ITER => "bpf_iter_",
+                _ => "",
+            };
+            btf.type_by_name::<types::Func<'_>>(&format!("{prefix}{target}"))
+                .map(|found| found.type_id())
+        }
+    };
+    found
+        .map(u32::from)
+        .ok_or_else(|| format!("that kernel itself has no {target} to attach to"))
+}
+
 /// libbpf's FEAT_UPROBE_MULTI_LINK, asked of BTF: 6.6, kernel commit 89ae89f53d20.
 fn has_uprobe_multi() -> bool {
-    libbpf_rs::btf::Btf::from_vmlinux().is_ok_and(|btf| {
-        btf.type_by_name::<libbpf_rs::btf::types::Struct<'_>>("bpf_uprobe_multi_link")
+    Btf::from_vmlinux().is_ok_and(|btf| {
+        btf.type_by_name::<types::Struct<'_>>("bpf_uprobe_multi_link")
             .is_some()
     })
 }

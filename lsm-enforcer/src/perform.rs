@@ -24,7 +24,14 @@ pub fn perform_alone(
     body: &[u8],
     open: impl Fn() -> Result<Enforcer, Failure>,
 ) -> Result<Value, Failure> {
-    if !matches!(request, Request::Status | Request::Inventory) {
+    let only_looks = matches!(
+        request,
+        Request::Status
+            | Request::Inventory
+            | Request::Preflight { .. }
+            | Request::Explain { admit: false, .. }
+    );
+    if !only_looks {
         let _lock = runtime.lock(PATIENCE)?;
         return perform(&mut open()?, request, body, false);
     }
@@ -70,6 +77,16 @@ fn answer(
         Request::Reload { permit } => to_value(enforcer.reload(permit.as_deref())?),
         Request::Admit { scope, .. } => to_value(enforcer.admit(body, scope.as_deref())?),
         Request::Withdraw { what } => to_value(enforcer.withdraw(&what)?),
+        Request::Explain {
+            stream,
+            program,
+            what,
+            admit,
+            ..
+        } => {
+            to_value(enforcer.explain(stream, program.as_deref(), what.as_deref(), body, admit)?)
+        }
+        Request::Preflight { btf } => to_value(enforcer.preflight(&btf)?),
         Request::Revoke { list } => to_value(enforcer.revoke(&list)?),
         Request::Status => to_value(Status::measure(enforcer, daemon)?),
         Request::Inventory => to_value(listing::list(enforcer)?),

@@ -307,6 +307,32 @@ mod tests {
         );
     }
 
+    /// Also those that no test causes in a kernel: a load whose instructions cannot be read,
+    /// another target, another exception callback, a verdict that is missing.
+    #[test]
+    fn every_reason_of_the_kernel_side_is_said_with_its_remedy() {
+        let now: Timestamp = "2026-11-22T00:00:10Z".parse().unwrap();
+        for &reason in Reason::ALL {
+            if !(400..700).contains(&reason.number()) {
+                continue;
+            }
+            let event = Event {
+                reason: Some(reason),
+                ..event()
+            };
+            let observed = Observed::default();
+            let attempt = Attempt::new(&event, observed, Origin::default(), now, Duration::ZERO);
+            assert_eq!(attempt.number, Some(reason.number()));
+            assert_eq!(attempt.reason.as_deref(), Some(reason.code()));
+            assert!(
+                attempt.message.contains(&reason.to_string())
+                    && attempt.message.ends_with(reason.remedy()),
+                "{}",
+                attempt.message
+            );
+        }
+    }
+
     #[test]
     fn a_record_survives_the_log() {
         let now: Timestamp = "2026-11-22T00:00:10Z".parse().unwrap();

@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
@@ -19,8 +20,8 @@ use crate::{
     decision,
     failure::Failure,
     sandbox,
-    store::{Document, MAX_BUNDLE},
-    workshop::{Approved, Measured, Task, Verdict, Workshop},
+    store::Document,
+    workshop::{Approved, Finding, Measured, Stream, Task, Verdict, Workshop},
 };
 
 /// What a child does.
@@ -30,6 +31,8 @@ pub enum Job {
     Verify,
     /// Measure what was verified, with libbpf.
     Measure,
+    /// Compare a stream with what was verified, without privileges.
+    Explain,
 }
 
 /// Children of this process.
@@ -43,6 +46,14 @@ struct Order {
     authority: String,
     scope: Option<String>,
     now: Timestamp,
+}
+
+/// What goes to the comparing child before the object's bytes.
+#[derive(Serialize, Deserialize)]
+struct Question {
+    object: Approved,
+    measured: Vec<Measured>,
+    stream: Stream,
 }
 
 impl Workshop for Workers {
@@ -67,21 +78,42 @@ impl Workshop for Workers {
     }
 
     fn measure(&self, object: &Approved) -> Result<Vec<Measured>, Failure> {
-        let output = start(Job::Measure, &object, &object.elf)?;
+        let kernel: Option<&Path> = None;
+        let output = start(Job::Measure, &(object, kernel), &object.elf)?;
         split::<Result<Vec<Measured>, Failure>>(&output)?.0
+    }
+
+    fn measure_for(&self, object: &Approved, kernel: &Path) -> Result<Vec<Measured>, Failure> {
+        let output = start(Job::Measure, &(object, Some(kernel)), &object.elf)?;
+        split::<Result<Vec<Measured>, Failure>>(&output)?.0
+    }
+
+    fn explain(
+        &self,
+        object: &Approved,
+        measured: &[Measured],
+        stream: &Stream,
+    ) -> Result<Vec<Finding>, Failure> {
+        let question = Question {
+            object: object.clone(),
+            measured: measured.to_vec(),
+            stream: stream.clone(),
+        };
+        let output = start(Job::Explain, &question, &object.elf)?;
+        split::<Result<Vec<Finding>, Failure>>(&output)?.0
     }
 }
 
 /// The child's side; never returns to what a command would do next.
 pub fn work(job: Job) -> Result<(), Failure> {
-    if job == Job::Verify {
+    if job != Job::Measure {
         sandbox::enter()
             .map_err(|error| Failure::internal(format!("cannot give up privileges: {error}")))?;
     }
     let mut input = Vec::new();
     io::stdin()
         .lock()
-        .take(MAX_BUNDLE + MAX_HEAD)
+        .take(MAX_ANSWER)
         .read_to_end(&mut input)
         .map_err(|error| Failure::internal(format!("standard input: {error}")))?;
     let (head, bytes) = match job {
@@ -102,11 +134,18 @@ pub fn work(job: Job) -> Result<(), Failure> {
                 .collect();
             (serde_json::to_string(&result), bytes)
         }
+        Job::Explain => {
+            let (mut question, elf): (Question, _) = split(&input)?;
+            question.object.elf = elf.to_vec();
+            let findings =
+                decision::explain(&question.object, &question.measured, &question.stream);
+            (serde_json::to_string(&findings), Vec::new())
+        }
         Job::Measure => {
-            let (mut object, elf): (Approved, _) = split(&input)?;
+            let ((mut object, kernel), elf): ((Approved, Option<PathBuf>), _) = split(&input)?;
             object.elf = elf.to_vec();
             (
-                serde_json::to_string(&decision::measure(&object)),
+                serde_json::to_string(&decision::measure(&object, kernel.as_deref())),
                 Vec::new(),
             )
         }
@@ -127,6 +166,7 @@ fn start(job: Job, head: &impl Serialize, bytes: &[u8]) -> Result<Vec<u8>, Failu
     let word = match job {
         Job::Verify => "verify",
         Job::Measure => "measure",
+        Job::Explain => "explain",
     };
     // Not by path: whoever replaces the file must not choose what runs as a part of us.
     let mut child = Command::new("/proc/self/exe")
@@ -209,7 +249,5 @@ fn broken(what: &str) -> Failure {
 
 /// Emulated machines are slow: a worker takes 0.1 s on a real one.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A policy and its signature as JSON.
-const MAX_HEAD: u64 = 16 << 20;
-/// The objects again, or images as JSON numbers, which take four times their bytes.
+/// A bundle and a policy, the objects again, or images as JSON numbers, which take four times their bytes.
 const MAX_ANSWER: u64 = 1 << 30;

@@ -1,9 +1,10 @@
 //! The work on bytes that somebody else made, each step in a process of its own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use bundle::{
     Digest,
+    explain::Difference,
     image::{Image, TunableRange},
     inventory::Object,
 };
@@ -19,6 +20,15 @@ pub trait Workshop {
     fn verify(&self, task: &Task<'_>) -> Result<Verdict, Failure>;
     /// Computes what an approved object's programs look like on this kernel.
     fn measure(&self, object: &Approved) -> Result<Vec<Measured>, Failure>;
+    /// The same for the kernel whose BTF is in this file.
+    fn measure_for(&self, object: &Approved, kernel: &Path) -> Result<Vec<Measured>, Failure>;
+    /// Compares a stream with every program of an approved object, without privileges.
+    fn explain(
+        &self,
+        object: &Approved,
+        measured: &[Measured],
+        stream: &Stream,
+    ) -> Result<Vec<Finding>, Failure>;
 }
 
 /// A bundle to be decided about.
@@ -94,4 +104,34 @@ pub struct Measured {
     pub program: String,
     /// The image, or why there is none.
     pub image: Result<Image, String>,
+    /// The same program as other loaders lay it out, where that differs.
+    #[serde(default)]
+    pub others: Vec<Image>,
+    /// Where the object's own functions could not be found again in the image: how it differs.
+    #[serde(default)]
+    pub unchecked: Option<String>,
+}
+
+/// Instructions that somebody loaded, or the first of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    /// The words that are known.
+    pub words: Vec<u64>,
+    /// How many there are.
+    pub length: usize,
+}
+
+/// How a stream compares with one program of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The object.
+    pub object: String,
+    /// The program.
+    pub program: String,
+    /// The first difference; `None`: there is none.
+    pub difference: Option<Difference>,
+    /// Where nothing differs and every word is known: the functions with their first slots.
+    pub functions: Vec<(String, u32)>,
+    /// And what the gate would compare with.
+    pub image: Option<Image>,
 }

@@ -44,7 +44,7 @@ pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure>
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::io("cannot read", path, error);
     if fs::metadata(path).map_err(failed)?.is_dir() {
         return pack(path);
@@ -99,6 +99,11 @@ fn text(admission: &Admission) -> String {
     );
     for program in &admission.programs {
         text += &match (&program.why, program.insns) {
+            (None, Some(insns)) if program.unchecked.is_some() => format!(
+                "\n  admitted      {} ({insns} instructions; NOT found again in the object: {})",
+                program.program,
+                program.unchecked.as_deref().unwrap_or_default()
+            ),
             (None, Some(insns)) => format!(
                 "\n  admitted      {} ({insns} instructions)",
                 program.program

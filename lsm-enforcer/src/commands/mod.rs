@@ -23,8 +23,10 @@ mod completions;
 mod confirm;
 mod disarm;
 mod events;
+mod explain;
 mod inventory;
 mod man;
+mod preflight;
 mod reload;
 mod revoke;
 mod run;
@@ -47,10 +49,14 @@ pub enum Command {
     Disarm(disarm::Args),
     /// Print what the gate judged.
     Events(events::Args),
+    /// Say in words how a refused program differs from what is admitted.
+    Explain(explain::Args),
     /// List every BPF program in the kernel and where it came from.
     Inventory(inventory::Args),
     /// Write the manual pages into a folder.
     Man(man::Args),
+    /// Say what would load on a kernel that is about to be booted.
+    Preflight(preflight::Args),
     /// Load the policy that is in the state folder and decide everything anew.
     Reload(reload::Args),
     /// Put a signed revocation list in force, for what loads and for what is loaded.
@@ -104,8 +110,10 @@ impl Command {
             Self::Completions(args) => completions::run(&args),
             Self::Disarm(args) => disarm::run(&args, places, output),
             Self::Events(args) => events::run(&args, places, output),
+            Self::Explain(args) => explain::run(&args, places, output),
             Self::Inventory(args) => inventory::run(&args, places, output),
             Self::Man(args) => man::run(&args),
+            Self::Preflight(args) => preflight::run(&args, places, output),
             Self::Reload(args) => reload::run(&args, places, output),
             Self::Revoke(args) => revoke::run(&args, places, output),
             Self::Run(args) => run::run(&args, places),

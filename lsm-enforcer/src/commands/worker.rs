@@ -20,6 +20,7 @@ fn job(word: &str) -> Result<Job, String> {
     match word {
         "verify" => Ok(Job::Verify),
         "measure" => Ok(Job::Measure),
+        "explain" => Ok(Job::Explain),
         _ => Err("this command is the daemon's own".to_owned()),
     }
 }

@@ -40,6 +40,12 @@ pub struct Outcome {
     pub admitted: bool,
     /// Instructions, where measured.
     pub insns: Option<usize>,
+    /// In how many layouts it may load: one, or two where cilium/ebpf orders functions otherwise.
+    #[serde(default)]
+    pub layouts: usize,
+    /// How the measurement differs from the object, if it does.
+    #[serde(default)]
+    pub unchecked: Option<String>,
     /// Digest of its instructions as measured, by which a revocation list can name it.
     #[serde(default)]
     pub digest: Option<Digest>,
@@ -56,6 +62,8 @@ impl Admission {
                 program: measured.program.clone(),
                 admitted: measured.image.is_ok(),
                 insns: measured.image.as_ref().ok().map(|image| image.words.len()),
+                layouts: usize::from(measured.image.is_ok()) + measured.others.len(),
+                unchecked: measured.unchecked.clone(),
                 digest: measured
                     .image
                     .as_ref()

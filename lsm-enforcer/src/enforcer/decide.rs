@@ -39,6 +39,12 @@ impl Accepted {
             .filter_map(|measured| measured.image.as_ref().ok())
     }
 
+    /// Every layout in which they may load.
+    pub fn layouts(&self) -> impl Iterator<Item = &Image> {
+        let others = self.programs.iter().flat_map(|measured| &measured.others);
+        self.images().chain(others)
+    }
+
     fn entry(&self, image: &Image) -> Entry {
         Entry {
             image: image.clone(),
@@ -71,7 +77,7 @@ impl Enforcer {
         for object in &mut verdict.objects {
             let mut measured = self.tools.workshop.measure(object)?;
             for program in &mut measured {
-                if let Ok(image) = &mut program.image {
+                for image in program.image.iter_mut().chain(&mut program.others) {
                     object.limits.apply(image);
                 }
             }
@@ -150,7 +156,7 @@ impl Enforcer {
         let mut entries = self.tools.probes.clone();
         for known in bundles {
             let good = known
-                .images()
+                .layouts()
                 .filter(|image| self.revoked_program(image).is_none());
             entries.extend(good.map(|image| known.entry(image)));
         }

@@ -9,7 +9,9 @@
 mod admit;
 mod arm;
 mod decide;
+mod explain;
 mod permit;
+mod preflight;
 mod revoke;
 mod selftest;
 mod watch;
@@ -32,6 +34,8 @@ use serde::{Deserialize, Serialize};
 pub use admit::{Admission, Outcome};
 pub use arm::{ArmRequest, Arming};
 pub use decide::{Accepted, Rejected};
+pub use explain::{Compared, Explanation};
+pub use preflight::{Forecast, Preflight};
 pub use revoke::{Reached, RevocationStatus, Revoking};
 pub use selftest::{Check, SelfTest};
 

@@ -240,7 +240,7 @@ impl Enforcer {
         let mut programs: BTreeSet<(Digest, String)> = BTreeSet::new();
         if revocations.list().names_programs() {
             for known in self.bundles.iter().flatten() {
-                for image in known.images() {
+                for image in known.layouts() {
                     if revocations.list().find_program(image.digest()).is_some() {
                         programs.insert((known.verdict.bundle, kernel_name(&image.name)));
                     }
@@ -381,7 +381,7 @@ impl Enforcer {
     }
 
     fn revoked_programs(&self, bundles: &[Accepted]) -> Vec<(String, String)> {
-        let images = bundles.iter().flat_map(Accepted::images);
+        let images = bundles.iter().flat_map(Accepted::layouts);
         let named: BTreeMap<String, String> = images
             .filter_map(|image| {
                 Some((image.name.clone(), self.revoked_program(image)?.to_string()))

@@ -37,7 +37,10 @@ prints "events name a reason" '"reason":"unsigned"' $X events --json
 for tool in $tools; do
     check "enroll $tool" bpfseal enroll /usr/sbin/$tool-libbpf --key fleet.key --name $tool -o $tool.tar
     prints "admit $tool" 'admitted' $X admit $tool.tar
+    cp $out $tool.admitted
 done
+check "each measurement is made of its object's functions" sh -c '! grep -h "NOT found again" *.admitted'
+
 for object in $fixtures; do
     check "pack $object" bpfseal pack $objects/$object.bpf.o --tunable-volatile --name $object -o $object.tar
     check "sign $object" bpfseal sign $object.tar --key fleet.key
