@@ -10,7 +10,7 @@ prints "explain names instruction, function and constant" 'instruction [0-9]+ \(
 prints "by JSON as well" '"same": false' $X explain --json
 prints "one bundle in a file" 'Compared with [0-9]+ programs' $X explain count_exec.tar
 refused "another program is refused" bpftool prog loadall $objects/drop_port.bpf.o /sys/fs/bpf/drop
-prints "explain takes the last refusal" 'refused E401 unsigned: xdp "drop_port"' $X explain
+prints "explain takes the last refusal" 'refused E401 unsigned.*xdp "drop_port"' $X explain
 prints "or the one asked for" 'Nearest is "count_exec"' $X explain --program count_exec
 fails "a stream of odd length is refused" 'instructions have 8 each' $X explain --stream /lab/release
 fails "nothing of that name" 'no refused program that fits' $X explain --program nobody
