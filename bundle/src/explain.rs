@@ -548,7 +548,8 @@ impl<'a> Walk<'a> {
                         .get(&(index, slot))
                         .is_some_and(|(first, _)| is_poison(*first));
                     let harmless = is_poison(got) && (!wide || is_poison(second));
-                    if !legal(index, slot, words) && !(poisoned && harmless) {
+                    let is_legal = legal(index, slot, words) || poisoned && harmless;
+                    if !is_legal {
                         let known = anatomy.values.get(&(index, slot)).map(|(first, _)| *first);
                         let what = What::Relocation { want: known, got };
                         return Err(self.difference(Some(index), at, what));
