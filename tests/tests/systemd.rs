@@ -23,9 +23,9 @@ fn systemd_understands_the_unit() {
 
 /// What systemd says about a unit; `None` where there is no systemd.
 fn complaints(text: &str) -> Option<String> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("bpfseal-enforcer.service");
-    fs::write(&path, text).unwrap();
+    fs::write(&path, text).expect("it can be written");
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no", "--recursive-errors=no"])
         .arg(&path)
