@@ -2,6 +2,7 @@
 //!
 //! What the verifier bound is read back from the kernel, instruction by instruction: a program
 //! is right if its references are to the maps that the image says, in this order.
+#![expect(unsafe_code, reason = "the bpf() system call with hostile arguments")]
 
 use std::{
     io,
