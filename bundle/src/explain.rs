@@ -240,6 +240,7 @@ impl Anatomy {
             identity: measured.identity,
             words: layout.words.clone(),
             maps: maps.collect::<Option<_>>()?,
+            places: measured.places.clone(),
         })
     }
 

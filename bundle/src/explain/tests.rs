@@ -99,6 +99,7 @@ fn measured(mut words: Vec<u64>) -> Image {
         },
         words,
         maps: vec![spec("events"), spec(".rodata")],
+        places: vec!["sys_*".to_owned()],
     }
 }
 
@@ -134,7 +135,10 @@ fn every_layout_of_the_same_functions_is_accepted() {
         let image = anatomy.image(&measured(libbpf()), &layout).unwrap();
         let names: Vec<&str> = image.maps.iter().map(|map| map.name.as_str()).collect();
         assert_eq!(names, ["events", ".rodata"]);
-        assert_eq!(image.words, words);
+        assert_eq!(
+            (image.words, image.places),
+            (words, vec!["sys_*".to_owned()])
+        );
     }
 }
 

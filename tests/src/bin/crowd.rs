@@ -89,6 +89,7 @@ fn entry(number: u32) -> Entry {
             },
             words: words(number).to_vec(),
             maps: Vec::new(),
+            places: Vec::new(),
         },
         class: Class::Signed,
         bundle: Some(Digest::of(b"crowd")),
