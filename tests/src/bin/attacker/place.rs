@@ -1,4 +1,5 @@
 //! Attaching admitted programs elsewhere than their rule says, and probes anywhere.
+#![expect(unsafe_code, reason = "the bpf() system call with hostile arguments")]
 
 use std::{
     ffi::CString,
