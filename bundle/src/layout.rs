@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Digest,
+    Digest, foreign,
     manifest::{Descriptor, Index, Manifest},
     media,
     unverified::{Referrer, UnverifiedBundle},
@@ -191,6 +191,29 @@ impl Layout {
         Ok(descriptor)
     }
 
+    /// Adds an index of other people's, whose manifests are blobs of the layout, and lists
+    /// it under an optional name.
+    ///
+    /// # Errors
+    /// When the bytes are no index.
+    pub fn add_index(
+        &mut self,
+        bytes: Vec<u8>,
+        name: Option<&str>,
+    ) -> Result<Descriptor, MalformedBundle> {
+        Index::parse(&bytes).map_err(|error| structure(format!("index: {error}")))?;
+        let mut descriptor = Descriptor::of(media::INDEX, &bytes);
+        self.add_blob(bytes);
+        if let Some(name) = name {
+            descriptor = descriptor.annotated(media::REF_NAME, name);
+        }
+        self.index
+            .manifests
+            .retain(|listed| listed.digest != descriptor.digest);
+        self.index.manifests.push(descriptor.clone());
+        Ok(descriptor)
+    }
+
     /// The bytes of a blob.
     pub fn blob(&self, digest: &Digest) -> Option<&[u8]> {
         self.blobs.get(digest).map(Vec::as_slice)
@@ -257,6 +280,13 @@ impl Layout {
                 Err(error) => broken = broken.or(Some(error)),
             }
         }
+        if found.is_empty() {
+            let mut seen = BTreeSet::new();
+            let foreign = self.index.manifests.iter().filter(|descriptor| {
+                seen.insert(descriptor.digest) && foreign::maker(self, descriptor).is_some()
+            });
+            found.extend(self.outermost(foreign.collect()));
+        }
         if let (Some(error), true) = (broken, found.is_empty()) {
             return Err(error);
         }
@@ -276,6 +306,19 @@ impl Layout {
         }
     }
 
+    /// Those that are not parts of another: a pulled image lists its index and its manifests.
+    fn outermost<'a>(&self, found: Vec<&'a Descriptor>) -> Vec<&'a Descriptor> {
+        let parts: BTreeSet<Digest> = found
+            .iter()
+            .filter(|descriptor| descriptor.media_type == media::INDEX)
+            .filter_map(|descriptor| Index::parse(self.described(descriptor).ok()?).ok())
+            .flat_map(|index| index.manifests)
+            .map(|part| part.digest)
+            .collect();
+        let is_whole = |descriptor: &&Descriptor| !parts.contains(&descriptor.digest);
+        found.into_iter().filter(is_whole).collect()
+    }
+
     /// The bundle with everything that claims to be about it.
     ///
     /// # Errors
@@ -290,12 +333,15 @@ impl Layout {
     /// older naming scheme. In the order of `index.json`, each once; one that cannot be
     /// parsed says about nothing.
     pub fn referrers(&self, subject: &Digest) -> Vec<Referrer> {
-        let tag = format!("sha256-{}.sig", subject.to_hex());
+        let tags = [".sig", ".att"].map(|suffix| format!("sha256-{}{suffix}", subject.to_hex()));
         let tagged: BTreeSet<Digest> = self
             .index
             .manifests
             .iter()
-            .filter(|d| d.annotations.get(media::REF_NAME) == Some(&tag))
+            .filter(|d| {
+                let name = d.annotations.get(media::REF_NAME);
+                name.is_some_and(|name| tags.contains(name))
+            })
             .map(|d| d.digest)
             .collect();
         let mut seen = BTreeSet::new();

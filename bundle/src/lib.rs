@@ -10,6 +10,7 @@ mod elf;
 pub mod embedded;
 pub mod explain;
 pub mod fixture;
+pub mod foreign;
 pub mod image;
 pub mod insn;
 pub mod inventory;

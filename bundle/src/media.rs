@@ -30,10 +30,28 @@ pub const COSIGN_SIGNATURE: &str = "application/vnd.dev.cosign.artifact.sig.v1+j
 pub const COSIGN_SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 /// Layer annotation with a PEM certificate: such a signature is keyless.
 pub const COSIGN_CERTIFICATE_ANNOTATION: &str = "dev.sigstore.cosign/certificate";
+/// Layer annotation with the log's promise, as JSON.
+pub const COSIGN_BUNDLE_ANNOTATION: &str = "dev.sigstore.cosign/bundle";
+/// Layer annotation with an RFC 3161 time stamp, as JSON.
+pub const COSIGN_TIMESTAMP_ANNOTATION: &str = "dev.sigstore.cosign/rfc3161timestamp";
+/// A layer of cosign's older attestations: a bare DSSE envelope.
+pub const DSSE_ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
+/// A layer with a Notary Project signature as JWS (`signature-specification.md`).
+pub const NOTATION_JWS: &str = "application/jose+json";
+/// A layer with a Notary Project signature as COSE.
+pub const NOTATION_COSE: &str = "application/cose";
 /// DSSE payload type of an in-toto statement.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 /// `predicateType` of a cosign v3 signature: a statement that says no more than "I signed this".
 pub const SIGN_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
+/// Predicate type of an attested inventory.
+pub const INVENTORY_PREDICATE: &str = "https://github.com/bpfseal/bpfseal/inventory/v1";
+/// Predicate type of SLSA provenance, version 1.
+pub const PROVENANCE_PREDICATE: &str = "https://slsa.dev/provenance/v1";
+/// Predicate type of an SPDX document, as cosign names it.
+pub const SPDX_PREDICATE: &str = "https://spdx.dev/Document";
+/// Predicate type of a CycloneDX document, as cosign names it.
+pub const CYCLONEDX_PREDICATE: &str = "https://cyclonedx.org/bom";
 
 /// Says what is in a Sigstore bundle: `dsse-envelope` or `message-signature`.
 pub const BUNDLE_CONTENT_ANNOTATION: &str = "dev.sigstore.bundle.content";

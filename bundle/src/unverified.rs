@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::{
-    Digest,
+    Digest, foreign,
     inventory::{self, Inventory, Object},
     layout::{Layout, Limits, MalformedBundle},
     manifest::{Descriptor, Manifest},
@@ -79,6 +79,19 @@ impl Referrer {
 
 impl UnverifiedBundle {
     pub(crate) fn read(layout: &Layout, descriptor: &Descriptor) -> Result<Self, MalformedBundle> {
+        if foreign::maker(layout, descriptor).is_some() {
+            let package = foreign::read(layout, descriptor)?;
+            return Ok(Self {
+                descriptor: Descriptor {
+                    annotations: Default::default(),
+                    ..descriptor.clone()
+                },
+                referrers: layout.referrers(&descriptor.digest),
+                manifest: package.manifest,
+                inventory: package.inventory,
+                objects: package.objects,
+            });
+        }
         let bytes = layout.described(descriptor)?;
         let manifest = Manifest::parse(bytes)
             .map_err(|error| MalformedBundle::Structure(format!("bundle manifest: {error}")))?;

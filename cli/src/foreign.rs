@@ -37,6 +37,20 @@ pub fn tool(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// Whose private key it is, if a tool's that is not used here.
+pub fn key_of(bytes: &[u8]) -> Option<&'static str> {
+    let starts = |text: &str| bytes.starts_with(text.as_bytes());
+    if starts("-----BEGIN PGP") {
+        Some("GPG; export is not possible, make one with `bpfseal keygen`")
+    } else if starts("-----BEGIN OPENSSH") {
+        Some("ssh; convert it: ssh-keygen -p -m PKCS8 -f KEY")
+    } else if starts("untrusted comment:") {
+        Some("minisign or signify; make one with `bpfseal keygen`")
+    } else {
+        None
+    }
+}
+
 /// An OpenPGP packet with tag 2, signature (RFC 9580, section 4.2), and version 3 to 6.
 fn is_binary_pgp(bytes: &[u8]) -> bool {
     let version = match bytes {

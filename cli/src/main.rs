@@ -11,8 +11,10 @@ mod objects;
 mod output;
 mod passphrase;
 mod policy_file;
+mod provenance;
 mod reference;
 mod registry;
+mod signing;
 mod source;
 mod trust;
 

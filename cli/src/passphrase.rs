@@ -10,13 +10,14 @@ use policy::signer::{BadPrivateKey, Protection, Signer};
 use ring::rand::SystemRandom;
 use zeroize::Zeroizing;
 
-use crate::{Failure, Output, files};
+use crate::{Failure, Output, files, foreign, signing::Elsewhere};
 
 /// The key that signs.
 #[derive(clap::Args)]
 pub struct KeyArgs {
-    /// Private key: PKCS#8 as PEM, encrypted or not.
-    #[arg(long, value_name = "FILE")]
+    /// Private key: PKCS#8 as PEM, encrypted or not; cosign's encrypted key; env://NAME;
+    /// plugin:PROGRAM#KEY.
+    #[arg(long, value_name = "KEY")]
     pub key: PathBuf,
     /// Read the key's passphrase from the first line of FILE; else BPFSEAL_PASSPHRASE, else
     /// you are asked.
@@ -63,7 +64,17 @@ pub fn asked(prompt: &str) -> Result<Zeroizing<String>, Failure> {
 /// Reads the private key.
 pub fn signer(args: &KeyArgs, output: &Output) -> Result<Signer, Failure> {
     let path = &args.key;
-    let file = Zeroizing::new(files::read_small(path, "cannot read the key")?);
+    let file = match Elsewhere::of(&path.to_string_lossy())? {
+        Some(Elsewhere::Plugin(signer)) => return Ok(*signer),
+        Some(Elsewhere::Pem(pem)) => pem,
+        None => Zeroizing::new(files::read_small(path, "cannot read the key")?),
+    };
+    if let Some(tool) = foreign::key_of(&file) {
+        return Err(bad_key(
+            path,
+            &BadPrivateKey::Malformed(format!("it is a key of {tool}")),
+        ));
+    }
     let mut failure = None;
     let mut passphrase = || {
         let answer = match given(args.passphrase_file.as_deref()) {

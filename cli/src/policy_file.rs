@@ -10,8 +10,9 @@ use policy::{Policy, PolicyError, Reason, language::MAX_BYTES};
 
 use crate::{Failure, output::printable};
 
-/// Longest key file: an RSA key of 8192 bits has 1.6 KB.
-const MAX_KEY_BYTES: usize = 1 << 16;
+/// Longest file that a policy names: a key has 1.6 KB at most, trusted roots and revocation
+/// lists grow with the years.
+const MAX_KEY_BYTES: usize = 1 << 20;
 
 /// The policy in `path`.
 pub fn read(path: &Path) -> Result<Policy, Failure> {

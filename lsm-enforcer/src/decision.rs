@@ -69,7 +69,13 @@ fn verdict(admitted: &Admitted, scope: String, at_least: usize) -> Verdict {
         signatories: bundle
             .signed_by()
             .iter()
-            .map(|signed| Signatory::Key(signed.key))
+            .map(|signed| match &signed.identity {
+                None => Signatory::Key(signed.key),
+                Some(holder) => Signatory::Identity {
+                    subject: holder.identity.clone(),
+                    issuer: holder.issuer.clone(),
+                },
+            })
             .collect(),
         at_least,
         objects,

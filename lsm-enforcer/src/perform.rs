@@ -94,7 +94,13 @@ fn answer(
         Request::Suggest => {
             let keys: Vec<String> = enforcer
                 .policy()
-                .map(|trusted| trusted.policy().keys().keys().cloned().collect())
+                .map(|trusted| {
+                    trusted
+                        .policy()
+                        .trusted()
+                        .map(|(name, _)| name.to_owned())
+                        .collect()
+                })
                 .unwrap_or_default();
             to_value(suggest(&read_log(enforcer, None)?, &keys))
         }

@@ -1,20 +1,18 @@
 //! Deciding about what is no bundle, and about a bundle before anybody has signed it: what a
 //! registry needs that keeps artifacts until their signatures arrive.
 
-use std::collections::BTreeSet;
-
 use bundle::{Digest, UnverifiedBundle, unverified::Referrer};
 
 use crate::{
     Context, Policy, Refusal,
     decision::{self, SignedBy},
-    key::PublicKey,
-    signature::{self, Budget},
-    verify::{nobody, reason_of, valid_signers},
+    signature::{self, Budget, Trusted},
+    signers::Signers,
+    verify::{check_required, nobody, reason_of, valid_signers},
 };
 
 /// Who of the rule's signers signed the artifact `subject`, whatever it is. Of a rule this
-/// checks `signed_by` alone: there is no inventory to compare the rest with.
+/// checks `signed_by` and `require` alone: there is no inventory to compare the rest with.
 ///
 /// # Errors
 /// The reason that helps most.
@@ -25,16 +23,18 @@ pub fn signed_by(
     scope: &str,
 ) -> Result<Vec<SignedBy>, Refusal> {
     let rule = decision::rule_for(policy, scope)?;
-    let keys: Vec<&PublicKey> = policy.keys().values().map(|trusted| &trusted.key).collect();
+    let trusted = Trusted::by(policy);
     let mut budget = Budget::default();
     let evidence: Vec<_> = referrers
         .iter()
-        .flat_map(|referrer| signature::check(referrer, subject, &keys, &mut budget))
+        .flat_map(|referrer| signature::check(referrer, subject, &trusted, &mut budget))
         .collect();
-    let signers = valid_signers(&evidence);
+    let signers = valid_signers(&evidence, policy);
     let signed = match signers.is_empty() {
         true => Err(nobody(&evidence)),
-        false => decision::check_signers(policy.keys(), rule, &signers),
+        false => signers
+            .check(policy, rule)
+            .and_then(|signed| check_required(rule, &evidence).map(|()| signed)),
     };
     signed.map_err(|refusal| refusal.by(rule.reference()))
 }
@@ -53,6 +53,6 @@ pub fn foresee(
     bundle
         .check_inventory()
         .map_err(|error| Refusal::new(reason_of(&error), error.to_string()).by(rule.reference()))?;
-    let everybody: BTreeSet<Digest> = policy.keys().values().map(|key| key.key.id()).collect();
+    let everybody = Signers::everybody(policy);
     decision::decide(policy, bundle.recorded_inventory(), &everybody, context).map(drop)
 }

@@ -1,18 +1,17 @@
 //! What the policy says about a bundle that verified: facts in, a decision out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bundle::{
-    Digest,
     image::{Allowed, TunableRange},
     inventory::{Inventory, Object, Program, Variable},
 };
-use serde::Serialize;
 
+pub use crate::signers::SignedBy;
 use crate::{
     Policy, Reason, Refusal, RuleRef,
-    language::TrustedKey,
     rule::Rule,
+    signers::Signers,
     target::{covers_at_attachment, load_kind, places},
     version::Version,
 };
@@ -36,15 +35,6 @@ impl Context {
     }
 }
 
-/// One of the rule's keys that signed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SignedBy {
-    /// Its names in the policy, sorted; more than one where the policy names a key twice.
-    pub names: Vec<String>,
-    /// SHA-256 of its SPKI.
-    pub key: Digest,
-}
-
 /// What a loader may change in one object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -66,16 +56,15 @@ pub(crate) struct Decision {
     pub(crate) limits: Vec<Limits>,
 }
 
-/// Decides. `signers` are the keys whose signatures over the manifest were verified.
+/// Decides. `signers` are those whose signatures over the manifest were verified.
 pub(crate) fn decide(
     policy: &Policy,
     inventory: &Inventory,
-    signers: &BTreeSet<Digest>,
+    signers: &Signers,
     context: &Context,
 ) -> Result<Decision, Refusal> {
     let rule = rule_for(policy, &context.scope)?;
-    check(policy.keys(), rule, inventory, signers, context)
-        .map_err(|refusal| refusal.by(rule.reference()))
+    check(policy, rule, inventory, signers, context).map_err(|refusal| refusal.by(rule.reference()))
 }
 
 /// The rule that decides about `scope`.
@@ -90,13 +79,13 @@ pub(crate) fn rule_for<'p>(policy: &'p Policy, scope: &str) -> Result<&'p Rule, 
 }
 
 fn check(
-    keys: &BTreeMap<String, TrustedKey>,
+    policy: &Policy,
     rule: &Rule,
     inventory: &Inventory,
-    signers: &BTreeSet<Digest>,
+    signers: &Signers,
     context: &Context,
 ) -> Result<Decision, Refusal> {
-    let signed_by = check_signers(keys, rule, signers)?;
+    let signed_by = signers.check(policy, rule)?;
     check_version(rule, inventory, context)?;
     for object in &inventory.objects {
         for program in &object.programs {
@@ -115,61 +104,6 @@ fn check(
         signed_by,
         limits,
     })
-}
-
-/// The rule's keys that signed, each once whatever its names.
-pub(crate) fn check_signers(
-    keys: &BTreeMap<String, TrustedKey>,
-    rule: &Rule,
-    signers: &BTreeSet<Digest>,
-) -> Result<Vec<SignedBy>, Refusal> {
-    let mut found: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
-    for name in &rule.signed_by.of {
-        if let Some(id) = keys.get(name).map(|trusted| trusted.key.id())
-            && signers.contains(&id)
-        {
-            found.entry(id).or_default().push(name.clone());
-        }
-    }
-    if found.len() < rule.signed_by.at_least {
-        let got: Vec<String> = found.values().map(|names| names.join("=")).collect();
-        let others: Vec<&str> = keys
-            .values()
-            .filter(|key| signers.contains(&key.key.id()) && !found.contains_key(&key.key.id()))
-            .map(|key| key.name.as_str())
-            .collect();
-        return Err(Refusal::new(
-            Reason::Threshold,
-            format!(
-                "want {} distinct {} of {}; got {}{}",
-                rule.signed_by.at_least,
-                if rule.signed_by.at_least == 1 {
-                    "signer"
-                } else {
-                    "signers"
-                },
-                rule.signed_by.of.join(", "),
-                if got.is_empty() {
-                    "none".to_owned()
-                } else {
-                    got.join(", ")
-                },
-                if others.is_empty() {
-                    String::new()
-                } else {
-                    format!(
-                        " (signed by {}, whom the rule does not name)",
-                        others.join(", ")
-                    )
-                },
-            ),
-        ));
-    }
-    let signed_by = found.into_iter().map(|(key, mut names)| {
-        names.sort();
-        SignedBy { names, key }
-    });
-    Ok(signed_by.collect())
 }
 
 fn check_version(rule: &Rule, inventory: &Inventory, context: &Context) -> Result<(), Refusal> {

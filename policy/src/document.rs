@@ -23,7 +23,7 @@ pub struct Statement {
     policy: Digest,
     /// Its version, for people who read the signature alone.
     version: u64,
-    /// Key files by the name that the policy gives them, PEM.
+    /// Key files (PEM), trusted roots and certificates by the name that the policy gives them.
     keys: BTreeMap<String, String>,
 }
 
@@ -49,6 +49,7 @@ impl Statement {
             .keys()
             .values()
             .filter_map(|trusted| Some((trusted.file.clone()?, trusted.key.to_pem())))
+            .chain(policy.files().clone())
             .collect();
         Ok(Self {
             policy: policy.digest(),

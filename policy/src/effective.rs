@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Policy,
-    language::TrustedKey,
+    language::{Root, TrustedAuthority, TrustedIdentity, TrustedKey},
     rule::{Entries, Rule, Values},
     shape::Shape,
 };
@@ -31,6 +31,12 @@ pub fn to_toml(policy: &Policy) -> String {
     }
     for key in policy.keys().values() {
         write_key(&mut text, key);
+    }
+    for identity in policy.keyless().values() {
+        write_identity(&mut text, identity);
+    }
+    for authority in policy.x509().values() {
+        write_authority(&mut text, authority);
     }
     for rule in policy.rules() {
         write_rule(&mut text, rule);
@@ -56,6 +62,33 @@ pub fn to_json(policy: &Policy) -> Value {
             (trusted.name.clone(), key)
         })
         .collect();
+    let keyless: Map<String, Value> = policy
+        .keyless()
+        .values()
+        .map(|trusted| {
+            let identity = json!({
+                "identity": trusted.identity,
+                "issuer": trusted.issuer,
+                "trusted_root": root_of(trusted),
+                "file": trusted.file,
+                "line": trusted.line,
+            });
+            (trusted.name.clone(), identity)
+        })
+        .collect();
+    let x509: Map<String, Value> = policy
+        .x509()
+        .values()
+        .map(|trusted| {
+            let authority = json!({
+                "names": trusted.authority.names(),
+                "id": trusted.authority.id(),
+                "file": trusted.files.get("roots"),
+                "line": trusted.line,
+            });
+            (trusted.name.clone(), authority)
+        })
+        .collect();
     json!({
         "digest": policy.digest(),
         "version": policy.version(),
@@ -63,6 +96,8 @@ pub fn to_json(policy: &Policy) -> Value {
         "strict": policy.is_strict(),
         "defaults": policy.defaults(),
         "keys": keys,
+        "keyless": keyless,
+        "x509": x509,
         "rules": policy.rules(),
         "shapes": policy.shapes(),
         "notes": policy.notes(),
@@ -89,7 +124,10 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     for key in ["version", "mode", "strict"] {
         compare(key.to_owned(), old.get(key), new.get(key), &mut changes);
     }
-    compare_named("key", &keys_of(&old), &keys_of(&new), &mut changes);
+    for (section, what) in [("keys", "key"), ("keyless", "keyless"), ("x509", "x509")] {
+        let (old, new) = (signers_of(&old, section), signers_of(&new, section));
+        compare_named(what, &old, &new, &mut changes);
+    }
     for (section, what) in [("rules", "rule"), ("shapes", "shape")] {
         let (old, new) = (entries_of(&old, section), entries_of(&new, section));
         compare_named(what, &old, &new, &mut changes);
@@ -111,14 +149,18 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     changes
 }
 
-/// The identity of each key; where it was read from makes no difference.
-fn keys_of(policy: &Value) -> Vec<(String, Map<String, Value>)> {
-    let keys = policy["keys"].as_object();
-    keys.into_iter()
+/// The identity of each signer; where it was read from makes no difference.
+fn signers_of(policy: &Value, section: &str) -> Vec<(String, Map<String, Value>)> {
+    let signers = policy[section].as_object();
+    signers
+        .into_iter()
         .flatten()
-        .map(|(name, key)| {
-            let id = ("id".to_owned(), key["id"].clone());
-            (name.clone(), Map::from_iter([id]))
+        .map(|(name, signer)| {
+            let mut signer = signer.as_object().cloned().unwrap_or_default();
+            for place in ["file", "line", "algorithm"] {
+                signer.remove(place);
+            }
+            (name.clone(), signer)
         })
         .collect()
 }
@@ -202,6 +244,57 @@ fn write_key(text: &mut String, trusted: &TrustedKey) {
     }
 }
 
+fn write_identity(text: &mut String, trusted: &TrustedIdentity) {
+    let _ = writeln!(
+        text,
+        "\n[keyless.{}] # line {}",
+        quote(&trusted.name),
+        trusted.line
+    );
+    let none = BTreeSet::new();
+    line(text, "identity", &quote(trusted.identity.as_str()), &none);
+    line(text, "issuer", &quote(&trusted.issuer), &none);
+    match &trusted.file {
+        Some(file) => line(text, "trusted_root", &quote(file), &none),
+        None => {
+            let _ = writeln!(text, "# trusted_root: {}", root_of(trusted));
+        }
+    }
+}
+
+/// The digest of a trusted root, or that it is the embedded one.
+fn root_of(trusted: &TrustedIdentity) -> String {
+    match &trusted.root {
+        Root::Embedded => "public-good instance, embedded".to_owned(),
+        Root::Given(root) => root.digest().to_string(),
+    }
+}
+
+fn write_authority(text: &mut String, trusted: &TrustedAuthority) {
+    let _ = writeln!(
+        text,
+        "\n[x509.{}] # line {}, {}",
+        quote(&trusted.name),
+        trusted.line,
+        trusted.authority.id()
+    );
+    let none = BTreeSet::new();
+    let names = trusted.authority.names().iter().map(|name| name.as_str());
+    line(text, "names", &list(names), &none);
+    for (key, file) in &trusted.files {
+        line(text, key, &quote(file), &none);
+    }
+    let mut defaults = BTreeSet::new();
+    if trusted.authority.usage().is_none() {
+        defaults.insert("usage");
+    }
+    let usage = trusted.authority.usage().unwrap_or("code-signing");
+    line(text, "usage", &quote(usage), &defaults);
+    if let Some(length) = trusted.authority.max_path_length() {
+        line(text, "max_path_length", &length.to_string(), &none);
+    }
+}
+
 fn write_rule(text: &mut String, rule: &Rule) {
     let signed_by = format!(
         "{{ at_least = {}, of = {} }}",
@@ -227,6 +320,7 @@ fn write_rule(text: &mut String, rule: &Rule) {
         Some(version) => line(text, "min_version", &quote(&version.to_string()), defaults),
         None => text.push_str("# min_version: none # default\n"),
     }
+    line(text, "require", &list(&rule.require), defaults);
 }
 
 fn write_shape(text: &mut String, shape: &Shape) {

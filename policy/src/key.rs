@@ -34,6 +34,41 @@ pub enum Algorithm {
     Rsa,
 }
 
+/// A signature algorithm as JWS names it (RFC 7518), of those that Notary Project allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jws {
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// RSASSA-PSS with SHA-384.
+    Ps384,
+    /// RSASSA-PSS with SHA-512.
+    Ps512,
+    /// ECDSA on P-256 with SHA-256, both numbers at full length.
+    Es256,
+    /// ECDSA on P-384 with SHA-384, both numbers at full length.
+    Es384,
+}
+
+impl Jws {
+    /// Reads the name.
+    ///
+    /// # Errors
+    /// A clause that says what is allowed.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        match name {
+            "PS256" => Ok(Self::Ps256),
+            "PS384" => Ok(Self::Ps384),
+            "PS512" => Ok(Self::Ps512),
+            "ES256" => Ok(Self::Es256),
+            "ES384" => Ok(Self::Es384),
+            _ => Err(format!(
+                "it is signed by the algorithm {name:?}; PS256, PS384, PS512, ES256 and ES384 \
+                 are checked"
+            )),
+        }
+    }
+}
+
 /// Why a key cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
@@ -175,6 +210,30 @@ impl PublicKey {
                     .ok()
             })
             .ok_or(BadSignature)
+    }
+
+    /// Checks a signature over `message` by exactly this algorithm.
+    ///
+    /// # Errors
+    /// When it does not fit, or the key is of another kind.
+    pub fn verify_jws(
+        &self,
+        algorithm: Jws,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), BadSignature> {
+        let verifier: &dyn VerificationAlgorithm = match (algorithm, self.algorithm) {
+            (Jws::Ps256, Algorithm::Rsa) => &signature::RSA_PSS_2048_8192_SHA256,
+            (Jws::Ps384, Algorithm::Rsa) => &signature::RSA_PSS_2048_8192_SHA384,
+            (Jws::Ps512, Algorithm::Rsa) => &signature::RSA_PSS_2048_8192_SHA512,
+            (Jws::Es256, Algorithm::EcdsaP256) => &signature::ECDSA_P256_SHA256_FIXED,
+            (Jws::Es384, Algorithm::EcdsaP384) => &signature::ECDSA_P384_SHA384_FIXED,
+            _ => return Err(BadSignature),
+        };
+        let raw = self.spki.get(self.raw..).unwrap_or_default();
+        UnparsedPublicKey::new(verifier, raw)
+            .verify(message, signature)
+            .map_err(|_| BadSignature)
     }
 
     /// The public half of a private key, as `ring` gives it.

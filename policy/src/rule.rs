@@ -36,6 +36,8 @@ pub struct Rule {
     pub other_map_sizes: Option<Entries>,
     /// Lowest version allowed.
     pub min_version: Option<Version>,
+    /// Predicate types of attestations that the rule's signers must have made.
+    pub require: Vec<String>,
     /// Keys that the file leaves out, so that the values here are defaults.
     pub defaults: BTreeSet<&'static str>,
 }

@@ -27,6 +27,10 @@ pub(crate) struct PolicyFile {
     strict: Option<bool>,
     /// Trusted keys by name.
     keys: Option<BTreeMap<String, KeyEntry>>,
+    /// Trusted identities by name: keyless signatures.
+    keyless: Option<BTreeMap<String, KeylessEntry>>,
+    /// Trusted certificate authorities by name.
+    x509: Option<BTreeMap<String, AuthorityEntry>>,
     /// The first rule whose scope covers an artifact decides; none: refused.
     rule: Option<Vec<RuleEntry>>,
     /// Programs that can do no harm, whoever makes them.
@@ -50,6 +54,42 @@ pub(crate) struct KeyEntry {
     file: Option<String>,
     /// The PEM text itself.
     pem: Option<String>,
+}
+
+/// An identity that Fulcio issues certificates for.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct KeylessEntry {
+    /// URI or e-mail address; `*` within a segment, a final `/*` for everything below.
+    identity: String,
+    /// The OIDC issuer, byte for byte.
+    issuer: String,
+    /// A `trusted_root.json`, relative to the policy file. Default: the public-good instance's.
+    trusted_root: Option<String>,
+    /// The JSON text itself.
+    trusted_root_json: Option<String>,
+}
+
+/// An organisation's certificate authority, within limits; either `roots` or `roots_pem`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct AuthorityEntry {
+    /// PEM certificates, relative to the policy file.
+    roots: Option<String>,
+    /// The PEM text itself.
+    roots_pem: Option<String>,
+    /// Who may sign: common names, e-mail addresses, DNS names, URIs, or distinguished names.
+    #[schemars(length(min = 1))]
+    names: Vec<String>,
+    /// "code-signing", or the OID that the certificate must have. Default: "code-signing".
+    usage: Option<String>,
+    /// Most certificates between root and signer. Default: what the certificates say.
+    #[schemars(range(max = 8))]
+    max_path_length: Option<u64>,
+    /// PEM revocation lists.
+    crls: Option<String>,
+    /// PEM chain of a time-stamp authority: its certificate first, its root last.
+    timestamps: Option<String>,
 }
 
 /// For a scope, who must have signed and what the programs may be.
@@ -76,6 +116,9 @@ pub(crate) struct RuleEntry {
     map_sizes: Option<BTreeMap<String, SizeEntry>>,
     /// Lowest package version allowed.
     min_version: Option<String>,
+    /// Attestations that the rule's signers must have made: "slsa-provenance", "spdx",
+    /// "cyclonedx", "inventory", or the URI of a predicate type. Default: [].
+    require: Option<Vec<String>>,
 }
 
 /// So many distinct keys out of these.
@@ -85,7 +128,7 @@ pub(crate) struct SignedByEntry {
     /// Distinct keys needed. Default: 1.
     #[schemars(range(min = 1))]
     at_least: Option<u64>,
-    /// Names of [keys.NAME].
+    /// Names of [keys.NAME], [keyless.NAME] or [x509.NAME].
     #[schemars(length(min = 1))]
     of: Vec<String>,
 }

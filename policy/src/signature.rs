@@ -1,10 +1,9 @@
 //! One signature: made as cosign makes it, and checked against keys.
 //!
-//! Two forms are read. cosign v3 attaches a Sigstore bundle with an in-toto statement as an
-//! OCI 1.1 referrer (cosign `BUNDLE_SPEC.md`); that is what is written here too. Older
-//! versions tag a manifest `sha256-<hex>.sig` whose layers are "simple signing" payloads
-//! (cosign `SIGNATURE_SPEC.md`). Nothing that was not authenticated is acted on: the
-//! signature is checked first, then what it says.
+//! cosign v3 attaches a Sigstore bundle with an in-toto statement as an OCI 1.1 referrer
+//! (cosign `BUNDLE_SPEC.md`); that is what is written here too. Its older versions' forms
+//! and Notary Project signatures are read ([`older`], [`notation`]). Nothing that was not
+//! authenticated is acted on: the signature is checked first, then what it says.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bundle::{
@@ -13,14 +12,22 @@ use bundle::{
     media,
     unverified::Referrer,
 };
+use jiff::Timestamp;
 use ring::rand::SecureRandom;
-use serde::{Deserialize, Serialize};
-use sigstore_types::bundle::{Bundle, SignatureContent, VerificationMaterialContent};
+use serde::Serialize;
+use sigstore_types::bundle::{SignatureContent, VerificationMaterialContent};
+
+mod notation;
+mod older;
+mod trusted;
+
+pub use trusted::Trusted;
 
 use crate::{
-    Reason,
+    Reason, Refusal,
     key::{Algorithm, PublicKey},
     signer::{BadPrivateKey, Signer},
+    sigstore::{self, Identity, Subject},
     statement::{self, Statement},
 };
 
@@ -47,8 +54,43 @@ pub fn sign(
     random: &dyn SecureRandom,
 ) -> Result<Attached, BadPrivateKey> {
     let payload = statement::signed(subject.digest);
-    let signature = signer.sign(&statement::envelope(&payload), random)?;
-    let sigstore = statement::sigstore_bundle(&signer.public_key().hint(), &payload, &signature);
+    attest(
+        subject,
+        &payload,
+        media::SIGN_PREDICATE,
+        signer,
+        created,
+        random,
+    )
+}
+
+/// Signs the statement `payload`, whose predicate is of this type, about `subject`.
+///
+/// # Errors
+/// When the signer fails.
+pub fn attest(
+    subject: &Descriptor,
+    payload: &[u8],
+    predicate_type: &str,
+    signer: &Signer,
+    created: Option<&str>,
+    random: &dyn SecureRandom,
+) -> Result<Attached, BadPrivateKey> {
+    let signature = signer.sign(&statement::envelope(payload), random)?;
+    let sigstore = match signer.certificates() {
+        [] => statement::sigstore_bundle(&signer.public_key().hint(), payload, &signature),
+        chain => statement::dsse_bundle(&statement::chain(chain), payload, &signature),
+    };
+    Ok(attached(subject, sigstore, predicate_type, created))
+}
+
+/// The referrer manifest by which a Sigstore bundle is attached to `subject`.
+pub fn attached(
+    subject: &Descriptor,
+    sigstore: Vec<u8>,
+    predicate_type: &str,
+    created: Option<&str>,
+) -> Attached {
     let mut manifest = Manifest::artifact(
         media::SIGSTORE_BUNDLE,
         Descriptor::of(media::EMPTY, media::EMPTY_JSON),
@@ -65,14 +107,14 @@ pub fn sign(
             .insert(key.to_owned(), value.to_owned());
     };
     annotate(media::BUNDLE_CONTENT_ANNOTATION, "dsse-envelope");
-    annotate(media::PREDICATE_TYPE_ANNOTATION, media::SIGN_PREDICATE);
+    annotate(media::PREDICATE_TYPE_ANNOTATION, predicate_type);
     if let Some(created) = created {
         annotate(media::CREATED, created);
     }
-    Ok(Attached {
+    Attached {
         manifest: manifest.to_bytes(),
         blobs: [media::EMPTY_JSON.to_vec(), sigstore],
-    })
+    }
 }
 
 /// In which form a signature is stored.
@@ -83,18 +125,38 @@ pub enum Form {
     SigstoreBundle,
     /// A simple-signing payload, attached by a tag or by its subject.
     SimpleSigning,
+    /// A bare DSSE envelope, attached by a tag.
+    DsseEnvelope,
+    /// A Notary Project signature as JWS.
+    Notation,
 }
 
-/// A signature that fits: who, how, where.
+/// A signature that fits: who, when, how, by which trust.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Valid {
-    /// SHA-256 of the key's SPKI.
+    /// Who it is: SHA-256 of a key's SPKI, or of what a certificate says about its holder.
     pub key: Digest,
+    /// The certificate's identity or subject; `None`: a key.
+    #[serde(flatten)]
+    pub identity: Option<Identity>,
+    /// The entries of the policy that trust the signer.
+    pub trusted_as: Vec<String>,
     /// In which form.
     pub form: Form,
     /// By which kind of key.
     #[serde(serialize_with = "as_name")]
     pub algorithm: Algorithm,
+    /// Times at which it existed, by a trusted log or time-stamp authority.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub times: Vec<Timestamp>,
+    /// Was it proved to be in a transparency log?
+    pub logged: bool,
+    /// SHA-256 of the trusted root by which that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted_root: Option<Digest>,
+    /// What an attestation is about; `None`: a signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicate_type: Option<String>,
 }
 
 /// A signature that does not count, and why.
@@ -123,6 +185,8 @@ pub struct Finding {
 pub enum Outcome {
     /// Yes.
     Valid(Valid),
+    /// As an attestation, which says something but admits nothing.
+    Attested(Valid),
     /// No.
     Rejected(Rejected),
 }
@@ -140,8 +204,9 @@ impl Default for Budget {
 }
 
 impl Budget {
-    fn spend(&mut self) -> Result<(), Rejected> {
-        self.0 = self.0.checked_sub(1).ok_or_else(|| {
+    /// Takes the work of so many checks of a key.
+    fn spend(&mut self, checks: u32) -> Result<(), Rejected> {
+        self.0 = self.0.checked_sub(checks).ok_or_else(|| {
             rejected(
                 Reason::LimitExceeded,
                 "it was not checked: too many signatures are attached",
@@ -156,7 +221,7 @@ impl Budget {
 pub fn check(
     referrer: &Referrer,
     subject: Digest,
-    keys: &[&PublicKey],
+    trusted: &Trusted<'_>,
     budget: &mut Budget,
 ) -> Vec<Finding> {
     let manifest = &referrer.manifest;
@@ -165,22 +230,16 @@ pub fn check(
         let Some(form) = form_of(&descriptor.media_type) else {
             continue;
         };
-        let outcome = match bytes {
-            Err(missing) => Err(rejected(Reason::MalformedSignature, missing.clone())),
-            Ok(bytes) => match form {
-                Form::SigstoreBundle => check_bundle(bytes, subject, keys, budget),
-                Form::SimpleSigning => check_simple(descriptor, bytes, subject, keys, budget),
-            },
-        };
+        let outcome = bytes
+            .as_ref()
+            .map_err(|missing| rejected(Reason::MalformedSignature, missing.clone()))
+            .and_then(|bytes| check_layer(form, descriptor, bytes, subject, trusted, budget));
         findings.push(Finding {
             referrer: referrer.digest,
             layer,
             outcome: match outcome {
-                Ok(key) => Outcome::Valid(Valid {
-                    key: key.id(),
-                    form,
-                    algorithm: key.algorithm(),
-                }),
+                Ok(valid) if valid.predicate_type.is_some() => Outcome::Attested(valid),
+                Ok(valid) => Outcome::Valid(valid),
                 Err(rejected) => Outcome::Rejected(rejected),
             },
         });
@@ -188,127 +247,139 @@ pub fn check(
     findings
 }
 
-fn form_of(media_type: &str) -> Option<Form> {
+fn check_layer(
+    form: Option<Form>,
+    descriptor: &Descriptor,
+    bytes: &[u8],
+    subject: Digest,
+    trusted: &Trusted<'_>,
+    budget: &mut Budget,
+) -> Result<Valid, Rejected> {
+    check_size(bytes)?;
+    let (mut valid, predicate) = match form {
+        Some(Form::SigstoreBundle) => check_bundle(bytes, subject, trusted, budget)?,
+        Some(Form::DsseEnvelope) => {
+            older::check_envelope(descriptor, bytes, subject, trusted, budget)?
+        }
+        Some(Form::SimpleSigning) => {
+            return older::check_simple(descriptor, bytes, subject, trusted, budget);
+        }
+        Some(Form::Notation) => return notation::check(bytes, subject, trusted, budget),
+        None => {
+            return Err(rejected(
+                Reason::Unsupported,
+                "it is a Notary Project signature as COSE; sign with `notation sign \
+                 --signature-format jws`",
+            ));
+        }
+    };
+    if predicate != media::SIGN_PREDICATE {
+        valid.predicate_type = Some(predicate);
+    }
+    Ok(valid)
+}
+
+/// `None`: no signature; `Some(None)`: one that is not read.
+fn form_of(media_type: &str) -> Option<Option<Form>> {
     match media_type {
-        media::SIMPLE_SIGNING => Some(Form::SimpleSigning),
-        other if other.starts_with(media::SIGSTORE_BUNDLE_PREFIX) => Some(Form::SigstoreBundle),
+        media::SIMPLE_SIGNING => Some(Some(Form::SimpleSigning)),
+        media::DSSE_ENVELOPE => Some(Some(Form::DsseEnvelope)),
+        media::NOTATION_JWS => Some(Some(Form::Notation)),
+        media::NOTATION_COSE => Some(None),
+        other if other.starts_with(media::SIGSTORE_BUNDLE_PREFIX) => {
+            Some(Some(Form::SigstoreBundle))
+        }
         _ => None,
     }
 }
 
-fn check_bundle<'k>(
+/// Who signed, and the predicate type of what they signed.
+fn check_bundle(
     bytes: &[u8],
     subject: Digest,
-    keys: &[&'k PublicKey],
+    trusted: &Trusted<'_>,
     budget: &mut Budget,
-) -> Result<&'k PublicKey, Rejected> {
-    check_size(bytes)?;
-    let bundle: Bundle = serde_json::from_slice(bytes).map_err(|error| {
-        rejected(
-            Reason::MalformedSignature,
-            format!("the Sigstore bundle cannot be parsed: {error}"),
-        )
-    })?;
-    let VerificationMaterialContent::PublicKey(identifier) = &bundle.verification_material.content
-    else {
-        return Err(keyless());
-    };
+) -> Result<(Valid, String), Rejected> {
+    let bundle = sigstore::parse(bytes)?;
     let SignatureContent::DsseEnvelope(envelope) = &bundle.content else {
         return Err(rejected(
             Reason::MalformedSignature,
             "the Sigstore bundle signs bare bytes, not a statement",
         ));
     };
-    if envelope.payload_type != media::IN_TOTO {
-        return Err(rejected(
-            Reason::MalformedSignature,
-            format!(
-                "the payload is of type {:?}, not {:?}",
-                envelope.payload_type,
-                media::IN_TOTO
-            ),
-        ));
-    }
+    check_payload_type(&envelope.payload_type)?;
     let payload = envelope.payload.as_bytes();
+    let signature = envelope.signature.sig.as_bytes();
     let signed = statement::envelope(payload);
-    let key = find_key(
-        &signed,
-        envelope.signature.sig.as_bytes(),
-        &identifier.hint,
-        keys,
-        budget,
-    )?;
+    let valid = match &bundle.verification_material.content {
+        VerificationMaterialContent::PublicKey(identifier) => {
+            let key = find_key(&signed, signature, &identifier.hint, trusted, budget)?;
+            Valid::by_key(key, Form::SigstoreBundle, trusted)
+        }
+        _ if trusted.is_own_certificate(&bundle) => {
+            let holder = trusted.holder_of(&bundle, signature, budget)?;
+            holder.holder.key.verify(&signed, signature).map_err(|_| {
+                rejected(
+                    Reason::BadSignature,
+                    format!("the signature was not made by {:?}", holder.holder.subject),
+                )
+            })?;
+            holder.valid(Form::SigstoreBundle, None)
+        }
+        _ => trusted.identity(
+            &bundle,
+            Subject::Digest(subject),
+            Form::SigstoreBundle,
+            budget,
+        )?,
+    };
+    let predicate = check_statement(payload, subject)?;
+    Ok((valid, predicate))
+}
+
+fn check_payload_type(payload_type: &str) -> Result<(), Rejected> {
+    if payload_type == media::IN_TOTO {
+        return Ok(());
+    }
+    Err(rejected(
+        Reason::MalformedSignature,
+        format!(
+            "the payload is of type {payload_type:?}, not {:?}",
+            media::IN_TOTO
+        ),
+    ))
+}
+
+/// The predicate type of a signed statement, if it is about `subject`.
+fn check_statement(payload: &[u8], subject: Digest) -> Result<String, Rejected> {
     let statement =
         Statement::parse(payload).map_err(|error| rejected(Reason::MalformedSignature, error))?;
     if !statement.is_about(subject) {
         return Err(wrong_subject(&statement.subjects.join(", "), subject));
     }
-    if statement.predicate_type != media::SIGN_PREDICATE {
-        return Err(rejected(
-            Reason::WrongPredicate,
-            format!(
-                "the statement's predicate is {:?}, not {:?}",
-                statement.predicate_type,
-                media::SIGN_PREDICATE
-            ),
-        ));
-    }
-    Ok(key)
+    Ok(statement.predicate_type)
 }
 
-fn check_simple<'k>(
-    descriptor: &Descriptor,
-    payload: &[u8],
-    subject: Digest,
-    keys: &[&'k PublicKey],
-    budget: &mut Budget,
-) -> Result<&'k PublicKey, Rejected> {
-    check_size(payload)?;
-    if descriptor
-        .annotations
-        .contains_key(media::COSIGN_CERTIFICATE_ANNOTATION)
-    {
-        return Err(keyless());
+impl Valid {
+    fn by_key(key: &PublicKey, form: Form, trusted: &Trusted<'_>) -> Self {
+        Self {
+            key: key.id(),
+            identity: None,
+            trusted_as: trusted.names_of(key),
+            form,
+            algorithm: key.algorithm(),
+            times: Vec::new(),
+            logged: false,
+            trusted_root: None,
+            predicate_type: None,
+        }
     }
-    let signature = descriptor
-        .annotations
-        .get(media::COSIGN_SIGNATURE_ANNOTATION)
-        .ok_or_else(|| {
-            rejected(
-                Reason::MalformedSignature,
-                format!(
-                    "the layer has no annotation {}",
-                    media::COSIGN_SIGNATURE_ANNOTATION
-                ),
-            )
-        })?;
-    let signature = BASE64.decode(signature).map_err(|_| {
-        rejected(
-            Reason::MalformedSignature,
-            "the signature annotation is not base64",
-        )
-    })?;
-    let key = find_key(payload, &signature, "", keys, budget)?;
-    let payload: SimpleSigning = serde_json::from_slice(payload).map_err(|error| {
-        rejected(
-            Reason::MalformedSignature,
-            format!("the signed payload cannot be parsed: {error}"),
-        )
-    })?;
-    let about = &payload.critical.image.digest;
-    if *about != subject.to_string() {
-        return Err(wrong_subject(about, subject));
+}
+
+impl From<Refusal> for Rejected {
+    fn from(refusal: Refusal) -> Self {
+        rejected(refusal.reason, refusal.detail)
     }
-    if payload.critical.kind != SIMPLE_SIGNING_TYPE {
-        return Err(rejected(
-            Reason::WrongPredicate,
-            format!(
-                "the payload is of type {:?}, not {SIMPLE_SIGNING_TYPE:?}",
-                payload.critical.kind
-            ),
-        ));
-    }
-    Ok(key)
 }
 
 /// The key whose signature it is. The hint is not authenticated: it only says where to
@@ -317,13 +388,14 @@ fn find_key<'k>(
     message: &[u8],
     signature: &[u8],
     hint: &str,
-    keys: &[&'k PublicKey],
+    trusted: &Trusted<'k>,
     budget: &mut Budget,
 ) -> Result<&'k PublicKey, Rejected> {
-    let hinted = keys.iter().copied().find(|key| key.hint() == hint);
-    let others = keys.iter().copied().filter(|key| Some(*key) != hinted);
+    let keys = || trusted.keys.iter().map(|(_, key)| *key);
+    let hinted = keys().find(|key| key.hint() == hint);
+    let others = keys().filter(|key| Some(*key) != hinted);
     for key in hinted.into_iter().chain(others) {
-        budget.spend()?;
+        budget.spend(1)?;
         if key.verify(message, signature).is_ok() {
             return Ok(key);
         }
@@ -369,13 +441,6 @@ fn check_size(bytes: &[u8]) -> Result<(), Rejected> {
     Ok(())
 }
 
-fn keyless() -> Rejected {
-    rejected(
-        Reason::Unsupported,
-        "it is keyless (it carries a certificate), which this version cannot check",
-    )
-}
-
 fn wrong_subject(about: &str, subject: Digest) -> Rejected {
     let about: String = about.chars().take(200).collect();
     rejected(
@@ -395,24 +460,5 @@ fn as_name<S: serde::Serializer>(algorithm: &Algorithm, to: S) -> Result<S::Ok, 
     to.serialize_str(algorithm.name())
 }
 
-#[derive(Deserialize)]
-struct SimpleSigning {
-    critical: Critical,
-}
-
-#[derive(Deserialize)]
-struct Critical {
-    image: Image,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct Image {
-    #[serde(rename = "docker-manifest-digest")]
-    digest: String,
-}
-
-const SIMPLE_SIGNING_TYPE: &str = "cosign container image signature";
 /// A Sigstore bundle has some kilobytes; one with a long log proof some tens.
 const MAX_SIGNATURE: usize = 4 << 20;

@@ -8,20 +8,30 @@ use ring::{
         Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
     },
 };
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 use zeroize::Zeroizing;
 
-use crate::key::{Algorithm, PublicKey, pem};
+use crate::{
+    cosign_key::SealedKey,
+    key::{Algorithm, PublicKey, pem},
+};
 
 /// A private key that can sign.
 pub struct Signer {
     pair: Pair,
     public: PublicKey,
+    certificates: Vec<Vec<u8>>,
 }
+
+/// Signs the bytes that it is given, or says why not.
+pub type Sign = dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync;
 
 enum Pair {
     Ecdsa(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
     Rsa(Box<RsaKeyPair>),
+    /// A key that is not in this process.
+    External(Box<Sign>),
 }
 
 /// Why a private key cannot be used. The caller is at fault.
@@ -36,6 +46,12 @@ pub enum BadPrivateKey {
     /// The caller gave no passphrase.
     #[error("{0}")]
     NoPassphrase(String),
+    /// Somebody else holds the key and did not sign.
+    #[error("{0}")]
+    External(String),
+    /// The certificate is not this key's.
+    #[error("{0}")]
+    Certificate(String),
     /// The source of randomness failed.
     #[error("the system gives no randomness")]
     NoRandomness,
@@ -163,15 +179,57 @@ impl Signer {
             "EC PRIVATE KEY" | "RSA PRIVATE KEY" => Err(malformed(
                 "it is an older OpenSSL key; convert it: openssl pkcs8 -topk8 -in OLD -out NEW",
             )),
-            "ENCRYPTED SIGSTORE PRIVATE KEY" | "ENCRYPTED COSIGN PRIVATE KEY" => Err(malformed(
-                "it is in cosign's own key format, which this version does not read; \
-                 make a key with `bpfseal keygen`, cosign takes it by import-key-pair",
-            )),
+            "ENCRYPTED SIGSTORE PRIVATE KEY" | "ENCRYPTED COSIGN PRIVATE KEY" => {
+                let (_, block) = x509_parser::pem::parse_x509_pem(file)
+                    .map_err(|_| malformed("its PEM cannot be parsed"))?;
+                let sealed = SealedKey::parse(&block.contents)?;
+                let der = sealed.open(&passphrase()?)?;
+                Ok((
+                    Self::from_pkcs8(&der, random)?,
+                    Protection::Passphrase(sealed.derivation().to_owned()),
+                ))
+            }
             "PUBLIC KEY" => Err(malformed(
                 "it is a public key, where a private key is wanted",
             )),
             _ => Err(malformed("its PEM block is not a PRIVATE KEY")),
         }
+    }
+
+    /// A key that somebody else holds: a token, a service. What `sign` returns is checked
+    /// before it is believed.
+    pub fn external(public: PublicKey, sign: Box<Sign>) -> Self {
+        Self {
+            pair: Pair::External(sign),
+            public,
+            certificates: Vec::new(),
+        }
+    }
+
+    /// Signs with this certificate chain (DER), the key's own certificate first.
+    ///
+    /// # Errors
+    /// When the first certificate is for another key.
+    pub fn with_certificates(self, certificates: Vec<Vec<u8>>) -> Result<Self, BadPrivateKey> {
+        let leaf = certificates.first().map(Vec::as_slice).unwrap_or_default();
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| {
+            BadPrivateKey::Certificate("the certificate cannot be parsed".to_owned())
+        })?;
+        if parsed.tbs_certificate.subject_pki.raw != self.public.spki() {
+            return Err(BadPrivateKey::Certificate(format!(
+                "the first certificate, of {:?}, is for another key",
+                parsed.subject().to_string()
+            )));
+        }
+        Ok(Self {
+            certificates,
+            ..self
+        })
+    }
+
+    /// The certificate chain (DER) that it signs with; empty: the key alone.
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        &self.certificates
     }
 
     /// The public half.
@@ -194,6 +252,16 @@ impl Signer {
                 .map(|signature| signature.as_ref().to_vec())
                 .map_err(|_| BadPrivateKey::NoRandomness),
             Pair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            Pair::External(sign) => {
+                let signature = sign(message).map_err(BadPrivateKey::External)?;
+                match self.public.verify(message, &signature) {
+                    Ok(()) => Ok(signature),
+                    Err(_) => Err(BadPrivateKey::External(format!(
+                        "what it signed does not fit its public key {}",
+                        self.public.id()
+                    ))),
+                }
+            }
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public().modulus_len()];
                 pair.sign(&RSA_PKCS1_SHA256, random, message, &mut signature)
@@ -230,10 +298,15 @@ impl Signer {
             Pair::Ecdsa(pair) => pair.public_key().as_ref(),
             Pair::Ed25519(pair) => pair.public_key().as_ref(),
             Pair::Rsa(pair) => pair.public_key().as_ref(),
+            Pair::External(_) => return Err(malformed("it is not in a file")),
         };
         let public =
             PublicKey::from_raw(prefix, raw).map_err(|error| malformed(&error.to_string()))?;
-        Ok(Self { pair, public })
+        Ok(Self {
+            pair,
+            public,
+            certificates: Vec::new(),
+        })
     }
 }
 

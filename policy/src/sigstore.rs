@@ -13,10 +13,17 @@ pub use sigstore_types::Bundle;
 use sigstore_types::{Artifact, Sha256Hash, bundle::VerificationMaterialContent};
 use sigstore_verify::{
     Error, PublicKeyVerificationPolicy, VerificationPolicy, VerificationResult, Verifier,
-    trust_root::{SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot},
+    crypto::parse_certificate_info,
+    trust_root::{
+        self, SIGSTORE_PRODUCTION_SIGNING_CONFIG, SIGSTORE_PRODUCTION_TRUSTED_ROOT,
+        ServiceConfiguration, ServiceSelector, TrustedRoot,
+    },
 };
 
-use crate::{Reason, Refusal, key::PublicKey};
+use crate::{
+    Reason, Refusal,
+    key::{Algorithm, PublicKey},
+};
 
 /// Certificate authorities, logs and time-stamp authorities that are believed
 /// (`trusted_root.json` of sigstore's protobuf-specs).
@@ -114,6 +121,9 @@ pub struct Proof {
     /// The certificate's claims, which its authority vouches for; `None`: a key signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+    /// By which kind of key; `None`: one that could not sign here.
+    #[serde(skip)]
+    pub algorithm: Option<Algorithm>,
     /// Times at which the signature existed, by the log or a time-stamp authority.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub times: Vec<Timestamp>,
@@ -139,6 +149,74 @@ impl<'a> Subject<'a> {
             Self::Bytes(bytes) => Artifact::Blob(bytes),
             Self::Digest(digest) => Artifact::from_digest(Sha256Hash::from(*digest.as_bytes())),
         }
+    }
+}
+
+/// Whom a certificate (DER) names, if Fulcio made it. Nothing is checked.
+pub fn identity_of(certificate: &[u8]) -> Option<Identity> {
+    let certificate = sigstore_types::DerCertificate::new(certificate.to_vec());
+    let said = parse_certificate_info(&certificate).ok()?;
+    Some(Identity {
+        identity: said.identity?.as_str().to_owned(),
+        issuer: said.issuer?,
+    })
+}
+
+/// Which services vouch for a keyless signature (`signing_config.json` of sigstore's
+/// protobuf-specs).
+#[derive(Clone, Debug)]
+pub struct SigningConfig(trust_root::SigningConfig);
+
+impl SigningConfig {
+    /// The public-good instance's, as this version of bpfseal carries it.
+    ///
+    /// # Errors
+    /// Never, as a test shows.
+    pub fn embedded() -> Result<Self, Refusal> {
+        Self::from_json(SIGSTORE_PRODUCTION_SIGNING_CONFIG.as_bytes())
+    }
+
+    /// Reads a `signing_config.json`.
+    ///
+    /// # Errors
+    /// [`Reason::BadTrustRoot`], with what is wrong with it.
+    pub fn from_json(json: &[u8]) -> Result<Self, Refusal> {
+        let refuse = |error: String| Refusal::new(Reason::BadTrustRoot, error);
+        let text = std::str::from_utf8(json).map_err(|_| refuse("it is not UTF-8".to_owned()))?;
+        trust_root::SigningConfig::from_json(text)
+            .map(Self)
+            .map_err(|error| refuse(error.to_string()))
+    }
+
+    /// The certificate authority.
+    pub fn fulcio(&self) -> Option<&str> {
+        self.0.fulcio_url().map(|service| service.url.as_str())
+    }
+
+    /// The time-stamp authorities, as many as the config wants.
+    pub fn stamps(&self) -> Vec<String> {
+        let services = self.0.eligible_tsa_urls();
+        let most = wanted(&self.0.tsa_config, services.len());
+        let urls = services.into_iter().map(|service| service.url.clone());
+        urls.take(most).collect()
+    }
+
+    /// The transparency logs with their API's version, as many as the config wants.
+    pub fn logs(&self) -> Vec<(String, u32)> {
+        let services = self.0.eligible_rekor_urls(None);
+        let most = wanted(&self.0.rekor_tlog_config, services.len());
+        let logs = services
+            .into_iter()
+            .map(|service| (service.url.clone(), service.major_api_version));
+        logs.take(most).collect()
+    }
+}
+
+fn wanted(config: &ServiceConfiguration, all: usize) -> usize {
+    match config.selector {
+        ServiceSelector::All => all,
+        ServiceSelector::Exact => config.count.map_or(1, |count| count as usize),
+        _ => 1,
     }
 }
 
@@ -225,6 +303,7 @@ pub fn prove_key(
         plain::check(bundle, subject, key)?;
         return Ok(Proof {
             identity: None,
+            algorithm: Some(key.algorithm()),
             times: Vec::new(),
             logged: false,
             trusted_root: None,
@@ -267,8 +346,11 @@ fn proof(
     times.extend(result.integrated_time());
     times.sort_unstable();
     times.dedup();
+    let certificate = result.certificate();
+    let key = certificate.map(|held| PublicKey::from_spki(held.public_key.as_bytes()));
     Proof {
         identity,
+        algorithm: key.and_then(Result::ok).map(|key| key.algorithm()),
         times,
         logged: result.tlog_verified() && is_logged(bundle),
         trusted_root: Some(root.digest()),
@@ -421,3 +503,58 @@ pub const EMBEDDED_SINCE: &str = "2026-10-23";
 
 /// A Sigstore bundle has some kilobytes; one with a long log proof some tens.
 const MAX_BUNDLE: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_embedded_can_be_used() {
+        let root = TrustRoot::embedded().unwrap();
+        assert_eq!(
+            root.counts(),
+            Counts {
+                certificate_authorities: 2,
+                transparency_logs: 2,
+                certificate_logs: 2,
+                timestamp_authorities: 1,
+            }
+        );
+        let config = SigningConfig::embedded().unwrap();
+        assert_eq!(config.fulcio(), Some("https://fulcio.sigstore.dev"));
+        assert_eq!(
+            config.logs(),
+            [("https://rekor.sigstore.dev".to_owned(), 1)]
+        );
+        assert_eq!(config.stamps().len(), 1);
+    }
+
+    #[test]
+    fn a_config_says_how_many_services_it_wants() {
+        let service = |url: &str, version: u32| {
+            serde_json::json!({
+                "url": url, "majorApiVersion": version,
+                "validFor": { "start": "2020-01-01T00:00:00Z" }, "operator": "test",
+            })
+        };
+        let config = |selector: serde_json::Value| {
+            let json = serde_json::json!({
+                "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+                "rekorTlogUrls": [service("http://one", 1), service("http://two", 2),
+                    service("http://nine", 9)],
+                "rekorTlogConfig": selector,
+            });
+            let config = SigningConfig::from_json(json.to_string().as_bytes()).unwrap();
+            let logs = config.logs();
+            logs.into_iter()
+                .map(|(_, version)| version)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(config(serde_json::json!({ "selector": "ANY" })), [2]);
+        assert_eq!(config(serde_json::json!({ "selector": "ALL" })), [2, 1]);
+        assert_eq!(
+            config(serde_json::json!({ "selector": "EXACT", "count": 1 })),
+            [2]
+        );
+    }
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bundle::{Digest, media};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The statement of a cosign v3 signature, byte for byte as cosign writes it: "I signed
 /// this", with an empty predicate.
@@ -21,6 +22,25 @@ pub fn signed(subject: Digest) -> Vec<u8> {
         predicate: Empty {},
     };
     json(&written)
+}
+
+/// An in-toto statement v1 about `subject` with any predicate.
+pub fn attested(
+    subject: Digest,
+    name: Option<&str>,
+    predicate_type: &str,
+    predicate: &Value,
+) -> Vec<u8> {
+    let mut about = serde_json::json!({ "digest": { "sha256": subject.to_hex() } });
+    if let (Some(name), Some(about)) = (name, about.as_object_mut()) {
+        about.insert("name".to_owned(), Value::from(name));
+    }
+    json(&serde_json::json!({
+        "_type": STATEMENT_V1,
+        "subject": [about],
+        "predicateType": predicate_type,
+        "predicate": predicate,
+    }))
 }
 
 /// What DSSE signs: the payload with its type and both lengths, so that bytes signed as
@@ -73,12 +93,42 @@ pub fn sigstore_bundle(hint: &str, payload: &[u8], signature: &[u8]) -> Vec<u8> 
     })
 }
 
-/// A Sigstore bundle v0.3 with a public-key hint and a signature over a file's bytes, as
-/// `cosign sign-blob --key` writes it.
-pub fn blob_bundle(hint: &str, digest: Digest, signature: &[u8]) -> Vec<u8> {
+/// The same with any verification material: certificates, log entries, time stamps.
+pub fn dsse_bundle(material: &Value, payload: &[u8], signature: &[u8]) -> Vec<u8> {
     json(&serde_json::json!({
         "mediaType": media::SIGSTORE_BUNDLE,
-        "verificationMaterial": { "publicKey": { "hint": hint } },
+        "verificationMaterial": material,
+        "dsseEnvelope": {
+            "payload": BASE64.encode(payload),
+            "payloadType": media::IN_TOTO,
+            "signatures": [{ "sig": BASE64.encode(signature) }],
+        },
+    }))
+}
+
+/// Verification material: a key, by its hint.
+pub fn hint(hint: &str) -> Value {
+    serde_json::json!({ "publicKey": { "hint": hint } })
+}
+
+/// Verification material: a certificate (DER), or several up to the root.
+pub fn chain(certificates: &[Vec<u8>]) -> Value {
+    let raw = |der: &Vec<u8>| serde_json::json!({ "rawBytes": BASE64.encode(der) });
+    match certificates {
+        [one] => serde_json::json!({ "certificate": raw(one) }),
+        chain => {
+            let certificates: Vec<Value> = chain.iter().map(raw).collect();
+            serde_json::json!({ "x509CertificateChain": { "certificates": certificates } })
+        }
+    }
+}
+
+/// A Sigstore bundle v0.3 with a signature over a file's bytes, as `cosign sign-blob` writes
+/// it.
+pub fn blob_bundle(material: &Value, digest: Digest, signature: &[u8]) -> Vec<u8> {
+    json(&serde_json::json!({
+        "mediaType": media::SIGSTORE_BUNDLE,
+        "verificationMaterial": material,
         "messageSignature": {
             "messageDigest": {
                 "algorithm": "SHA2_256",

@@ -1,7 +1,5 @@
 //! The one function that turns a bundle nobody vouches for into one that somebody does.
 
-use std::collections::BTreeSet;
-
 use bundle::{
     Digest, MalformedBundle, UnverifiedBundle,
     inventory::Inventory,
@@ -12,8 +10,10 @@ use bundle::{
 use crate::{
     Policy, Reason, Refusal, RuleRef,
     decision::{self, SignedBy},
-    key::PublicKey,
-    signature::{self, Budget, Finding, Outcome},
+    predicate,
+    rule::Rule,
+    signature::{self, Budget, Finding, Outcome, Trusted, Valid},
+    signers::Signers,
 };
 
 /// A bundle whose signatures satisfy a policy's rule and whose inventory is what its
@@ -25,7 +25,7 @@ pub struct VerifiedBundle {
     rule: RuleRef,
     policy: Digest,
     signed_by: Vec<SignedBy>,
-    signers: BTreeSet<Digest>,
+    signers: Signers,
     evidence: Vec<Finding>,
 }
 
@@ -41,11 +41,12 @@ pub fn verify(
     let rule = decision::rule_for(policy, scope)?;
     let evidence = evidence(&bundle, policy);
     let by_rule = |refusal: Refusal| refusal.by(rule.reference());
-    let signers = valid_signers(&evidence);
+    let signers = valid_signers(&evidence, policy);
     if signers.is_empty() {
         return Err(by_rule(nobody(&evidence)));
     }
-    let signed_by = decision::check_signers(policy.keys(), rule, &signers).map_err(by_rule)?;
+    let signed_by = signers.check(policy, rule).map_err(by_rule)?;
+    check_required(rule, &evidence).map_err(by_rule)?;
     bundle
         .check_inventory()
         .map_err(|error| by_rule(Refusal::new(reason_of(&error), error.to_string())))?;
@@ -63,12 +64,12 @@ pub fn verify(
 /// What each signature of `bundle` comes to, against every key that `policy` names; the
 /// base of [`verify`], and what `bpfseal verify --explain` prints.
 pub fn evidence(bundle: &UnverifiedBundle, policy: &Policy) -> Vec<Finding> {
-    let keys: Vec<&PublicKey> = policy.keys().values().map(|trusted| &trusted.key).collect();
+    let trusted = Trusted::by(policy);
     let mut budget = Budget::default();
     bundle
         .referrers()
         .iter()
-        .flat_map(|referrer| signature::check(referrer, bundle.digest(), &keys, &mut budget))
+        .flat_map(|referrer| signature::check(referrer, bundle.digest(), &trusted, &mut budget))
         .collect()
 }
 
@@ -130,8 +131,8 @@ impl VerifiedBundle {
         &self.signed_by
     }
 
-    /// Every key of the policy with a valid signature, of the rule or not.
-    pub const fn signers(&self) -> &BTreeSet<Digest> {
+    /// Everybody of the policy with a valid signature, of the rule or not.
+    pub const fn signers(&self) -> &Signers {
         &self.signers
     }
 
@@ -141,14 +142,57 @@ impl VerifiedBundle {
     }
 }
 
-pub(crate) fn valid_signers(evidence: &[Finding]) -> BTreeSet<Digest> {
-    evidence
-        .iter()
-        .filter_map(|finding| match &finding.outcome {
-            Outcome::Valid(valid) => Some(valid.key),
-            Outcome::Rejected(_) => None,
-        })
-        .collect()
+pub(crate) fn valid_signers(evidence: &[Finding], policy: &Policy) -> Signers {
+    let mut signers = Signers::by(policy);
+    for finding in evidence {
+        if let Outcome::Valid(valid) = &finding.outcome {
+            signers.add(valid.key, valid.identity.as_ref(), &valid.trusted_as);
+        }
+    }
+    signers
+}
+
+/// Each attestation that the rule wants was made by one of the rule's signers.
+pub(crate) fn check_required(rule: &Rule, evidence: &[Finding]) -> Result<(), Refusal> {
+    let attested = || {
+        evidence
+            .iter()
+            .filter_map(|finding| match &finding.outcome {
+                Outcome::Attested(valid) => Some(valid),
+                Outcome::Valid(_) | Outcome::Rejected(_) => None,
+            })
+    };
+    for want in &rule.require {
+        let is_wanted = |valid: &&Valid| {
+            let got = valid.predicate_type.as_deref();
+            got.is_some_and(|got| predicate::is(want, got))
+        };
+        let by_rule = |valid: &Valid| {
+            let names = &valid.trusted_as;
+            names.iter().any(|name| rule.signed_by.of.contains(name))
+        };
+        if attested().filter(is_wanted).any(by_rule) {
+            continue;
+        }
+        let got: Vec<String> = attested()
+            .filter_map(|valid| {
+                let kind = valid.predicate_type.as_deref()?;
+                Some(format!("{kind} by {}", valid.trusted_as.join(" = ")))
+            })
+            .collect();
+        return Err(Refusal::new(
+            Reason::MissingAttestation,
+            format!(
+                "want {want} by one of {}; got {}",
+                rule.signed_by.of.join(", "),
+                match got.is_empty() {
+                    true => "none".to_owned(),
+                    false => got.join(", "),
+                }
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// No signature counts: says what is wrong with the one that came closest.
@@ -157,14 +201,23 @@ pub(crate) fn nobody(evidence: &[Finding]) -> Refusal {
         .iter()
         .filter_map(|finding| match &finding.outcome {
             Outcome::Rejected(rejected) => Some(rejected),
-            Outcome::Valid(_) => None,
+            Outcome::Valid(_) | Outcome::Attested(_) => None,
         });
     let closest = rejected.min_by_key(|rejected| {
         let place = CLOSEST.iter().position(|&reason| reason == rejected.reason);
         place.unwrap_or(CLOSEST.len())
     });
     match closest {
-        None => Refusal::new(Reason::NoSignature, "no signature is attached to it"),
+        None => match evidence.iter().find_map(|finding| match &finding.outcome {
+            Outcome::Attested(valid) => valid.predicate_type.as_deref(),
+            Outcome::Valid(_) | Outcome::Rejected(_) => None,
+        }) {
+            Some(predicate) => Refusal::new(
+                Reason::WrongPredicate,
+                format!("no signature is attached to it; an attestation of {predicate:?} is"),
+            ),
+            None => Refusal::new(Reason::NoSignature, "no signature is attached to it"),
+        },
         Some(rejected) if evidence.len() == 1 => {
             Refusal::new(rejected.reason, rejected.detail.clone())
         }
@@ -180,10 +233,16 @@ pub(crate) fn nobody(evidence: &[Finding]) -> Refusal {
 }
 
 /// From what a publisher can mend soonest to what has least to do with a signature.
-const CLOSEST: [Reason; 7] = [
+const CLOSEST: [Reason; 13] = [
     Reason::LimitExceeded,
     Reason::BadSignature,
     Reason::WrongSubject,
+    Reason::BadTrustRoot,
+    Reason::NoTrustedTime,
+    Reason::TooOld,
+    Reason::BadCertificate,
+    Reason::BadLogEntry,
+    Reason::WeakAlgorithm,
     Reason::UntrustedSigner,
     Reason::MalformedSignature,
     Reason::Unsupported,

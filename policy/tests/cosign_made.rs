@@ -7,7 +7,7 @@ use bundle::{Digest, manifest::Manifest, unverified::Referrer};
 use policy::{
     Reason,
     key::PublicKey,
-    signature::{Budget, Form, Outcome, check},
+    signature::{Budget, Form, Outcome, Trusted, check},
 };
 
 const REFERRER_SUBJECT: &str =
@@ -32,13 +32,19 @@ fn referrer(manifest: &str, layer: &str) -> Referrer {
 fn outcome(referrer: &Referrer, subject: &str, key: &str) -> Result<Form, Reason> {
     let key = PublicKey::from_pem(&vector(key)).unwrap();
     let subject = subject.parse().unwrap();
-    let findings = check(referrer, subject, &[&key], &mut Budget::default());
+    let findings = check(
+        referrer,
+        subject,
+        &Trusted::keys([("key", &key)]),
+        &mut Budget::default(),
+    );
     match &findings[..] {
         [finding] => match &finding.outcome {
             Outcome::Valid(valid) => {
                 assert_eq!(valid.key, key.id());
                 Ok(valid.form)
             }
+            Outcome::Attested(attested) => panic!("{attested:?}"),
             Outcome::Rejected(rejected) => Err(rejected.reason),
         },
         other => panic!("{other:?}"),

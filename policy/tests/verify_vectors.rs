@@ -2,9 +2,12 @@
 //! verification. A new case is a new folder; `tests/vectors/verify/README.md` has the keys.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, rc::Rc};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64_URL},
+};
 use bundle::{
     Digest, Layout,
     manifest::{Descriptor, Manifest},
@@ -47,12 +50,21 @@ struct Rule {
     of: Option<Vec<String>>,
     /// Names of keys that the policy knows, name to key; `release` is key `a` by default.
     keys: BTreeMap<String, String>,
+    /// `[x509.NAME]`: its lines beside `roots`, which is `root.pem`.
+    x509: BTreeMap<String, String>,
+    require: Vec<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Recipe {
     by: String,
+    /// Chain and key in `tests/vectors/x509`, instead of a key alone.
+    certificate: Option<String>,
+    /// The key that really signs, where it is not the certificate's.
+    key: Option<String>,
+    /// Fields of the protected header, for the form `notation`.
+    jws: serde_json::Map<String, serde_json::Value>,
     form: String,
     statement_type: String,
     predicate_type: String,
@@ -80,6 +92,9 @@ impl Default for Recipe {
     fn default() -> Self {
         Self {
             by: "a".into(),
+            certificate: None,
+            key: None,
+            jws: serde_json::Map::new(),
             form: "bundle".into(),
             statement_type: "https://in-toto.io/Statement/v1".into(),
             predicate_type: media::SIGN_PREDICATE.into(),
@@ -171,7 +186,7 @@ fn run(name: &str, case: &Case) {
     }
 }
 
-struct Keys(BTreeMap<&'static str, Signer>);
+struct Keys(BTreeMap<&'static str, Rc<Signer>>);
 
 impl Keys {
     /// `a`, `b`, `c` are Ed25519, `p256` is ECDSA; new ones in each run.
@@ -191,16 +206,31 @@ impl Keys {
                     let mut none = || unreachable!("the key is not encrypted");
                     let (signer, _) =
                         Signer::from_pem(files.private.as_bytes(), &mut none, &random).unwrap();
-                    (name, signer)
+                    (name, Rc::new(signer))
                 })
                 .collect(),
         )
     }
 
-    fn of(&self, name: &str) -> &Signer {
+    /// Whoever signs by this recipe.
+    fn signer(&self, recipe: &Recipe) -> Rc<Signer> {
+        match (&recipe.key, &recipe.certificate) {
+            (Some(key), _) => self.of(key),
+            (None, None) => self.of(&recipe.by),
+            (None, Some(name)) => {
+                let pem = x509_file(&format!("{name}.key"));
+                let mut none = || unreachable!("the key is not encrypted");
+                let (signer, _) = Signer::from_pem(&pem, &mut none, &SystemRandom::new()).unwrap();
+                Rc::new(signer)
+            }
+        }
+    }
+
+    fn of(&self, name: &str) -> Rc<Signer> {
         self.0
             .get(name)
             .unwrap_or_else(|| panic!("there is no key {name}"))
+            .clone()
     }
 }
 
@@ -231,6 +261,7 @@ fn attach(layout: &mut Layout, bundle: &Descriptor, recipe: &Recipe, keys: &Keys
     let (mut layer, bytes) = match recipe.form.as_str() {
         "bundle" => sigstore_layer(about, recipe, keys),
         "simple" => simple_layer(about, recipe, keys),
+        "notation" => notation_layer(about, recipe, keys),
         other => panic!("there is no form {other}"),
     };
     if let Some(layer_type) = &recipe.layer_type {
@@ -264,7 +295,7 @@ fn sigstore_layer(about: Digest, recipe: &Recipe, keys: &Keys) -> (Descriptor, V
 }
 
 fn sigstore_bytes(about: Digest, recipe: &Recipe, keys: &Keys) -> Vec<u8> {
-    let signer = keys.of(&recipe.by);
+    let signer = keys.signer(recipe);
     let text = String::from_utf8(statement::signed(about))
         .unwrap()
         .replace("https://in-toto.io/Statement/v1", &recipe.statement_type)
@@ -278,6 +309,10 @@ fn sigstore_bytes(about: Digest, recipe: &Recipe, keys: &Keys) -> Vec<u8> {
         Some("payload") => payload.push(b' '),
         Some(other) => panic!("cannot tamper with {other}"),
     }
+    if let Some(name) = &recipe.certificate {
+        let material = statement::chain(&chain(name));
+        return statement::dsse_bundle(&material, &payload, &signature);
+    }
     let hint = match recipe.hint.as_deref() {
         None => signer.public_key().hint(),
         Some("") => String::new(),
@@ -288,6 +323,75 @@ fn sigstore_bytes(about: Digest, recipe: &Recipe, keys: &Keys) -> Vec<u8> {
         .unwrap()
         .replace(media::IN_TOTO, &recipe.payload_type)
         .into_bytes()
+}
+
+/// As `notation sign` makes it (`signature-envelope-jws.md`).
+fn notation_layer(about: Digest, recipe: &Recipe, keys: &Keys) -> (Descriptor, Vec<u8>) {
+    let signer = keys.signer(recipe);
+    let (alg, number) = match signer.public_key().algorithm() {
+        key::Algorithm::EcdsaP384 => ("ES384", 48),
+        _ => ("ES256", 32),
+    };
+    let mut head = serde_json::json!({
+        "alg": alg,
+        "cty": "application/vnd.cncf.notary.payload.v1+json",
+        "crit": ["io.cncf.notary.signingScheme"],
+        "io.cncf.notary.signingScheme": "notary.x509",
+        "io.cncf.notary.signingTime": "2026-01-01T00:00:00Z",
+    });
+    head.as_object_mut().unwrap().extend(recipe.jws.clone());
+    let payload = serde_json::json!({"targetArtifact": {
+        "mediaType": media::MANIFEST, "digest": about.to_string(), "size": 1,
+    }});
+    let (head, payload) = (
+        BASE64_URL.encode(head.to_string()),
+        BASE64_URL.encode(payload.to_string()),
+    );
+    let message = format!("{head}.{payload}");
+    let der = signer
+        .sign(message.as_bytes(), &SystemRandom::new())
+        .unwrap();
+    let mut signature = fixed(&der, number);
+    match recipe.tamper.as_deref() {
+        None => {}
+        Some("signature") => *signature.last_mut().unwrap() ^= 1,
+        Some(other) => panic!("cannot tamper with {other}"),
+    }
+    let chain = chain(recipe.certificate.as_deref().unwrap());
+    let x5c: Vec<String> = chain.iter().map(|der| BASE64.encode(der)).collect();
+    let bytes = serde_json::json!({
+        "payload": payload,
+        "protected": head,
+        "header": { "x5c": x5c, "io.cncf.notary.signingAgent": "test" },
+        "signature": BASE64_URL.encode(signature),
+    })
+    .to_string()
+    .into_bytes();
+    (Descriptor::of(media::NOTATION_JWS, &bytes), bytes)
+}
+
+/// Both numbers of an ECDSA signature at full length, from its DER.
+fn fixed(der: &[u8], length: usize) -> Vec<u8> {
+    let mut fixed = Vec::new();
+    let mut rest = &der[2..];
+    for _ in 0..2 {
+        let size = usize::from(rest[1]);
+        let number = &rest[2..2 + size];
+        let number = &number[number.len().saturating_sub(length)..];
+        fixed.resize(fixed.len() + length - number.len(), 0);
+        fixed.extend_from_slice(number);
+        rest = &rest[2 + size..];
+    }
+    fixed
+}
+
+fn chain(name: &str) -> Vec<Vec<u8>> {
+    policy::x509::certificates(&x509_file(&format!("{name}.pem"))).unwrap()
+}
+
+fn x509_file(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/x509");
+    fs::read(format!("{folder}/{name}")).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn simple_layer(about: Digest, recipe: &Recipe, keys: &Keys) -> (Descriptor, Vec<u8>) {
@@ -315,22 +419,29 @@ fn simple_layer(about: Digest, recipe: &Recipe, keys: &Keys) -> (Descriptor, Vec
 
 fn policy_of(rule: &Rule, keys: &Keys) -> (Policy, String) {
     let mut names = rule.keys.clone();
-    if names.is_empty() {
+    if names.is_empty() && rule.x509.is_empty() {
         names.insert("release".into(), "a".into());
     }
     let of = rule
         .of
         .clone()
-        .unwrap_or_else(|| names.keys().cloned().collect());
+        .unwrap_or_else(|| names.keys().chain(rule.x509.keys()).cloned().collect());
     let mut text = String::from("version = 1\n");
     for name in names.keys() {
         text += &format!("[keys.{name}]\nfile = \"{name}\"\n");
     }
+    for (name, lines) in &rule.x509 {
+        text += &format!("[x509.{name}]\nroots = \"root.pem\"\n{lines}\n");
+    }
     text += &format!(
-        "[[rule]]\nname = \"probes\"\nscope = \"r.example/*\"\nsigned_by = {{ at_least = {}, of = {of:?} }}\n",
-        rule.at_least.unwrap_or(1)
+        "[[rule]]\nname = \"probes\"\nscope = \"r.example/*\"\nsigned_by = {{ at_least = {}, of = {of:?} }}\nrequire = {:?}\n",
+        rule.at_least.unwrap_or(1),
+        rule.require,
     );
-    let load = |name: &str| Ok(keys.of(&names[name]).public_key().to_pem().into_bytes());
+    let load = |name: &str| match name.contains('.') {
+        true => Ok(x509_file(name)),
+        false => Ok(keys.of(&names[name]).public_key().to_pem().into_bytes()),
+    };
     let policy = Policy::parse(&text, &load).unwrap_or_else(|e| panic!("{e}\n{text}"));
     (
         policy,

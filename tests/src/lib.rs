@@ -4,3 +4,4 @@
 pub mod e2e;
 pub mod fixtures;
 pub mod lab;
+pub mod sigstore;

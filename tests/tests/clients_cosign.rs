@@ -179,6 +179,133 @@ fn an_attestation_by_cosign_is_no_signature() {
     );
 }
 
+const COSIGN_ATTEST: [&str; 5] = [
+    "attest",
+    "--allow-http-registry",
+    "--tlog-upload=false",
+    "--use-signing-config=false",
+    "--yes",
+];
+
+#[test]
+fn attestations_are_read_both_ways_and_a_rule_can_demand_them() {
+    const REVIEW: &str = "https://acme.example/review/v1";
+    let scene = Scene::new("ecdsa-p256");
+    let reference = scene.reference.as_str();
+    scene.cosign_done(&["generate-key-pair"], &[]);
+    scene.workshop.write("review.json", r#"{"by":"ann"}"#);
+    scene.workshop.write(
+        "policy.toml",
+        format!(
+            r#"
+[keys.ours]
+file = "ours.pub"
+[keys.theirs]
+file = "cosign.pub"
+[[rule]]
+name = "reviewed"
+scope = "*"
+signed_by = {{ of = ["ours", "theirs"] }}
+require = ["{REVIEW}"]
+"#
+        ),
+    );
+    let verify = [reference, "--policy", "policy.toml"];
+    scene.ours(&["sign", reference, "--key", "ours.key"]);
+    assert_eq!(scene.refusal(&verify), "missing-attestation");
+    let attest = [
+        "--key",
+        "cosign.key",
+        "--predicate",
+        "review.json",
+        "--type",
+        REVIEW,
+    ];
+    for form in [&[][..], &["--new-bundle-format=false"]] {
+        let args = [&attest[..], form, &[reference]].concat();
+        scene.cosign_done(&COSIGN_ATTEST, &args);
+        let verified = scene.ours(&[&["verify"][..], &verify].concat());
+        let attestation = &verified["attestations"][0];
+        assert_eq!(
+            (
+                &attestation["predicate_type"],
+                &attestation["trusted_as"][0]
+            ),
+            (&REVIEW.into(), &"theirs".into()),
+            "{form:?}"
+        );
+    }
+    let ours = [
+        "attest",
+        reference,
+        "--key",
+        "ours.key",
+        "--predicate",
+        "review.json",
+    ];
+    scene.ours(&[&ours[..], &["--type", REVIEW]].concat());
+    let check = [
+        "verify-attestation",
+        "--allow-http-registry",
+        "--insecure-ignore-tlog",
+    ];
+    let said = scene.cosign_done(&check, &["--key", "ours.pub", "--type", REVIEW, reference]);
+    assert!(said.out.contains("payload"), "{}", said.out);
+}
+
+#[test]
+fn cosigns_encrypted_key_signs_here_and_blobs_are_read_both_ways() {
+    let scene = Scene::new("ecdsa-p256");
+    scene.workshop.write("tool", "a tool");
+    scene.cosign_done(&["generate-key-pair"], &[]);
+    let sign = [
+        "sign-blob",
+        "--key",
+        "cosign.key",
+        "--bundle",
+        "ours.json",
+        "tool",
+    ];
+    let wrong = scene.workshop.run_with(
+        &program("bpfseal"),
+        sign,
+        &[("BPFSEAL_PASSPHRASE", "wrong")],
+    );
+    assert_eq!(wrong.code, 2, "{}", wrong.err);
+    let right = scene.workshop.run_with(
+        &program("bpfseal"),
+        sign,
+        &[("BPFSEAL_PASSPHRASE", "secret")],
+    );
+    assert_eq!(right.code, 0, "{}", right.err);
+    let check = [
+        "verify-blob",
+        "--insecure-ignore-tlog",
+        "--key",
+        "cosign.pub",
+    ];
+    scene.cosign_done(&check, &["--bundle", "ours.json", "tool"]);
+    scene.cosign_done(
+        &[
+            "sign-blob",
+            "--tlog-upload=false",
+            "--use-signing-config=false",
+            "--yes",
+        ],
+        &["--key", "cosign.key", "--bundle", "theirs.json", "tool"],
+    );
+    for bundle in ["ours.json", "theirs.json"] {
+        scene.ours(&[
+            "verify-blob",
+            "--bundle",
+            bundle,
+            "--key",
+            "cosign.pub",
+            "tool",
+        ]);
+    }
+}
+
 #[test]
 fn a_signature_moved_to_another_bundle_is_refused() {
     let scene = Scene::new("ed25519");

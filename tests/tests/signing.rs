@@ -298,3 +298,151 @@ fn what_is_no_input_is_said_in_one_line() {
     }
     assert!(!desk.0.path("y.tar").exists());
 }
+
+/// A certificate vector and its key, copied into the workshop.
+fn copy_vectors(desk: &Desk, names: &[&str]) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/x509");
+    for name in names {
+        desk.0
+            .write(name, fs::read(format!("{folder}/{name}")).unwrap());
+    }
+}
+
+#[test]
+fn a_key_may_be_in_the_environment_or_in_a_program_s_hands() {
+    let desk = Desk::new();
+    desk.ok("pack x.bpf.o -o x.tar");
+    desk.ok("keygen -o p --no-passphrase");
+    let pem = String::from_utf8(desk.read("p.key")).unwrap();
+    let said = desk.run(
+        "sign x.tar --key env://RELEASE_KEY",
+        &[("RELEASE_KEY", pem.as_str())],
+    );
+    assert_eq!(said.code, 0, "{}", said.err);
+    desk.ok("verify x.tar --key p.pub");
+    assert_eq!(desk.run("sign x.tar --key env://NOTHING", &[]).code, 3);
+    let plugin = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/examples/plugins/openssl-signer"
+    );
+    desk.ok("pack x.bpf.o -o y.tar");
+    desk.ok(&format!("sign y.tar --key plugin:{plugin}#p.key"));
+    desk.ok("verify y.tar --key p.pub");
+    // A plugin that signs with another key than it says.
+    let liar = desk.0.write(
+        "liar",
+        format!(
+            "#!/bin/sh\nrequest=$(cat)\ncase $request in *public-key*) request=$(printf %s \"$request\" \
+             | sed s/p.key/a.key/);; esac\nprintf '%s\\n' \"$request\" | {plugin}\n"
+        ),
+    );
+    fs::set_permissions(&liar, fs::Permissions::from_mode(0o755)).unwrap();
+    for key in [
+        "plugin:./liar#p.key",
+        "plugin:./missing#p.key",
+        "pkcs11:object=x",
+        "awskms:///a",
+    ] {
+        let said = desk.run(&format!("sign y.tar --key {key}"), &[]);
+        assert_eq!(said.code, 2, "{key}: {}", said.err);
+    }
+}
+
+#[test]
+fn an_organisation_s_certificate_signs_and_the_policy_limits_it() {
+    let desk = Desk::new();
+    copy_vectors(
+        &desk,
+        &["leaf.key", "leaf.pem", "evil.key", "evil.pem", "root.pem"],
+    );
+    desk.0.write(
+        "policy.toml",
+        r#"
+version = 1
+[x509.acme]
+roots = "root.pem"
+names = ["*@acme.example"]
+[[rule]]
+name = "ours"
+scope = "*"
+signed_by = { of = ["acme"] }
+"#,
+    );
+    desk.ok("pack x.bpf.o -o x.tar");
+    let wrong = desk.run("sign x.tar --key a.key --certificate leaf.pem", &[]);
+    assert_eq!(wrong.code, 2, "{}", wrong.err);
+    assert!(wrong.err.contains("is for another key"), "{}", wrong.err);
+    desk.ok("sign x.tar --key evil.key --certificate evil.pem");
+    let verify = "verify x.tar --policy policy.toml";
+    assert_eq!(desk.refusal(verify), (1, "bad-certificate".into()));
+    desk.ok("sign x.tar --key leaf.key --certificate leaf.pem");
+    let verified = desk.ok(verify);
+    assert_eq!(verified["signed_by"][0]["identity"], "O=Acme, CN=release");
+    // A signed policy brings its certificates with it.
+    desk.ok("policy sign policy.toml --key a.key");
+    let shown = desk.ok("policy show policy.toml");
+    assert_eq!(shown["x509"]["acme"]["names"][0], "*@acme.example");
+}
+
+#[test]
+fn attestations_say_what_they_are() {
+    let desk = Desk::new();
+    desk.0.write("bom.json", r#"{"bomFormat":"CycloneDX"}"#);
+    desk.0.write("other.json", "{}");
+    desk.ok("pack x.bpf.o -o x.tar --name x");
+    desk.ok("sign x.tar --key a.key");
+    for (words, kind) in [
+        (
+            "--inventory",
+            "https://github.com/bpfseal/bpfseal/inventory/v1",
+        ),
+        ("--sbom bom.json", "https://cyclonedx.org/bom"),
+        (
+            "--predicate other.json --type https://a.example/v1",
+            "https://a.example/v1",
+        ),
+    ] {
+        let made = desk.ok(&format!("attest x.tar --key a.key {words}"));
+        assert_eq!(made["predicate_type"], kind);
+    }
+    let github = [
+        ("GITHUB_ACTIONS", "true"),
+        ("GITHUB_REPOSITORY", "acme/x"),
+        ("GITHUB_SHA", "0123"),
+    ];
+    let said = desk.run(
+        "attest x.tar --key a.key --provenance --material bom.json",
+        &github,
+    );
+    assert_eq!(said.code, 0, "{}", said.err);
+    let verified = desk.ok("verify x.tar --key a.pub");
+    let kinds: Vec<&str> = verified["attestations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attestation| attestation["predicate_type"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "https://github.com/bpfseal/bpfseal/inventory/v1",
+            "https://cyclonedx.org/bom",
+            "https://a.example/v1",
+            "https://slsa.dev/provenance/v1",
+        ]
+    );
+    for (words, code) in [
+        ("--sbom other.json", 1),
+        ("--predicate x.tar --type https://a.example/v1", 1),
+        ("--predicate other.json --type nonsense", 2),
+        (
+            "--predicate other.json --type https://sigstore.dev/cosign/sign/v1",
+            2,
+        ),
+        ("--predicate other.json", 2),
+        ("", 2),
+    ] {
+        let said = desk.run(&format!("attest x.tar --key a.key {words}"), &[]);
+        assert_eq!(said.code, code, "{words}: {}", said.err);
+    }
+}

@@ -98,7 +98,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let stored = stored.or_else(|| repository.clone()).unwrap_or_default();
     let done = Done {
         packed: done,
-        signature: sign::Done::of(&bundle, &attached, &signer, stored),
+        signature: sign::Done::of(&bundle, &attached, sign::by_key(&signer), None, stored),
         pushed,
     };
     output.result(&done, || done.describe(repository.as_deref()));

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use crate::{Failure, Output};
 
+mod attest;
 mod completions;
 mod copy;
 mod enroll;
@@ -28,6 +29,8 @@ mod verify_blob;
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Sign a statement about a bundle: provenance, an SBOM, the inventory, anything.
+    Attest(attest::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
     /// Copy an artifact and everything that refers to it between registries.
@@ -74,6 +77,7 @@ impl Command {
     /// Runs the command; the text or JSON it prints goes through `output`.
     pub fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
+            Self::Attest(args) => attest::run(&args, output),
             Self::Completions(args) => completions::run(&args),
             Self::Copy(args) => copy::run(&args, output),
             Self::Enroll(args) => enroll::run(&args, output),

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use bundle::{Layout, UnverifiedBundle, manifest::Descriptor};
 use policy::{
-    key::Algorithm,
     signature::{self, Attached},
     signer::Signer,
+    statement,
     verify::reason_of,
 };
 use ring::rand::SystemRandom;
@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use crate::{
     Failure, Output, epoch, files,
-    passphrase::{self, KeyArgs},
     registry::Connection,
+    signing::{self, Seal, SignArgs, Who},
     source::{Opened, Source},
 };
 
@@ -25,6 +25,8 @@ use crate::{
 Examples:
   bpfseal sign xdp.tar --key release.key
   bpfseal sign registry.example.com/net/xdp:v1 --key release.key
+  bpfseal sign registry.example.com/net/xdp:v1 --key hsm.pem --certificate chain.pem
+  bpfseal sign registry.example.com/net/xdp:v1            # in CI: keyless
 
 The signature is a Sigstore bundle, attached as cosign 3 does it: `cosign verify --key`
 accepts it. The bundle's digest stays as it is; a tag is resolved once.")]
@@ -33,7 +35,7 @@ pub struct Args {
     #[arg(value_name = "BUNDLE|REFERENCE")]
     bundle: String,
     #[command(flatten)]
-    key: KeyArgs,
+    by: SignArgs,
     /// Write the signed bundle here instead of into the same file.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -48,49 +50,72 @@ pub struct Done {
     digest: String,
     /// The signature's manifest.
     signature: String,
-    /// SHA-256 of the key's SPKI.
-    key: String,
-    algorithm: &'static str,
+    /// What an attestation says; none: a signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    predicate_type: Option<String>,
+    /// Who signed.
+    #[serde(flatten)]
+    by: Who,
     /// File or repository that holds it now.
     stored: String,
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let opened = Source::parse(&args.bundle)?.open(&args.connection, output)?;
-    let done = match opened {
-        Opened::File { path, .. } => return Err(no_bundle(&path)),
+    let done = store(opened, args.output.as_deref(), |bundle| {
+        let seal = Seal::ready(&args.by, output)?;
+        let subject = bundle.descriptor();
+        let sealed = seal.statement(&statement::signed(subject.digest), subject.digest)?;
+        let created = epoch::created()?;
+        let attached = signature::attached(
+            subject,
+            sealed.bundle,
+            bundle::media::SIGN_PREDICATE,
+            created.as_deref(),
+        );
+        Ok((attached, sealed.by, None))
+    })?;
+    output.result(&done, || done.describe());
+    Ok(())
+}
+
+/// What `make` returns: what to attach, who made it, the type of its predicate.
+pub type Made = (Attached, Who, Option<String>);
+
+/// Opens a bundle, has something made about it, and stores that beside it.
+pub fn store(
+    opened: Opened,
+    to: Option<&Path>,
+    make: impl FnOnce(&UnverifiedBundle) -> Result<Made, Failure>,
+) -> Result<Done, Failure> {
+    match opened {
+        Opened::File { path, .. } => Err(no_bundle(&path)),
         Opened::Layout { path, mut layout } => {
             let bundle = checked(&layout)?;
-            let signer = passphrase::signer(&args.key, output)?;
-            let attached = attach(&mut layout, bundle.descriptor(), &signer)?;
-            let to = destination(args.output.as_deref(), &path)?;
+            let (attached, by, predicate) = make(&bundle)?;
+            put(&mut layout, &attached)?;
+            let to = destination(to, &path)?;
             files::write_layout(&layout, &to)?;
-            Done::of(&bundle, &attached, &signer, to.display().to_string())
+            let stored = to.display().to_string();
+            Ok(Done::of(&bundle, &attached, by, predicate, stored))
         }
         Opened::Remote(remote) => {
-            if args.output.is_some() {
+            if to.is_some() {
                 return Err(Failure::usage(
                     "`-o` is for files; a reference is signed where it is",
                 ));
             }
             let bundle = checked(&remote.layout)?;
-            let signer = passphrase::signer(&args.key, output)?;
-            let attached = sign(bundle.descriptor(), &signer)?;
+            let (attached, by, predicate) = make(&bundle)?;
             let repository = &remote.reference.repository;
             let blobs: Vec<&[u8]> = attached.blobs.iter().map(Vec::as_slice).collect();
             remote
                 .client
                 .attach(repository, &attached.manifest, &blobs)?;
-            Done::of(&bundle, &attached, &signer, repository.to_string())
+            let stored = repository.to_string();
+            Ok(Done::of(&bundle, &attached, by, predicate, stored))
         }
-    };
-    if done.algorithm == Algorithm::EcdsaP384.name() {
-        output.note(
-            "note: cosign checks signatures by P-384 keys with SHA-256 and does not accept this one",
-        );
     }
-    output.result(&done, || done.describe());
-    Ok(())
 }
 
 /// The layout's bundle, if its inventory is what its objects say: nobody should vouch for
@@ -102,30 +127,27 @@ fn checked(layout: &Layout) -> Result<UnverifiedBundle, Failure> {
     bundle.map_err(|error| Failure::refused(reason_of(&error), error.to_string()))
 }
 
-/// Signs `subject` and puts the signature beside it.
+/// Signs `subject` with a key and puts the signature beside it.
 pub fn attach(
     layout: &mut Layout,
     subject: &Descriptor,
     signer: &Signer,
 ) -> Result<Attached, Failure> {
-    let attached = sign(subject, signer)?;
+    let created = epoch::created()?;
+    let attached = signature::sign(subject, signer, created.as_deref(), &SystemRandom::new())
+        .map_err(|error| signing::signing_failure(&error))?;
+    put(layout, &attached)?;
+    Ok(attached)
+}
+
+fn put(layout: &mut Layout, attached: &Attached) -> Result<(), Failure> {
     for blob in &attached.blobs {
         layout.add_blob(blob.clone());
     }
     layout
         .add_manifest(attached.manifest.clone(), None)
-        .map_err(|error| Failure::internal(error.to_string()))?;
-    Ok(attached)
-}
-
-fn sign(subject: &Descriptor, signer: &Signer) -> Result<Attached, Failure> {
-    signature::sign(
-        subject,
-        signer,
-        epoch::created()?.as_deref(),
-        &SystemRandom::new(),
-    )
-    .map_err(|error| Failure::internal(error.to_string()))
+        .map(drop)
+        .map_err(|error| Failure::internal(error.to_string()))
 }
 
 fn destination(given: Option<&Path>, opened: &Path) -> Result<PathBuf, Failure> {
@@ -150,23 +172,38 @@ impl Done {
     pub fn of(
         bundle: &UnverifiedBundle,
         attached: &Attached,
-        signer: &Signer,
+        by: Who,
+        predicate_type: Option<String>,
         stored: String,
     ) -> Self {
         Self {
             digest: bundle.digest().to_string(),
             signature: bundle::Digest::of(&attached.manifest).to_string(),
-            key: signer.public_key().id().to_string(),
-            algorithm: signer.public_key().algorithm().name(),
+            predicate_type,
+            by,
             stored,
         }
     }
 
     /// The same for people.
     pub fn describe(&self) -> String {
-        format!(
-            "{}\n  signed    {}\n  by        {} ({})\n  signature {}\n",
-            self.stored, self.digest, self.key, self.algorithm, self.signature
-        )
+        let said = match &self.predicate_type {
+            None => format!("  signed    {}\n", self.digest),
+            Some(predicate) => format!("  about     {}\n  says      {predicate}\n", self.digest),
+        };
+        let text = format!(
+            "{}\n{said}  by        {}\n  signature {}\n",
+            self.stored, self.by, self.signature
+        );
+        crate::output::printable_lines(&text)
+    }
+}
+
+/// The key that signed.
+pub fn by_key(signer: &Signer) -> Who {
+    Who {
+        key: Some(signer.public_key().id()),
+        identity: None,
+        algorithm: signer.public_key().algorithm().name(),
     }
 }

@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 
 use bundle::Digest;
-use policy::statement;
-use ring::rand::SystemRandom;
 use serde::Serialize;
 
 use crate::{
     Failure, Output, files,
-    passphrase::{self, KeyArgs},
+    signing::{Seal, SignArgs, Who},
 };
 
 /// Sign any file; the signature is a Sigstore bundle.
@@ -17,12 +15,14 @@ use crate::{
 #[command(after_help = "\
 Examples:
   bpfseal sign-blob --key release.key --bundle tool.sigstore.json tool
-  bpfseal verify-blob --key release.pub --bundle tool.sigstore.json tool
+  bpfseal sign-blob --identity-token token.jwt --bundle tool.sigstore.json \\
+      --signing-config signing_config.json --trusted-root trusted_root.json tool
+  bpfseal sign-blob --bundle tool.sigstore.json tool      # in CI: keyless
 
 The bundle is of version 0.3: cosign, sigstore-python and sigstore-js read it too.")]
 pub struct Args {
     #[command(flatten)]
-    key: KeyArgs,
+    by: SignArgs,
     /// Write the signature here.
     #[arg(long, value_name = "FILE")]
     bundle: PathBuf,
@@ -36,38 +36,30 @@ pub struct Args {
 struct Done {
     /// What was signed.
     digest: Digest,
-    /// SHA-256 of the key's SPKI.
-    key: Digest,
-    algorithm: &'static str,
+    #[serde(flatten)]
+    by: Who,
     /// The file with the signature.
     bundle: PathBuf,
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
-    let signer = passphrase::signer(&args.key, output)?;
     let bytes =
         std::fs::read(&args.file).map_err(|error| Failure::io("cannot read", &args.file, error))?;
-    let signature = signer
-        .sign(&bytes, &SystemRandom::new())
-        .map_err(|error| Failure::internal(error.to_string()))?;
-    let digest = Digest::of(&bytes);
-    let key = signer.public_key();
-    let bundle = statement::blob_bundle(&key.hint(), digest, &signature);
-    files::replace(&args.bundle, &bundle)?;
+    let sealed = Seal::ready(&args.by, output)?.blob(&bytes)?;
+    files::replace(&args.bundle, &sealed.bundle)?;
     let done = Done {
-        digest,
-        key: key.id(),
-        algorithm: key.algorithm().name(),
+        digest: Digest::of(&bytes),
+        by: sealed.by,
         bundle: args.bundle.clone(),
     };
     output.result(&done, || {
-        format!(
-            "{}\n  signed    {}\n  by        {} ({})\n",
+        let text = format!(
+            "{}\n  signed    {}\n  by        {}\n",
             done.bundle.display(),
             done.digest,
-            done.key,
-            done.algorithm
-        )
+            done.by
+        );
+        crate::output::printable_lines(&text)
     });
     Ok(())
 }

@@ -6,7 +6,7 @@ use bundle::{Digest, Layout, UnverifiedBundle, unverified::Referrer};
 use policy::{
     Admitted, Context, Policy, Reason, Refusal, RuleRef, VerifiedBundle,
     decision::SignedBy,
-    signature::{Finding, Outcome},
+    signature::{Finding, Outcome, Valid},
     verify::reason_of,
 };
 use serde::Serialize;
@@ -26,6 +26,8 @@ Examples:
   bpfseal verify registry.example.com/net/xdp:v1 --policy policy.toml
   bpfseal verify xdp.tar --policy policy.toml --scope registry.example.com/net/xdp --explain
   bpfseal verify xdp.tar --key release.pub
+  bpfseal verify xdp.tar --certificate-identity ann@acme.example \\
+      --certificate-oidc-issuer https://accounts.google.com
 
 Nothing is looked up anywhere: keys and rules are in the policy. A tag is resolved once;
 what is printed is the digest that was verified.")]
@@ -41,6 +43,20 @@ pub struct Args {
     /// programs may do.
     #[arg(long, value_name = "FILE", group = "trust")]
     key: Option<PathBuf>,
+    /// Without a policy: this identity must have signed it, byte for byte (keyless).
+    #[arg(
+        long,
+        value_name = "IDENTITY",
+        group = "trust",
+        requires = "certificate_oidc_issuer"
+    )]
+    certificate_identity: Option<String>,
+    /// Who must have vouched for that identity.
+    #[arg(long, value_name = "URL", requires = "certificate_identity")]
+    certificate_oidc_issuer: Option<String>,
+    /// Believe this `trusted_root.json` instead of the public-good instance's.
+    #[arg(long, value_name = "FILE", requires = "certificate_identity")]
+    trusted_root: Option<PathBuf>,
     /// Decide about a file as if it came from there: host[:port]/repository. Else its
     /// package name is its scope.
     #[arg(long, value_name = "SCOPE")]
@@ -68,7 +84,15 @@ struct Done<'a> {
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'a str>,
+    attestations: Vec<Attestation<'a>>,
     evidence: &'a [Finding],
+}
+
+#[derive(Serialize)]
+struct Attestation<'a> {
+    predicate_type: &'a str,
+    trusted_as: &'a [String],
+    referrer: Digest,
 }
 
 #[derive(Serialize)]
@@ -96,7 +120,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         None => scope_of_file(args, &bundle),
     };
     let trail = args.explain.then(|| Trail::of(&bundle, &policy));
-    match decide(bundle, &policy, &scope, args.key.is_some()) {
+    match decide(bundle, &policy, &scope, args.policy.is_none()) {
         Ok(verified) => {
             let done = Done::of(&verified, args, origin.as_ref());
             output.result(&done, || done.describe(args, trail.as_ref()));
@@ -118,10 +142,10 @@ fn decide(
     bundle: UnverifiedBundle,
     policy: &Policy,
     scope: &str,
-    by_key: bool,
+    by_signer: bool,
 ) -> Result<VerifiedBundle, Refusal> {
     let verified = policy::verify(bundle, policy, scope)?;
-    if by_key {
+    if by_signer {
         return Ok(verified);
     }
     policy::admit(verified, policy, &Context::of(scope)).map(Admitted::into_bundle)
@@ -159,16 +183,50 @@ fn scope_of_file(args: &Args, bundle: &UnverifiedBundle) -> String {
 fn read_policy(args: &Args) -> Result<Policy, Failure> {
     match (&args.policy, &args.key) {
         (Some(path), _) => policy_file::read(path),
-        (None, Some(path)) => implied_policy(path),
-        (None, None) => Err(Failure::usage("give `--policy` or `--key`")),
+        (None, Some(path)) => {
+            let pem = trust::public_key(path)?.to_pem();
+            implied_policy("[keys.signer]\nfile = \"key\"\n", pem.into_bytes())
+        }
+        (None, None) => identity_policy(args),
     }
 }
 
-/// One rule for every scope that trusts one key.
-fn implied_policy(path: &Path) -> Result<Policy, Failure> {
-    let pem = trust::public_key(path)?.to_pem().into_bytes();
-    Policy::parse(IMPLIED_POLICY, &|_| Ok(pem.clone()))
-        .map_err(|error| Failure::internal(format!("the implied policy: {error}")))
+/// One rule for every scope that trusts one identity.
+fn identity_policy(args: &Args) -> Result<Policy, Failure> {
+    let (Some(identity), Some(issuer)) =
+        (&args.certificate_identity, &args.certificate_oidc_issuer)
+    else {
+        return Err(Failure::usage(
+            "give `--policy`, `--key`, or `--certificate-identity` with its issuer",
+        ));
+    };
+    if identity.contains('*') {
+        return Err(
+            Failure::usage("an identity on the command line is compared byte for byte")
+                .with_remedy("Patterns stand in policies: [keyless.NAME] identity = \"…/*\"."),
+        );
+    }
+    let quote = |text: &str| serde_json::Value::from(text).to_string();
+    let mut text = format!(
+        "[keyless.signer]\nidentity = {}\nissuer = {}\n",
+        quote(identity),
+        quote(issuer)
+    );
+    let mut root = Vec::new();
+    if let Some(path) = &args.trusted_root {
+        // Read here, so that what is wrong with it is said about the file.
+        trust::root(Some(path))?;
+        root = crate::files::read_bundle(path)?;
+        text += "trusted_root = \"root\"\n";
+    }
+    implied_policy(&text, root)
+}
+
+/// One rule for every scope that trusts one signer.
+fn implied_policy(signer: &str, file: Vec<u8>) -> Result<Policy, Failure> {
+    let text = format!("{signer}{IMPLIED_RULE}");
+    Policy::parse(&text, &|_| Ok(file.clone()))
+        .map_err(|error| Failure::usage(format!("whom to trust: {error}")))
 }
 
 fn failure(refusal: Refusal, args: &Args) -> Failure {
@@ -205,6 +263,18 @@ impl<'a> Done<'a> {
                 .collect(),
             name: inventory.name.as_deref(),
             version: inventory.version.as_deref(),
+            attestations: verified
+                .evidence()
+                .iter()
+                .filter_map(|finding| match &finding.outcome {
+                    Outcome::Attested(valid) => Some(Attestation {
+                        predicate_type: valid.predicate_type.as_deref()?,
+                        trusted_as: &valid.trusted_as,
+                        referrer: finding.referrer,
+                    }),
+                    Outcome::Valid(_) | Outcome::Rejected(_) => None,
+                })
+                .collect(),
             evidence: verified.evidence(),
         }
     }
@@ -218,11 +288,16 @@ impl<'a> Done<'a> {
             text += &format!("  package   {name} {}\n", self.version.unwrap_or_default());
         }
         for signer in self.signed_by {
-            let who = match &args.key {
-                Some(path) => path.display().to_string(),
-                None => signer.names.join(" = "),
+            let who = match (&args.key, &args.policy) {
+                (Some(path), _) => path.display().to_string(),
+                (None, Some(_)) => signer.names.join(" = "),
+                (None, None) => "a certificate".to_owned(),
             };
-            text += &format!("  signed by {who} ({})\n", signer.key);
+            let as_whom = match &signer.identity {
+                Some(identity) => identity.to_string(),
+                None => signer.key.to_string(),
+            };
+            text += &format!("  signed by {who} ({as_whom})\n");
         }
         if let Some(policy) = &self.policy {
             text += &format!("  scope     {}\n", self.scope);
@@ -232,6 +307,13 @@ impl<'a> Done<'a> {
             text += &format!(
                 "  object    {} ({} programs, {})\n",
                 object.name, object.programs, object.digest
+            );
+        }
+        for attestation in &self.attestations {
+            text += &format!(
+                "  attested  {} by {}\n",
+                attestation.predicate_type,
+                attestation.trusted_as.join(" = ")
             );
         }
         if let Some(trail) = trail {
@@ -245,7 +327,6 @@ impl<'a> Done<'a> {
 struct Trail {
     findings: Vec<Finding>,
     referrers: Vec<Referrer>,
-    names: Vec<(Digest, String)>,
 }
 
 impl Trail {
@@ -253,11 +334,6 @@ impl Trail {
         Self {
             findings: policy::verify::evidence(bundle, policy),
             referrers: bundle.referrers().to_vec(),
-            names: policy
-                .keys()
-                .values()
-                .map(|trusted| (trusted.key.id(), trusted.name.clone()))
-                .collect(),
         }
     }
 
@@ -290,19 +366,10 @@ impl Trail {
 
     fn line(&self, finding: &Finding) -> String {
         match &finding.outcome {
-            Outcome::Valid(valid) => {
-                let names: Vec<&str> = self
-                    .names
-                    .iter()
-                    .filter(|(key, _)| *key == valid.key)
-                    .map(|(_, name)| name.as_str())
-                    .collect();
-                format!(
-                    "  valid     by {} ({}, {})\n",
-                    names.join(" = "),
-                    valid.algorithm,
-                    valid.key
-                )
+            Outcome::Valid(valid) => format!("  valid     {}", describe(valid)),
+            Outcome::Attested(valid) => {
+                let predicate = valid.predicate_type.as_deref().unwrap_or_default();
+                format!("  attested  {predicate}\n            {}", describe(valid))
             }
             Outcome::Rejected(rejected) => format!(
                 "  rejected  E{} {}: {}\n",
@@ -314,11 +381,35 @@ impl Trail {
     }
 }
 
-const IMPLIED_POLICY: &str = r#"
-[keys.key]
-file = "key"
+/// Who, how, when, by which trust: one line for each that there is.
+fn describe(valid: &Valid) -> String {
+    let mut text = format!(
+        "by {} ({}, {})\n",
+        valid.trusted_as.join(" = "),
+        valid.algorithm,
+        valid.key
+    );
+    let mut more = |what: &str, value: &dyn std::fmt::Display| {
+        text += &format!("            {what} {value}\n");
+    };
+    if let Some(identity) = &valid.identity {
+        more("identity", identity);
+    }
+    for time in &valid.times {
+        more("time", time);
+    }
+    if valid.logged {
+        more("log", &"inclusion proved");
+    }
+    if let Some(root) = &valid.trusted_root {
+        more("root", root);
+    }
+    text
+}
+
+const IMPLIED_RULE: &str = r#"
 [[rule]]
-name = "the key given"
+name = "the signer given"
 scope = "*"
-signed_by = { at_least = 1, of = ["key"] }
+signed_by = { at_least = 1, of = ["signer"] }
 "#;

@@ -35,6 +35,7 @@ pub use self::{
     connection::Connection,
     credential::Secret,
     error::Error,
+    exchange::causes,
     progress::Progress,
     transfer::{Pulled, Pushed, Referrer},
 };

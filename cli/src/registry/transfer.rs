@@ -115,7 +115,13 @@ impl Client {
                 continue;
             }
             let name = member.name.as_deref().or(is_root.then_some(tag));
-            match layout.add_manifest(member.manifest.bytes.clone(), name) {
+            let document = member.manifest.bytes.clone();
+            let added = match member.node.manifests.is_empty() {
+                true => layout.add_manifest(document, name),
+                // Other people's images come as an index of platforms.
+                false => layout.add_index(document, name),
+            };
+            match added {
                 Ok(_) => {
                     bytes += member.manifest.bytes.len() as u64;
                     kept.push(member);

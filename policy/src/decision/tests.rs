@@ -1,5 +1,6 @@
-use std::io;
+use std::{collections::BTreeSet, io};
 
+use bundle::Digest;
 use bundle::inventory::{DataSection, Endianness, Map, Needs, SCHEMA};
 use proptest::prelude::*;
 
@@ -24,8 +25,9 @@ fn id(name: &str) -> Digest {
         .id()
 }
 
-fn ids(names: &[&str]) -> BTreeSet<Digest> {
-    names.iter().map(|name| id(name)).collect()
+fn ids(names: &[&str]) -> Signers {
+    let ids: BTreeSet<Digest> = names.iter().map(|name| id(name)).collect();
+    ids.into()
 }
 
 /// Keys a to d, `twin` which is a again, and a rule of `of` with `more`.
@@ -136,10 +138,12 @@ fn the_rule_signers_and_limits_are_told() {
         SignedBy {
             names: vec!["a".into(), "twin".into()],
             key: id("a"),
+            identity: None,
         },
         SignedBy {
             names: vec!["b".into()],
             key: id("b"),
+            identity: None,
         },
     ];
     signed_by.sort_by_key(|by| by.key);

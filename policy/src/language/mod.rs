@@ -19,11 +19,13 @@ mod notes;
 mod reader;
 mod rules;
 mod shapes;
+mod trust;
 
 pub use fault::{Fault, PolicyError};
 use fault::{Faults, position};
 pub use notes::Note;
 use reader::{At, Keys, Table, integer, wrong_type};
+pub use trust::{Root, TrustedAuthority, TrustedIdentity};
 
 use crate::{key::PublicKey, rule::Rule, shape::Shape, spelling::did_you_mean};
 
@@ -41,6 +43,9 @@ pub struct Policy {
     mode: Mode,
     strict: bool,
     keys: BTreeMap<String, TrustedKey>,
+    keyless: BTreeMap<String, TrustedIdentity>,
+    x509: BTreeMap<String, TrustedAuthority>,
+    files: BTreeMap<String, String>,
     rules: Vec<Rule>,
     shapes: Vec<Shape>,
     notes: Vec<Note>,
@@ -132,6 +137,30 @@ impl Policy {
         &self.keys
     }
 
+    /// The trusted identities, by name.
+    pub const fn keyless(&self) -> &BTreeMap<String, TrustedIdentity> {
+        &self.keyless
+    }
+
+    /// The trusted certificate authorities, by name.
+    pub const fn x509(&self) -> &BTreeMap<String, TrustedAuthority> {
+        &self.x509
+    }
+
+    /// Files other than keys that it was read with, by the name that it gives them.
+    pub const fn files(&self) -> &BTreeMap<String, String> {
+        &self.files
+    }
+
+    /// Everybody whom a rule may name, with the line on which they are.
+    pub fn trusted(&self) -> impl Iterator<Item = (&str, usize)> {
+        let keys = self.keys.values().map(|key| (key.name.as_str(), key.line));
+        let keyless = self.keyless.values();
+        let x509 = self.x509.values();
+        keys.chain(keyless.map(|identity| (identity.name.as_str(), identity.line)))
+            .chain(x509.map(|authority| (authority.name.as_str(), authority.line)))
+    }
+
     /// The rules, in order.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
@@ -155,7 +184,9 @@ impl Policy {
 }
 
 const FILE: Keys = Keys {
-    known: &["keys", "mode", "rule", "shape", "strict", "version"],
+    known: &[
+        "keyless", "keys", "mode", "rule", "shape", "strict", "version", "x509",
+    ],
     later: &[
         ("exception", "remove it, or write a narrower [[rule]]"),
         (
@@ -163,7 +194,6 @@ const FILE: Keys = Keys {
             "remove it; a [[shape]] admits what can do no harm, all else must be signed",
         ),
         ("kernel_keyring", "use [keys.NAME] with a PEM public key"),
-        ("keyless", "use [keys.NAME] with a PEM public key"),
         (
             "revocation",
             "remove it; to revoke a key now, remove it from [keys] and raise `version`",
@@ -197,8 +227,13 @@ fn read(
     let mode = read_mode(&file, faults);
     let strict = file.flag("strict", faults);
     let keys = read_keys(text, &file, load_key, faults);
+    let mut files = trust::Files::new(load_key);
+    let keyless = trust::read_keyless(text, &file, &mut files, faults);
+    let x509 = trust::read_x509(text, &file, &mut files, faults);
+    let owners = owners(&keys, &keyless, &x509);
+    check_names(&file, faults);
     let names = names_of_signers(&file);
-    let rules = rules::read(text, &file, &keys, &names, faults);
+    let rules = rules::read(text, &file, &owners, &names, faults);
     let shapes = shapes::read(text, &file, faults);
     let mut policy = Policy {
         digest: Digest::of(text.as_bytes()),
@@ -207,6 +242,9 @@ fn read(
         mode,
         strict,
         keys,
+        keyless,
+        x509,
+        files: files.read,
         rules,
         shapes,
         notes: Vec::new(),
@@ -323,11 +361,54 @@ fn read_key(
 /// Names that `of` may use although this version refuses what they name; that refusal is
 /// enough, and "unknown key" beside it would only confuse.
 fn names_of_signers(file: &Table<'_, '_>) -> Vec<String> {
-    ["keys", "keyless", "kernel_keyring"]
+    ["keys", "keyless", "x509", "kernel_keyring"]
         .into_iter()
         .filter_map(|section| file.value(section)?.get_ref().as_table())
         .flat_map(|table| table.iter().map(|(name, _)| name.get_ref().to_string()))
         .collect()
+}
+
+/// Who stands behind each name: entries of one owner count once in a threshold.
+fn owners(
+    keys: &BTreeMap<String, TrustedKey>,
+    keyless: &BTreeMap<String, TrustedIdentity>,
+    x509: &BTreeMap<String, TrustedAuthority>,
+) -> BTreeMap<String, String> {
+    let keys = keys
+        .values()
+        .map(|trusted| (trusted.name.clone(), trusted.key.id().to_string()));
+    let keyless = keyless.values().map(|trusted| {
+        let root = match &trusted.root {
+            Root::Embedded => String::new(),
+            Root::Given(root) => root.digest().to_string(),
+        };
+        let identity = trusted.identity.as_str();
+        let owner = format!("keyless {root} {} {identity}", trusted.issuer);
+        (trusted.name.clone(), owner)
+    });
+    let x509 = x509
+        .keys()
+        .map(|name| (name.clone(), format!("x509 {name}")));
+    keys.chain(keyless).chain(x509).collect()
+}
+
+/// A name in two sections would make a rule ambiguous.
+fn check_names(file: &Table<'_, '_>, faults: &mut Faults<'_>) {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for section in ["keys", "keyless", "x509"] {
+        let table = file
+            .value(section)
+            .and_then(|value| value.get_ref().as_table());
+        for (name, _) in table.into_iter().flatten() {
+            let text: &str = name.get_ref();
+            if let Some(first) = seen.insert(text.to_owned(), section)
+                && first != section
+            {
+                let message = format!("[{first}.{text}] has this name already");
+                faults.add(name.span(), message);
+            }
+        }
+    }
 }
 
 /// A name is printed in events and typed on command lines, so it has no odd characters.

@@ -48,13 +48,14 @@ pub(super) fn of(policy: &Policy) -> Vec<Note> {
         let line = policy.shapes.first().map_or(1, |shape| shape.line);
         notes.push(note(line, message.to_owned()));
     }
-    for (name, key) in &policy.keys {
-        if !policy
-            .rules
-            .iter()
-            .any(|rule| rule.signed_by.of.contains(name))
-        {
-            notes.push(note(key.line, format!("key {name:?} is used by no rule")));
+    for (name, line) in policy.trusted() {
+        let is_used = |rule: &crate::rule::Rule| rule.signed_by.of.iter().any(|of| of == name);
+        if !policy.rules.iter().any(is_used) {
+            let what = match policy.keys.contains_key(name) {
+                true => "key",
+                false => "signer",
+            };
+            notes.push(note(line, format!("{what} {name:?} is used by no rule")));
         }
     }
     notes.sort_by_key(|note| note.line);

@@ -10,12 +10,13 @@ use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    MAX_ENTRIES, TrustedKey,
+    MAX_ENTRIES,
     fault::{Faults, position},
     integer,
     reader::{At, Keys, Table, wrong_type},
 };
 use crate::{
+    predicate,
     rule::{Entries, Rule, Threshold, Values},
     scope::Scope,
     spelling::did_you_mean,
@@ -33,6 +34,7 @@ pub(super) const RULE: Keys = Keys {
         "min_version",
         "name",
         "program_types",
+        "require",
         "scope",
         "signed_by",
         "tunables",
@@ -43,7 +45,6 @@ pub(super) const RULE: Keys = Keys {
             "it needs a trusted time, which a signature by a key alone does not carry",
         ),
         ("mode", "set `mode` once for the whole policy"),
-        ("require", "attestations are not verified yet; remove it"),
         ("when", "conditions are not evaluated yet; remove it"),
     ],
 };
@@ -59,7 +60,7 @@ const MOST_VALUES: usize = 8;
 pub(super) fn read(
     text: &str,
     file: &Table<'_, '_>,
-    keys: &BTreeMap<String, TrustedKey>,
+    owners: &BTreeMap<String, String>,
     names: &[String],
     faults: &mut Faults<'_>,
 ) -> Vec<Rule> {
@@ -82,7 +83,7 @@ pub(super) fn read(
         }
         let line = position(text, table.span().start).0;
         let scope = read_scope(&table, faults);
-        let signed_by = read_threshold(&table, keys, names, faults);
+        let signed_by = read_threshold(&table, owners, names, faults);
         let rest = read_limits(&table, faults);
         // A missing part is a fault already; the policy is not built then.
         if let (Some(name), Some(scope), Some(signed_by)) = (name, scope, signed_by) {
@@ -121,6 +122,7 @@ fn read_limits(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Rule {
         map_sizes,
         other_map_sizes,
         min_version: read_version(table, faults),
+        require: read_required(table, faults),
         defaults: table.lacking(RULE.known),
     }
 }
@@ -134,7 +136,7 @@ fn read_scope(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Option<Scope> {
 
 fn read_threshold(
     table: &Table<'_, '_>,
-    keys: &BTreeMap<String, TrustedKey>,
+    owners: &BTreeMap<String, String>,
     names: &[String],
     faults: &mut Faults<'_>,
 ) -> Option<Threshold> {
@@ -165,7 +167,7 @@ fn read_threshold(
         } else if !seen.insert(*value) {
             faults.add(span.clone(), format!("`of` names {value:?} twice"));
         }
-        all_known &= keys.contains_key(*value);
+        all_known &= owners.contains_key(*value);
     }
     let (span, at_least) = match at_least {
         Some(at) => (at.span, usize::try_from(at.value).unwrap_or(usize::MAX)),
@@ -173,7 +175,7 @@ fn read_threshold(
     };
     let of: Vec<String> = of.value.iter().map(|name| name.value.to_owned()).collect();
     if all_known {
-        check_reachable(span, at_least, &of, keys, faults);
+        check_reachable(span, at_least, &of, owners, faults);
     }
     Some(Threshold { at_least, of })
 }
@@ -183,27 +185,27 @@ fn check_reachable(
     span: Range<usize>,
     at_least: usize,
     of: &[String],
-    keys: &BTreeMap<String, TrustedKey>,
+    owners: &BTreeMap<String, String>,
     faults: &mut Faults<'_>,
 ) {
-    let mut owners = BTreeMap::new();
+    let mut found = BTreeMap::new();
     let mut twins = Vec::new();
     for name in of {
-        let Some(trusted) = keys.get(name) else {
+        let Some(owner) = owners.get(name) else {
             continue;
         };
-        if let Some(first) = owners.insert(trusted.key.id(), name)
+        if let Some(first) = found.insert(owner, name)
             && first != name
         {
             twins.push(format!("{first} and {name} are one key"));
         }
     }
-    if at_least > owners.len() {
+    if at_least > found.len() {
         let mut message = format!(
             "`at_least` is {at_least}, but `of` names {} distinct {}, so nothing could ever \
              be admitted",
-            owners.len(),
-            if owners.len() == 1 { "key" } else { "keys" }
+            found.len(),
+            if found.len() == 1 { "key" } else { "keys" }
         );
         if !twins.is_empty() {
             message = format!("{message} ({})", twins.join(", "));
@@ -310,6 +312,27 @@ fn read_calls(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> BTreeSet<String
         faults.add(span, format!("unknown helper {value:?}{hint}"));
     }
     forbidden
+}
+
+/// Predicate types: a short name, or the URI itself.
+fn read_required(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Vec<String> {
+    let mut required = Vec::new();
+    let Some(names) = table.strings("require", faults) else {
+        return required;
+    };
+    for At { span, value } in names.value {
+        match predicate::uri(value) {
+            Some(uri) => required.push(uri.to_owned()),
+            None => {
+                let hint = did_you_mean(value, predicate::NAMES.iter().map(|(name, _)| *name));
+                let message = format!(
+                    "unknown attestation {value:?}{hint}; or write the URI of its predicate type"
+                );
+                faults.add(span, message);
+            }
+        }
+    }
+    required
 }
 
 fn read_version(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Option<Version> {

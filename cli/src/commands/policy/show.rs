@@ -49,6 +49,29 @@ fn overview(policy: &Policy) -> String {
             key.key.id()
         );
     }
+    for trusted in policy.keyless().values() {
+        let _ = writeln!(
+            text,
+            "keyless {}: {} by {}",
+            printable(&trusted.name),
+            printable(trusted.identity.as_str()),
+            printable(&trusted.issuer)
+        );
+    }
+    for trusted in policy.x509().values() {
+        let names: Vec<&str> = trusted
+            .authority
+            .names()
+            .iter()
+            .map(|n| n.as_str())
+            .collect();
+        let _ = writeln!(
+            text,
+            "x509 {}: {}",
+            printable(&trusted.name),
+            printable(&names.join(", "))
+        );
+    }
     for (index, rule) in policy.rules().iter().enumerate() {
         let _ = writeln!(
             text,

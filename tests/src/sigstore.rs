@@ -1,0 +1,562 @@
+//! A Sigstore deployment that stands in for the real one: a certificate authority that
+//! checks token signature and proof of possession, a certificate log, a transparency log by
+//! both of its APIs, and a time-stamp authority by `openssl ts`. It ends with the test.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64_URL},
+};
+use bundle::Digest;
+use policy::{
+    key::{Algorithm, Jws, PublicKey},
+    signer::{self, Signer},
+};
+use ring::rand::SystemRandom;
+use serde_json::{Value, json};
+
+/// A running deployment.
+pub struct Sigstore {
+    /// `127.0.0.1:PORT` of all its services.
+    pub address: String,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    issuer: Signer,
+    authority: Signer,
+    authority_certificate: Vec<u8>,
+    certificate_log: Signer,
+    log: Signer,
+    folder: PathBuf,
+}
+
+/// Which of the log's APIs a signing config names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogApi {
+    /// Answers with a promise and a time.
+    First,
+    /// Answers with a proof alone.
+    Second,
+}
+
+impl Sigstore {
+    /// Starts it; `folder` is its workshop.
+    pub fn start(folder: &Path) -> Self {
+        let authority = key();
+        let name = name("stand-in");
+        let extensions = [
+            extension(&[0x55, 0x1d, 0x13], true, &tlv(0x30, &[&[1, 1, 0xff]])),
+            extension(&[0x55, 0x1d, 0x0f], true, &[3, 2, 1, 6]),
+        ];
+        let tbs = to_be_signed(&name, &name, authority.public_key().spki(), &extensions);
+        let inner = Arc::new(Inner {
+            issuer: key(),
+            authority_certificate: signed(&tbs, &authority),
+            authority,
+            certificate_log: key(),
+            log: key(),
+            folder: folder.to_owned(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let server = Arc::clone(&inner);
+        thread::spawn(move || {
+            for stream in listener.incoming().take(MOST_REQUESTS).flatten() {
+                server.serve(stream);
+            }
+        });
+        Self { address, inner }
+    }
+
+    /// A token (ES256) with these claims, by the deployment's own issuer.
+    pub fn token(&self, claims: &Value) -> String {
+        token(&self.inner.issuer, claims)
+    }
+
+    /// `signing_config.json`.
+    pub fn signing_config(&self, log: LogApi) -> String {
+        let service = |path: &str, version: u32| {
+            json!([{
+                "url": format!("http://{}{path}", self.address),
+                "majorApiVersion": version,
+                "validFor": { "start": "2020-01-01T00:00:00Z" },
+                "operator": "test",
+            }])
+        };
+        json!({
+            "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+            "caUrls": service("", 1),
+            "oidcUrls": [],
+            "rekorTlogUrls": service("", if log == LogApi::First { 1 } else { 2 }),
+            "rekorTlogConfig": { "selector": "ANY" },
+            "tsaUrls": if log == LogApi::First { json!([]) } else { service("/stamp", 1) },
+            "tsaConfig": { "selector": "ANY" },
+        })
+        .to_string()
+    }
+
+    /// `trusted_root.json`.
+    pub fn trusted_root(&self) -> String {
+        let since = json!({ "start": "2020-01-01T00:00:00Z" });
+        let log = |key: &PublicKey| {
+            json!([{
+                "baseUrl": "http://log.test",
+                "hashAlgorithm": "SHA2_256",
+                "publicKey": {
+                    "rawBytes": BASE64.encode(key.spki()),
+                    "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+                    "validFor": since,
+                },
+                "logId": { "keyId": BASE64.encode(key.id().as_bytes()) },
+            }])
+        };
+        let authority = |chain: &[Vec<u8>]| {
+            let chain: Vec<Value> = chain
+                .iter()
+                .map(|der| json!({ "rawBytes": BASE64.encode(der) }))
+                .collect();
+            json!([{
+                "subject": { "organization": "test", "commonName": "test" },
+                "uri": "http://authority.test",
+                "certChain": { "certificates": chain },
+                "validFor": since,
+            }])
+        };
+        let stamps = policy::x509::certificates(&vector("tsa.pem")).expect("the vector is PEM");
+        json!({
+            "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+            "tlogs": log(self.inner.log.public_key()),
+            "ctlogs": log(self.inner.certificate_log.public_key()),
+            "certificateAuthorities": authority(&[self.inner.authority_certificate.clone()]),
+            "timestampAuthorities": authority(&stamps),
+        })
+        .to_string()
+    }
+}
+
+/// A JWT with these claims by `issuer` (P-256).
+pub fn token(issuer: &Signer, claims: &Value) -> String {
+    let head = BASE64_URL.encode(r#"{"alg":"ES256","typ":"JWT"}"#);
+    let message = format!("{head}.{}", BASE64_URL.encode(claims.to_string()));
+    let der = sign(issuer, message.as_bytes());
+    format!("{message}.{}", BASE64_URL.encode(fixed(&der)))
+}
+
+/// A new P-256 key.
+pub fn key() -> Signer {
+    let random = SystemRandom::new();
+    let files = signer::generate(Algorithm::EcdsaP256, None, &random).expect("randomness");
+    let mut none = || unreachable!("the key is not encrypted");
+    let (signer, _) =
+        Signer::from_pem(files.private.as_bytes(), &mut none, &random).expect("a key just made");
+    signer
+}
+
+impl Inner {
+    fn serve(&self, mut stream: TcpStream) {
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+        let Some((path, body)) = read_request(&stream) else {
+            return;
+        };
+        let json_body = || serde_json::from_slice::<Value>(&body).unwrap_or_default();
+        let (status, kind, reply) = match path.as_str() {
+            "/api/v2/signingCert" => match self.certify(&json_body()) {
+                Ok(reply) => (201, "application/json", reply.to_string().into_bytes()),
+                Err(why) => (400, "text/plain", why.into_bytes()),
+            },
+            "/api/v1/log/entries" => {
+                let reply = self.log_first(&json_body());
+                (201, "application/json", reply.to_string().into_bytes())
+            }
+            "/api/v2/log/entries" => {
+                let reply = self.log_second(&json_body());
+                (201, "application/json", reply.to_string().into_bytes())
+            }
+            "/stamp" => (201, "application/timestamp-reply", self.stamp(&body)),
+            _ => (404, "text/plain", Vec::new()),
+        };
+        let head = format!(
+            "HTTP/1.1 {status} so\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            reply.len()
+        );
+        let _ = stream.write_all(head.as_bytes());
+        let _ = stream.write_all(&reply);
+    }
+
+    /// What Fulcio checks, and what it answers.
+    fn certify(&self, request: &Value) -> Result<Value, String> {
+        let token = request["credentials"]["oidcIdentityToken"]
+            .as_str()
+            .unwrap_or_default();
+        let (message, signature) = token.rsplit_once('.').ok_or("no token")?;
+        let signature = BASE64_URL.decode(signature).map_err(|_| "no signature")?;
+        self.issuer
+            .public_key()
+            .verify_jws(Jws::Es256, message.as_bytes(), &signature)
+            .map_err(|_| "the token's signature does not fit")?;
+        let claims = message.split('.').nth(1).ok_or("no claims")?;
+        let claims = BASE64_URL.decode(claims).map_err(|_| "no base64")?;
+        let claims: Value = serde_json::from_slice(&claims).map_err(|_| "no JSON")?;
+        if claims["aud"] != "sigstore" {
+            return Err("the token is for another audience".to_owned());
+        }
+        if claims["exp"].as_u64().unwrap_or(0) < now() {
+            return Err("the token is over".to_owned());
+        }
+        let subject = claims["email"]
+            .as_str()
+            .or(claims["sub"].as_str())
+            .ok_or("nobody")?;
+        let request = &request["publicKeyRequest"];
+        let pem = request["publicKey"]["content"].as_str().ok_or("no key")?;
+        let key = PublicKey::from_pem(pem.as_bytes()).map_err(|error| error.to_string())?;
+        let proof = request["proofOfPossession"].as_str().ok_or("no proof")?;
+        let proof = BASE64.decode(proof).map_err(|_| "no base64")?;
+        key.verify(subject.as_bytes(), &proof)
+            .map_err(|_| "the proof of possession does not fit")?;
+        let issuer = claims["iss"].as_str().ok_or("no issuer")?;
+        let certificate = self.certificate(&key, subject, issuer);
+        Ok(
+            json!({ "signedCertificateEmbeddedSct": { "chain": { "certificates": [
+                policy::key::pem("CERTIFICATE", &certificate),
+                policy::key::pem("CERTIFICATE", &self.authority_certificate),
+            ]}}}),
+        )
+    }
+
+    fn certificate(&self, key: &PublicKey, subject: &str, issuer: &str) -> Vec<u8> {
+        let tag = if subject.contains('@') { 0x81 } else { 0x86 };
+        let arc = [0x2b, 6, 1, 4, 1, 0x83, 0xbf, 0x30, 1];
+        let mut extensions = vec![
+            extension(&[0x55, 0x1d, 0x0f], true, &[3, 2, 7, 0x80]),
+            extension(
+                &[0x55, 0x1d, 0x25],
+                false,
+                &tlv(0x30, &[&tlv(6, &[&[0x2b, 6, 1, 5, 5, 7, 3, 3]])]),
+            ),
+            extension(
+                &[0x55, 0x1d, 0x11],
+                true,
+                &tlv(0x30, &[&tlv(tag, &[subject.as_bytes()])]),
+            ),
+            extension(
+                &[&arc[..], &[8]].concat(),
+                false,
+                &tlv(0x0c, &[issuer.as_bytes()]),
+            ),
+        ];
+        let authority = name("stand-in");
+        let nobody = tlv(0x30, &[]);
+        // The log signs the certificate as it is without the log's promise (RFC 6962).
+        let bare = to_be_signed(&authority, &nobody, key.spki(), &extensions);
+        let promise = self.promise(&bare);
+        extensions.push(extension(
+            &[0x2b, 6, 1, 4, 1, 0xd6, 0x79, 2, 4, 2],
+            false,
+            &tlv(4, &[&promise]),
+        ));
+        let full = to_be_signed(&authority, &nobody, key.spki(), &extensions);
+        signed(&full, &self.authority)
+    }
+
+    /// A list with one signed certificate timestamp.
+    fn promise(&self, tbs: &[u8]) -> Vec<u8> {
+        let time = (now() * 1000).to_be_bytes();
+        let length = (tbs.len() as u32).to_be_bytes();
+        let issuer = Digest::of(self.authority.public_key().spki());
+        let message = [
+            &[0, 0][..],
+            &time,
+            &[0, 1],
+            issuer.as_bytes(),
+            &length[1..],
+            tbs,
+            &[0, 0],
+        ]
+        .concat();
+        let signature = sign(&self.certificate_log, &message);
+        let id = self.certificate_log.public_key().id();
+        let size = (signature.len() as u16).to_be_bytes();
+        let promise = [
+            &[0][..],
+            id.as_bytes(),
+            &time,
+            &[0, 0, 4, 3],
+            &size,
+            &signature,
+        ]
+        .concat();
+        let size = promise.len() as u16;
+        [&(size + 2).to_be_bytes()[..], &size.to_be_bytes(), &promise].concat()
+    }
+
+    fn log_first(&self, request: &Value) -> Value {
+        let body = match request["kind"].as_str() {
+            Some("dsse") => {
+                let content = &request["spec"]["proposedContent"];
+                let text = content["envelope"].as_str().unwrap_or_default();
+                let envelope: Value = serde_json::from_str(text).unwrap_or_default();
+                let payload = BASE64
+                    .decode(envelope["payload"].as_str().unwrap_or_default())
+                    .unwrap_or_default();
+                json!({ "apiVersion": "0.0.1", "kind": "dsse", "spec": {
+                    "envelopeHash": hash(text.as_bytes()),
+                    "payloadHash": hash(&payload),
+                    "signatures": [{
+                        "signature": envelope["signatures"][0]["sig"],
+                        "verifier": content["verifiers"][0],
+                    }],
+                }})
+            }
+            _ => request.clone(),
+        }
+        .to_string();
+        let encoded = BASE64.encode(&body);
+        let id = self.log.public_key().id().to_hex();
+        let time = now();
+        let promised = json!({
+            "body": encoded, "integratedTime": time, "logID": id, "logIndex": 0,
+        });
+        let promise = sign(&self.log, promised.to_string().as_bytes());
+        let (root, checkpoint) = self.tree(body.as_bytes());
+        json!({ "24296fb24b8ad77a": {
+            "body": encoded,
+            "integratedTime": time,
+            "logID": id,
+            "logIndex": 0,
+            "verification": {
+                "inclusionProof": {
+                    "checkpoint": checkpoint,
+                    "hashes": [],
+                    "logIndex": 0,
+                    "rootHash": root.to_hex(),
+                    "treeSize": 1,
+                },
+                "signedEntryTimestamp": BASE64.encode(promise),
+            },
+        }})
+    }
+
+    fn log_second(&self, request: &Value) -> Value {
+        let request = &request["hashedRekordRequestV002"];
+        let body = json!({ "apiVersion": "0.0.2", "kind": "hashedrekord", "spec": {
+            "hashedRekordV002": {
+                "data": { "algorithm": "SHA2_256", "digest": request["digest"] },
+                "signature": request["signature"],
+            },
+        }})
+        .to_string();
+        let (root, checkpoint) = self.tree(body.as_bytes());
+        json!({
+            "logIndex": "0",
+            "logId": { "keyId": BASE64.encode(self.log.public_key().id().as_bytes()) },
+            "kindVersion": { "kind": "hashedrekord", "version": "0.0.2" },
+            "inclusionProof": {
+                "logIndex": "0",
+                "rootHash": BASE64.encode(root.as_bytes()),
+                "treeSize": "1",
+                "hashes": [],
+                "checkpoint": { "envelope": checkpoint },
+            },
+            "canonicalizedBody": BASE64.encode(body),
+        })
+    }
+
+    /// A tree of this one leaf: its root, and the checkpoint (a signed note) that says so.
+    fn tree(&self, body: &[u8]) -> (Digest, String) {
+        let root = Digest::of(&[&[0][..], body].concat());
+        let text = format!("log.test\n1\n{}\n", BASE64.encode(root.as_bytes()));
+        let signature = sign(&self.log, text.as_bytes());
+        let hint = self.log.public_key().id();
+        let note = [&hint.as_bytes()[..4], &signature].concat();
+        let checkpoint = format!("{text}\n\u{2014} log.test {}\n", BASE64.encode(note));
+        (root, checkpoint)
+    }
+
+    fn stamp(&self, query: &[u8]) -> Vec<u8> {
+        let path = |name: &str| self.folder.join(name);
+        let pem = String::from_utf8(vector("tsa.pem")).expect("PEM is text");
+        let (leaf, root) = pem.split_at(pem.find("-----END").expect("a certificate") + 26);
+        let config = format!(
+            "[tsa]\ndefault_tsa = t\n[t]\nserial = {}\nsigner_digest = sha256\n\
+             default_policy = 1.2.3.4.1\ndigests = sha256\ness_cert_id_alg = sha256\n",
+            path("tsa-serial").display()
+        );
+        for (name, content) in [
+            ("tsa-serial", b"01\n".as_slice()),
+            ("tsa.cnf", config.as_bytes()),
+            ("tsa-leaf.pem", leaf.as_bytes()),
+            ("tsa-root.pem", root.as_bytes()),
+            ("tsa.key", &vector("tsa.key")),
+            ("query", query),
+        ] {
+            fs::write(path(name), content).expect("the folder can be written to");
+        }
+        let made = Command::new("openssl")
+            .args(["ts", "-reply", "-section", "t", "-config"])
+            .arg(path("tsa.cnf"))
+            .arg("-queryfile")
+            .arg(path("query"))
+            .arg("-signer")
+            .arg(path("tsa-leaf.pem"))
+            .arg("-inkey")
+            .arg(path("tsa.key"))
+            .arg("-chain")
+            .arg(path("tsa-root.pem"))
+            .arg("-out")
+            .arg(path("reply"))
+            .output()
+            .expect("openssl starts");
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        fs::read(path("reply")).expect("openssl wrote it")
+    }
+}
+
+fn read_request(stream: &TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let mut length = 0;
+    loop {
+        line.clear();
+        reader.read_line(&mut line).ok()?;
+        let header = line.trim().to_ascii_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((path, body))
+}
+
+fn vector(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/x509");
+    fs::read(format!("{folder}/{name}")).expect("the vector is there")
+}
+
+fn hash(bytes: &[u8]) -> Value {
+    json!({ "algorithm": "sha256", "value": Digest::of(bytes).to_hex() })
+}
+
+fn sign(signer: &Signer, message: &[u8]) -> Vec<u8> {
+    signer
+        .sign(message, &SystemRandom::new())
+        .expect("randomness")
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Both numbers of a P-256 signature at full length, from its DER.
+fn fixed(der: &[u8]) -> Vec<u8> {
+    let mut fixed = Vec::new();
+    let mut rest = &der[2..];
+    for _ in 0..2 {
+        let size = usize::from(rest[1]);
+        let number = &rest[2..2 + size];
+        let number = &number[number.len().saturating_sub(32)..];
+        fixed.resize(fixed.len() + 32 - number.len(), 0);
+        fixed.extend_from_slice(number);
+        rest = &rest[2 + size..];
+    }
+    fixed
+}
+
+/// A certificate's content (RFC 5280), valid from a minute ago for ten.
+fn to_be_signed(issuer: &[u8], subject: &[u8], spki: &[u8], extensions: &[Vec<u8>]) -> Vec<u8> {
+    let parts: Vec<&[u8]> = extensions.iter().map(Vec::as_slice).collect();
+    let validity = [time(now() - 60), time(now() + 540)].concat();
+    tlv(
+        0x30,
+        &[
+            &tlv(0xa0, &[&[2, 1, 2]]),
+            &[2, 2, 0x10, 1],
+            ECDSA_SHA256,
+            issuer,
+            &tlv(0x30, &[&validity]),
+            subject,
+            spki,
+            &tlv(0xa3, &[&tlv(0x30, &parts)]),
+        ],
+    )
+}
+
+fn signed(tbs: &[u8], by: &Signer) -> Vec<u8> {
+    let signature = sign(by, tbs);
+    tlv(0x30, &[tbs, ECDSA_SHA256, &tlv(3, &[&[0], &signature])])
+}
+
+fn name(common: &str) -> Vec<u8> {
+    let attribute = tlv(
+        0x30,
+        &[&[6, 3, 0x55, 4, 3], &tlv(0x0c, &[common.as_bytes()])],
+    );
+    tlv(0x30, &[&tlv(0x31, &[&attribute])])
+}
+
+fn extension(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
+    let critical: &[u8] = if critical { &[1, 1, 0xff] } else { &[] };
+    tlv(0x30, &[&tlv(6, &[oid]), critical, &tlv(4, &[value])])
+}
+
+/// `UTCTime` of a second since 1970.
+fn time(seconds: u64) -> Vec<u8> {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days to a date (proleptic Gregorian), by eras of 400 years from 0000-03-01.
+    let z = days + 719_468;
+    let (era, day) = (z / 146_097, z % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let date = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let text = format!(
+        "{year:04}{month:02}{date:02}{:02}{:02}{:02}Z",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    );
+    // Before 2050 the year has two digits (RFC 5280, 4.1.2.5).
+    tlv(0x17, &[&text.as_bytes()[2..]])
+}
+
+fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let length = content.len();
+    let mut der = vec![tag];
+    match length {
+        0..0x80 => der.push(length as u8),
+        0x80..0x100 => der.extend([0x81, length as u8]),
+        _ => der.extend([0x82, (length >> 8) as u8, length as u8]),
+    }
+    der.extend(content);
+    der
+}
+
+/// `AlgorithmIdentifier` of ECDSA with SHA-256.
+const ECDSA_SHA256: &[u8] = &[0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+/// A test asks a handful.
+const MOST_REQUESTS: usize = 200;

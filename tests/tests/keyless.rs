@@ -1,0 +1,233 @@
+//! Keyless signing from end to end, against a deployment that this test starts: what is made
+//! verifies by its root and no other, and a service that is lied to makes nothing.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use serde_json::{Value, json};
+use tests::{
+    e2e::{Said, Workshop, program},
+    sigstore::{self, LogApi, Sigstore},
+};
+
+const ISSUER: &str = "https://token.test";
+const FLOW: &str = "https://ci.test/acme/xdp/.ci/release.yml@refs/tags/v1";
+
+struct Scene {
+    workshop: Workshop,
+    sigstore: Sigstore,
+}
+
+impl Scene {
+    /// A workshop with a bundle `x.tar`, a file `tool`, the root and the signing configs.
+    fn new() -> Self {
+        let workshop = Workshop::new();
+        let sigstore = Sigstore::start(&workshop.path(""));
+        workshop.write("x.bpf.o", bundle::fixture::object("socket", "probe"));
+        workshop.write("tool", "a tool");
+        workshop.write("root.json", sigstore.trusted_root());
+        workshop.write("first.json", sigstore.signing_config(LogApi::First));
+        workshop.write("second.json", sigstore.signing_config(LogApi::Second));
+        let scene = Self { workshop, sigstore };
+        scene.done("pack x.bpf.o -o x.tar --name net/x --version 1.0");
+        scene
+    }
+
+    fn token(&self, claims: Value) -> String {
+        let mut all = json!({ "iss": ISSUER, "aud": "sigstore", "exp": 4_000_000_000_u64 });
+        let more = claims.as_object().unwrap().clone();
+        all.as_object_mut().unwrap().extend(more);
+        self.sigstore.token(&all)
+    }
+
+    fn run(&self, words: &str) -> Said {
+        self.workshop
+            .run(&program("bpfseal"), words.split_whitespace())
+    }
+
+    /// Runs `bpfseal … --json`, which has to succeed.
+    fn done(&self, words: &str) -> Value {
+        let said = self.run(&format!("{words} --json"));
+        assert_eq!(said.code, 0, "{words}: {}{}", said.out, said.err);
+        serde_json::from_str(&said.out).unwrap()
+    }
+
+    fn refusal(&self, words: &str) -> (i32, Value) {
+        let said = self.run(&format!("{words} --json"));
+        let document: Value = serde_json::from_str(&said.out).unwrap_or_default();
+        (said.code, document["error"]["reason"].clone())
+    }
+}
+
+#[test]
+fn a_file_signed_without_a_key_verifies_by_the_root_alone() {
+    let scene = Scene::new();
+    for (claims, who) in [
+        (json!({ "sub": FLOW }), FLOW),
+        (
+            json!({ "sub": "7", "email": "ann@acme.test", "email_verified": true }),
+            "ann@acme.test",
+        ),
+    ] {
+        let token = scene.token(claims);
+        for config in ["first", "second"] {
+            let made = scene.done(&format!(
+                "sign-blob --identity-token {token} --bundle b.json --trusted-root root.json \
+                 --signing-config {config}.json tool"
+            ));
+            assert_eq!(
+                (&made["identity"], &made["issuer"]),
+                (&who.into(), &ISSUER.into()),
+                "{config}"
+            );
+            let verify = format!(
+                "verify-blob --bundle b.json --certificate-oidc-issuer {ISSUER} --certificate-identity"
+            );
+            let root = "--trusted-root root.json tool";
+            let got = scene.done(&format!("{verify} {who} {root}"));
+            assert_eq!(
+                (&got["logged"], got["times"].as_array().map(Vec::len)),
+                (&true.into(), Some(1)),
+                "{config}"
+            );
+            assert_eq!(
+                scene.refusal(&format!("{verify} bob@acme.test {root}")),
+                (1, "wrong-identity".into())
+            );
+            // The public-good instance knows nothing of it.
+            let (code, reason) = scene.refusal(&format!("{verify} {who} tool"));
+            assert_eq!(code, 1);
+            assert!(
+                ["bad-log-entry", "no-trusted-time", "bad-certificate"]
+                    .contains(&reason.as_str().unwrap()),
+                "{reason}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bundle_signed_without_a_key_is_allowed_by_identity() {
+    let scene = Scene::new();
+    let token = scene.token(json!({ "sub": FLOW }));
+    scene.workshop.write(
+        "policy.toml",
+        format!(
+            r#"
+version = 1
+[keyless.ci]
+identity = "https://ci.test/acme/xdp/.ci/release.yml@refs/tags/*"
+issuer = "{ISSUER}"
+trusted_root = "root.json"
+[[rule]]
+name = "net"
+scope = "net/*"
+signed_by = {{ of = ["ci"] }}
+require = ["inventory"]
+"#
+        ),
+    );
+    let verify = "verify x.tar --policy policy.toml";
+    let services = "--trusted-root root.json --signing-config";
+    assert_eq!(scene.refusal(verify), (1, "no-signature".into()));
+    for config in ["first", "second"] {
+        scene.done("pack x.bpf.o -o x.tar --name net/x --version 1.0");
+        let by = format!("--identity-token {token} {services} {config}.json");
+        scene.done(&format!("sign x.tar {by}"));
+        assert_eq!(scene.refusal(verify), (1, "missing-attestation".into()));
+        scene.done(&format!("attest x.tar --inventory {by}"));
+        let got = scene.done(verify);
+        assert_eq!(
+            (
+                &got["signed_by"][0]["identity"],
+                &got["signed_by"][0]["issuer"]
+            ),
+            (&FLOW.into(), &ISSUER.into()),
+            "{config}"
+        );
+        assert_eq!(got["attestations"].as_array().unwrap().len(), 1);
+        let identity = format!(
+            "verify x.tar --certificate-identity {FLOW} --certificate-oidc-issuer {ISSUER}"
+        );
+        scene.done(&format!("{identity} --trusted-root root.json"));
+        assert_eq!(scene.run(&identity).code, 1);
+        let said = scene.run(&format!("{verify} --explain"));
+        for line in [
+            "valid     by ci",
+            "log inclusion proved",
+            "identity https://ci.test",
+        ] {
+            assert!(said.out.contains(line), "{config}: {line}: {}", said.out);
+        }
+    }
+    // Another branch's workflow is somebody else.
+    let token = scene.token(json!({ "sub": FLOW.replace("tags", "heads") }));
+    scene.done("pack x.bpf.o -o x.tar --name net/x --version 1.0");
+    scene.done(&format!(
+        "sign x.tar --identity-token {token} {services} first.json"
+    ));
+    assert_eq!(scene.refusal(verify), (1, "untrusted-signer".into()));
+}
+
+#[test]
+fn an_authority_that_is_not_convinced_certifies_nothing() {
+    let scene = Scene::new();
+    let claims = json!({
+        "iss": ISSUER, "aud": "sigstore", "exp": 4_000_000_000_u64, "sub": FLOW,
+    });
+    let forged = sigstore::token(&sigstore::key(), &claims);
+    let elsewhere = scene.token(json!({ "sub": FLOW, "aud": "another" }));
+    let over = scene.token(json!({ "sub": FLOW, "exp": 1 }));
+    for (token, code) in [
+        (forged, 4),
+        (elsewhere, 4),
+        (over, 4),
+        ("a.b".to_owned(), 2),
+    ] {
+        let said = scene.run(&format!(
+            "sign-blob --identity-token {token} --bundle b.json --signing-config first.json tool"
+        ));
+        assert_eq!(said.code, code, "{}", said.err);
+        assert!(!said.err.contains(&token) || code == 2, "{}", said.err);
+        assert!(!scene.workshop.path("b.json").exists());
+    }
+}
+
+#[test]
+fn what_the_services_answer_is_checked_before_it_is_kept() {
+    let scene = Scene::new();
+    let other = Workshop::new();
+    let elsewhere = Sigstore::start(&other.path(""));
+    scene.workshop.write("other.json", elsewhere.trusted_root());
+    let token = scene.token(json!({ "sub": FLOW }));
+    let said = scene.run(&format!(
+        "sign-blob --identity-token {token} --bundle b.json --signing-config first.json \
+         --trusted-root other.json tool"
+    ));
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(!scene.workshop.path("b.json").exists());
+}
+
+#[test]
+fn the_ci_system_s_identity_is_found() {
+    let scene = Scene::new();
+    let token = scene.token(json!({ "sub": FLOW }));
+    scene.workshop.write("token", &token);
+    let file = scene.workshop.path("token");
+    let file = file.to_str().unwrap();
+    let sign = "sign-blob --bundle b.json --trusted-root root.json --signing-config first.json \
+                tool --json";
+    for variable in [
+        ("SIGSTORE_ID_TOKEN", token.as_str()),
+        ("SIGSTORE_ID_TOKEN_FILE", file),
+    ] {
+        let said =
+            scene
+                .workshop
+                .run_with(&program("bpfseal"), sign.split_whitespace(), &[variable]);
+        assert_eq!(said.code, 0, "{}", said.out);
+        let made: Value = serde_json::from_str(&said.out).unwrap();
+        assert_eq!(made["identity"], FLOW);
+    }
+    let said = scene.run(sign);
+    assert_eq!(said.code, 2, "{}", said.out);
+}
