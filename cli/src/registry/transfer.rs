@@ -116,10 +116,12 @@ impl Client {
             }
             let name = member.name.as_deref().or(is_root.then_some(tag));
             let document = member.manifest.bytes.clone();
-            let added = match member.node.manifests.is_empty() {
-                true => layout.add_manifest(document, name),
-                // Other people's images come as an index of platforms.
-                false => layout.add_index(document, name),
+            let is_index = !member.node.manifests.is_empty();
+            let added = match is_index && is_root {
+                // Other people's packages come as an index of platforms.
+                true => layout.add_index(document, name),
+                // An index that refers to it is none of the kinds that a layout holds.
+                false => layout.add_manifest(document, name),
             };
             match added {
                 Ok(_) => {
@@ -135,6 +137,16 @@ impl Client {
                 // A referrer of a kind that layouts do not hold.
                 Err(_) => {}
             }
+        }
+        let is_index = kept.iter().any(|member: &Member| {
+            member.manifest.digest == digest && !member.node.manifests.is_empty()
+        });
+        // Of indexes only other people's packages are held.
+        if let (true, Err(cause)) = (is_index, layout.bundle_descriptor()) {
+            return Err(Error::NotABundle {
+                what: reference.to_string(),
+                cause: cause.to_string(),
+            });
         }
         let graph = Graph::ordered(kept);
         Ok(Pulled {
