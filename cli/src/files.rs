@@ -101,7 +101,7 @@ pub fn open_regular(path: &Path) -> io::Result<Option<(File, u64)>> {
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(path)?;
     let metadata = file.metadata()?;
-    Ok(metadata.is_file().then(|| (file, metadata.len())))
+    Ok(metadata.is_file().then_some((file, metadata.len())))
 }
 
 /// Refuses a file that is too large to be what it is taken for.

@@ -33,7 +33,7 @@ impl Pattern {
             let depth = folder.matches('/').count() + 1;
             let mut ends = name.match_indices('/').map(|(at, _)| at);
             return ends.nth(depth - 1).is_some_and(|at| {
-                covers(folder.as_bytes(), name[..at].as_bytes()) && at + 1 < name.len()
+                covers(folder.as_bytes(), &name.as_bytes()[..at]) && at + 1 < name.len()
             });
         }
         covers(self.0.as_bytes(), name.as_bytes())

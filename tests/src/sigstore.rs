@@ -138,7 +138,7 @@ impl Sigstore {
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
             "tlogs": log(self.inner.log.public_key()),
             "ctlogs": log(self.inner.certificate_log.public_key()),
-            "certificateAuthorities": authority(&[self.inner.authority_certificate.clone()]),
+            "certificateAuthorities": authority(std::slice::from_ref(&self.inner.authority_certificate)),
             "timestampAuthorities": authority(&stamps),
         })
         .to_string()

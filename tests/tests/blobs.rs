@@ -1,8 +1,6 @@
 //! sign-blob and verify-blob as a user runs them, and the public conformance suite where it
 //! is at hand.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::{
     env, fs,
     path::{Path, PathBuf},

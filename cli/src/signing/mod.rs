@@ -207,7 +207,7 @@ impl Seal {
             }
             By::Identity(certified, config) => {
                 let signature = certified.sign(message)?;
-                let mut material = statement::chain(&[certified.certificate.clone()]);
+                let mut material = statement::chain(std::slice::from_ref(&certified.certificate));
                 let stamps = config.stamps();
                 timestamp::add(&self.http, &stamps, &signature, &mut material)?;
                 let entry = rekor::Entry {

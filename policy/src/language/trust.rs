@@ -242,7 +242,10 @@ fn read_authority(
     let usage = table.string("usage", faults);
     let usage = match usage {
         None => None,
-        Some(At { value, .. }) if value == "code-signing" => None,
+        Some(At {
+            value: "code-signing",
+            ..
+        }) => None,
         Some(At { span, value }) => {
             let is_oid =
                 value.contains('.') && value.split('.').all(|arc| arc.parse::<u64>().is_ok());
