@@ -44,10 +44,10 @@ lint: ## format and clippy, with warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
 
-soak: fetch build ## the kernel tests again and again, all four kernels (ROUNDS=10)
+soak: fetch build ## the kernel tests again and again, all four kernels (ROUNDS=10), with 200 kills and a crowd
 	@for round in $$(seq $(or $(ROUNDS),10)); do \
 		echo "round $$round"; \
-		KILLS=200 KERNELS='6.1 6.12 7.2 7.3' $(CARGO) test --release --locked -p tests --test kernel; \
+		KILLS=200 KERNELS='6.1 6.12 7.2 7.3' $(CARGO) test --release --workspace --locked --test kernel; \
 	done
 
 fuzz: deps ## run each fuzz target for a minute (SECONDS_EACH=60); cargo-fuzz goes into the cache
