@@ -35,10 +35,10 @@ test: fetch build ## unit tests, vectors, end to end, real clients, kernels in V
 	@tests/lab/test.sh
 
 bench: fetch build ## measure against cosign, and what the gate costs
-	$(CARGO) bench --locked -p tests
+	$(CARGO) bench --workspace --locked --bench '*'
 
 bench-registry: fetch build ## measure the registry beside Debian's docker-registry, in turns
-	$(CARGO) bench --locked -p tests --bench registry
+	$(CARGO) bench --workspace --locked --bench registry
 
 lint: ## format and clippy, with warnings as errors
 	$(CARGO) fmt --check
