@@ -409,8 +409,11 @@ impl Verdict {
 
     fn released(policy: &Policy, signed: &[policy::decision::SignedBy]) -> Self {
         let names = signed.iter().map(|signed| signed.names.join("="));
+        let mut signers: Vec<String> = names.collect();
+        // They come in the order of their keys, which says nothing to a reader.
+        signers.sort();
         Self {
-            signers: names.collect(),
+            signers,
             ..Self::of(policy, State::Released, None)
         }
     }
