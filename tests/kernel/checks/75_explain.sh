@@ -12,7 +12,8 @@ prints "one bundle in a file" 'Compared with [0-9]+ programs' $X explain count_e
 refused "another program is refused" bpftool prog loadall $objects/drop_port.bpf.o /sys/fs/bpf/drop
 prints "explain takes the last refusal" 'refused E401 unsigned.*xdp "drop_port"' $X explain
 prints "or the one asked for" 'Nearest is "count_exec"' $X explain --program count_exec
-fails "a stream of odd length is refused" 'instructions have 8 each' $X explain --stream /lab/release
+printf odd >odd.insns
+fails "a stream of odd length is refused" 'instructions have 8 each' $X explain --stream odd.insns
 fails "nothing of that name" 'no refused program that fits' $X explain --program nobody
 prints "this very kernel is ready" '^Ready' $X preflight --kernel /sys/kernel/btf/vmlinux
 fails "a kernel without the functions is not" 'will NOT load +watch_open' $X preflight --kernel $objects/count_exec.bpf.o
