@@ -314,7 +314,7 @@ impl Gate for BpfGate {
             return Ok(None);
         }
         self.current_set()
-            .and_then(|set| set.map_or(Ok(None), |set| store::read_armed(&set)))
+            .and_then(|set| set.map_or(Ok(None), |set| store::armed::read(&set)))
             .doing("reading what is pinned")
     }
 

@@ -11,6 +11,8 @@ use bundle::{
 };
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys::bpf_map_create_opts};
 
+pub mod armed;
+
 use super::shared::{
     CHUNK_WORDS, DATA_BYTES, Fields, Header, Key, MAX_ALIKE, MAX_CHUNKS, MAX_TUNABLES, Origin, Use,
     class_number,
@@ -123,7 +125,7 @@ impl Store<'_> {
             index_shape(&mut rows, &mut per_type, shape, id)?;
         }
         index_settings(&mut rows, armed);
-        let pieces = armed_pieces(armed);
+        let pieces = armed::pieces(armed)?;
         let map = create_set(rows.len() + pieces.len())?;
         for (key, header) in &rows {
             write(&map, key, &header.to_bytes())?;
@@ -164,7 +166,7 @@ impl Store<'_> {
         }
         all.extend(rows.into_iter().map(|(key, row)| (key, row.to_bytes())));
         all.extend(
-            armed_pieces(armed)
+            armed::pieces(armed)?
                 .into_iter()
                 .map(|(key, piece)| (key.to_bytes(), piece)),
         );
@@ -596,42 +598,6 @@ fn index_settings(rows: &mut BTreeMap<Vec<u8>, Header>, armed: &Armed) {
     rows.insert(Key::of(Use::Settings).to_bytes(), header);
 }
 
-/// What user space keeps with the set, cut into values of the set's size.
-fn armed_pieces(armed: &Armed) -> Vec<(Key, Vec<u8>)> {
-    // Strings always serialise.
-    let marks = serde_json::to_vec(&armed.marks).unwrap_or_default();
-    let fields = Fields::default()
-        .bytes(armed.authority.as_bytes(), 32)
-        .bytes(armed.policy.as_bytes(), 32)
-        .bytes(armed.host.as_bytes(), 32)
-        .u64s(&[
-            armed.at.as_nanos() as u64,
-            armed.policy_version,
-            u64::from(armed.mode == Mode::Audit),
-            armed
-                .confirm_by
-                .map_or(u64::MAX, |deadline| deadline.as_nanos() as u64),
-            armed.spent.len() as u64,
-        ])
-        .u64s(&armed.spent)
-        .u64s(&[armed.revocation, armed.clock as u64, marks.len() as u64]);
-    let length = 96 + 40 + 8 * armed.spent.len() + 24;
-    let size = (length + marks.len()).next_multiple_of(Header::SIZE);
-    fields
-        .bytes(&marks, size - length)
-        .done(size)
-        .chunks(Header::SIZE)
-        .enumerate()
-        .map(|(number, piece)| {
-            let key = Key {
-                len: number as u32,
-                ..Key::of(Use::Armed)
-            };
-            (key, piece.to_vec())
-        })
-        .collect()
-}
-
 /// Was disarming begun?
 pub fn is_open(set: &MapHandle) -> io::Result<bool> {
     let settings = set
@@ -656,61 +622,6 @@ pub fn bundles(set: &MapHandle, origins: &HashMap<u32, Origin>) -> io::Result<BT
         found.extend(origins.get(&image).and_then(|origin| origin.bundle));
     }
     Ok(found)
-}
-
-/// Reads it back from a set.
-pub fn read_armed(set: &MapHandle) -> io::Result<Option<Armed>> {
-    let mut bytes = Vec::new();
-    for number in 0.. {
-        let key = Key {
-            len: number,
-            ..Key::of(Use::Armed)
-        };
-        match set.lookup(&key.to_bytes(), MapFlags::ANY).map_err(other)? {
-            Some(piece) => bytes.extend(piece),
-            None => break,
-        }
-    }
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let mut reader = super::shared::Reader(&bytes);
-    let authority = Digest::from_bytes(reader.bytes());
-    let policy = Digest::from_bytes(reader.bytes());
-    let host = Digest::from_bytes(reader.bytes());
-    let at = std::time::Duration::from_nanos(reader.u64());
-    let policy_version = reader.u64();
-    let mode = if reader.u64() == 0 {
-        Mode::Enforce
-    } else {
-        Mode::Audit
-    };
-    let confirm_by = match reader.u64() {
-        u64::MAX => None,
-        nanos => Some(std::time::Duration::from_nanos(nanos)),
-    };
-    let spent = (0..reader.u64().min(crate::gate::MAX_SPENT as u64))
-        .map(|_| reader.u64())
-        .collect();
-    let revocation = reader.u64();
-    let clock = reader.u64() as i64;
-    let length = (reader.u64() as usize).min(crate::gate::MAX_MARKS);
-    let marks = reader.0.get(..length).unwrap_or_default();
-    // Only we write it.
-    let marks = serde_json::from_slice(marks).unwrap_or_default();
-    Ok(Some(Armed {
-        authority,
-        at,
-        policy_version,
-        policy,
-        mode,
-        confirm_by,
-        host,
-        spent,
-        revocation,
-        clock,
-        marks,
-    }))
 }
 
 /// Digest of everything that is written for an entry.

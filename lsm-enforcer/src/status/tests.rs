@@ -1,0 +1,209 @@
+use super::*;
+use crate::fake::{self, World, policy, request};
+
+fn headline(world: &World, state: &std::path::Path) -> String {
+    Status::measure(&mut world.enforcer(state), true)
+        .unwrap()
+        .headline
+}
+
+#[test]
+fn the_headline_says_what_was_measured() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    assert_eq!(
+        headline(&world, state.path()),
+        "NOT enforcing: the gate is not armed, so every BPF program loads"
+    );
+    world
+        .enforcer(state.path())
+        .arm(request(policy(1, "enforce", "tool")))
+        .unwrap();
+    assert_eq!(
+        headline(&world, state.path()),
+        "Enforcing: unsigned BPF programs are refused, one was just now"
+    );
+    world.change(|state| state.toothless = true);
+    assert_eq!(
+        headline(&world, state.path()),
+        "NOT enforcing: the gate is armed but does not bite: an unsigned program loaded a moment ago"
+    );
+}
+
+#[test]
+fn audit_never_looks_like_enforcing() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    world
+        .enforcer(state.path())
+        .arm(request(policy(1, "audit", "tool")))
+        .unwrap();
+    let status = Status::measure(&mut world.enforcer(state.path()), false).unwrap();
+    assert_eq!(
+        (status.enforcing, status.headline.as_str()),
+        (
+            false,
+            "Audit only: unsigned BPF programs load and are reported, nothing is refused"
+        )
+    );
+    assert!(
+        status.text().contains("NOT running: the gate holds"),
+        "{}",
+        status.text()
+    );
+}
+
+#[test]
+fn a_policy_that_was_not_taken_is_said() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    world
+        .enforcer(state.path())
+        .arm(request(policy(1, "enforce", "tool")))
+        .unwrap();
+    std::fs::write(state.path().join("policy.toml"), "version = 2").unwrap();
+    let status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
+    assert!(status.enforcing);
+    let why = status.policy.unwrap().on_disk.unwrap();
+    assert!(
+        why.starts_with("E701 bad-authority: the policy was changed"),
+        "{why}"
+    );
+}
+
+#[test]
+fn strict_does_not_say_enforcing_while_anything_unjudged_remains() {
+    let loaded = |id, prog_type, class| Loaded {
+        id,
+        prog_type,
+        name: "old".to_owned(),
+        tag: String::new(),
+        uid: 0,
+        at: std::time::Duration::ZERO,
+        own: id == 1,
+        class,
+        bundle: None,
+        pid: None,
+        comm: None,
+    };
+    let own = || loaded(1, 29, Some(Class::Before));
+    let table = [
+        (
+            vec![own()],
+            true,
+            "Enforcing: unsigned BPF programs are refused, one was just now",
+        ),
+        (
+            vec![
+                own(),
+                loaded(2, 5, Some(Class::Signed)),
+                loaded(3, 15, Some(Class::Shape)),
+            ],
+            true,
+            "Enforcing: unsigned BPF programs are refused, one was just now",
+        ),
+        (
+            vec![own(), loaded(2, 5, Some(Class::Before))],
+            false,
+            "NOT enforcing strictly: 1 programs that nobody judged are in the kernel: tracepoint 2 \"old\"",
+        ),
+        (
+            vec![loaded(2, 31, Some(Class::Before)), loaded(3, 5, None)],
+            false,
+            "NOT enforcing strictly: 2 programs that nobody judged are in the kernel: syscall 2 \"old\", tracepoint 3 \"old\"",
+        ),
+        (
+            vec![loaded(2, 5, Some(Class::Audited))],
+            false,
+            "NOT enforcing strictly: 1 programs that nobody judged are in the kernel: tracepoint 2 \"old\"",
+        ),
+    ];
+    for (programs, enforcing, want) in table {
+        let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+        let text =
+            fake::policy_text(1, "enforce", "tool").replace("mode =", "strict = true\nmode =");
+        let arm = request(fake::signed(fake::authority(), &text));
+        world.enforcer(state.path()).arm(arm).unwrap();
+        world.change(|state| state.loaded = programs);
+        let status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
+        assert_eq!(
+            (status.enforcing, status.headline.as_str()),
+            (enforcing, want)
+        );
+    }
+}
+
+#[test]
+fn loaders_from_before_are_named_loudly() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    world.change(|state| {
+        state.loaded = vec![Loaded {
+            id: 7,
+            prog_type: 31,
+            name: "loader".to_owned(),
+            tag: String::new(),
+            uid: 0,
+            at: std::time::Duration::ZERO,
+            own: false,
+            class: Some(Class::Before),
+            bundle: None,
+            pid: None,
+            comm: None,
+        }];
+    });
+    let mut enforcer = world.enforcer(state.path());
+    enforcer.arm(request(policy(1, "enforce", "tool"))).unwrap();
+    let said = enforcer.take_fresh();
+    let alarm =
+        "ALARM: present before: they can load programs and were there before: syscall 7 \"loader\"";
+    assert!(
+        said.iter().any(|record| record.line().ends_with(alarm)),
+        "{said:?}"
+    );
+    let status = Status::measure(&mut enforcer, true).unwrap();
+    assert!(status.enforcing);
+    assert_eq!(
+        status.warnings,
+        [
+            "programs that can load programs (type syscall) are in the kernel and nobody judged them: syscall 7 \"loader\""
+        ]
+    );
+    assert!(status.text().contains("WARNING"), "{}", status.text());
+}
+
+#[test]
+fn each_gate_is_told_with_its_programs() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    let mut enforcer = world.enforcer(state.path());
+    let gates = |enforcer: &mut Enforcer| -> Vec<_> {
+        let status = Status::measure(enforcer, true).unwrap();
+        status
+            .gates
+            .into_iter()
+            .map(|gate| (gate.number, gate.hooks.join(" ")))
+            .collect()
+    };
+    let none = [1, 2, 3, 0].map(|number| (number, String::new()));
+    assert_eq!(gates(&mut enforcer), none);
+    enforcer.arm(request(policy(1, "enforce", "tool"))).unwrap();
+    let want = [
+        (1, "gate1_load"),
+        (2, "gate2_prog"),
+        (3, "gate_bpf"),
+        (0, "guard_map"),
+    ];
+    assert_eq!(
+        gates(&mut enforcer),
+        want.map(|(number, hooks)| (number, hooks.to_owned()))
+    );
+}
+
+#[test]
+fn what_no_gate_covers_is_said_on_every_kernel() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    let status = Status::measure(&mut world.enforcer(state.path()), false).unwrap();
+    assert_eq!(status.not_covered, NOT_COVERED);
+    assert!(
+        status
+            .not_covered
+            .iter()
+            .any(|limit| limit.starts_with("the kernel's own memory"))
+    );
+}
