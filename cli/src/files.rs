@@ -24,21 +24,12 @@ pub fn write_layout(layout: &Layout, path: &Path) -> Result<(), Failure> {
             path.display()
         )));
     }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new()
-        .prefix(".bpfseal-")
-        .permissions(readable())
-        .tempfile_in(folder)
-        .map_err(failed)?;
-    let mut buffer = io::BufWriter::with_capacity(64 << 10, file.as_file_mut());
-    layout.write(&mut buffer, mtime).map_err(failed)?;
-    buffer.flush().map_err(failed)?;
-    drop(buffer);
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    persist(path, |file| {
+        let mut buffer = io::BufWriter::with_capacity(64 << 10, file);
+        layout.write(&mut buffer, mtime)?;
+        buffer.flush()
+    })
+    .map_err(failed)
 }
 
 /// Writes a file in the place of what was there, whole or not at all.
@@ -48,6 +39,11 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return fs::write(path, bytes).map_err(failed);
     }
+    persist(path, |file| file.write_all(bytes)).map_err(failed)
+}
+
+/// Puts what `write` writes in the place of `path`, once all of it is there.
+fn persist(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -55,10 +51,9 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let mut file = tempfile::Builder::new()
         .prefix(".bpfseal-")
         .permissions(readable())
-        .tempfile_in(folder)
-        .map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
+        .tempfile_in(folder)?;
+    write(file.as_file_mut())?;
+    file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 
