@@ -22,7 +22,10 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
-use tests::lab::{self, Cache};
+use tests::{
+    e2e,
+    lab::{self, Cache},
+};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -168,13 +171,7 @@ struct Peer {
 
 impl Peer {
     fn ours(root: &Path) -> Self {
-        let program = lab::target().join("release/bpfseal-registry");
-        let build = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--locked", "-p", "bpfseal-registry"])
-            .current_dir(lab::workspace())
-            .status();
-        assert!(build.unwrap().success());
-        let mut child = Command::new(program)
+        let mut child = Command::new(e2e::program("bpfseal-registry"))
             .args(["serve", "--listen", "127.0.0.1:0", "--root"])
             .arg(root)
             .env("RUST_LOG", "error")
@@ -209,14 +206,7 @@ impl Peer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let started = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "docker-registry does not start"
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
+        e2e::wait_until_listening(address);
         Self::new(child, address)
     }
 

@@ -6,8 +6,11 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead, BufReader},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -174,6 +177,16 @@ pub fn program(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// Waits until somebody else's server takes connections, for at most 20 s. Ours say so in a
+/// line; docker-registry says it at a level at which it also logs every request.
+pub fn wait_until_listening(address: SocketAddr) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = TcpStream::connect(address) {
+        assert!(Instant::now() < deadline, "{address}: {error}");
+        thread::yield_now();
+    }
 }
 
 /// A tool of Debian, fetched if it is not there.

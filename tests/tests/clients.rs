@@ -21,7 +21,7 @@ use bundle::{
     media,
 };
 use serde_json::Value;
-use tests::e2e::{Registry, Workshop, program, tool};
+use tests::e2e::{self, Registry, Workshop, program, tool};
 
 const SIGNATURE: &str = "application/vnd.example.signature";
 
@@ -529,11 +529,7 @@ impl DockerRegistry {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < deadline, "docker-registry does not listen");
-            thread::yield_now();
-        }
+        e2e::wait_until_listening(address);
         Self {
             server,
             address: address.to_string(),

@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use tests::lab::{self, Cache};
+use tests::{e2e, lab::Cache};
 
 /// A registry of its own, a folder to work in, and one client.
 struct Bench {
@@ -40,7 +40,7 @@ impl Bench {
             }
         };
         let folder = tempfile::tempdir().unwrap();
-        let mut server = Command::new(registry());
+        let mut server = Command::new(e2e::program("bpfseal-registry"));
         server
             .args(["serve", "--listen", "127.0.0.1:0", "--root"])
             .arg(folder.path().join("registry"));
@@ -156,7 +156,7 @@ fn write_site(folder: &Path) -> Result<(), String> {
         String::from_utf8_lossy(&made.stderr)
     );
     for user in ["alice", "bob"] {
-        let mut add = Command::new(registry())
+        let mut add = Command::new(e2e::program("bpfseal-registry"))
             .args(["user", "add", "--htpasswd", "users", user])
             .arg("--password-stdin")
             .current_dir(folder)
@@ -186,19 +186,6 @@ fn write_site(folder: &Path) -> Result<(), String> {
     "#;
     fs::write(folder.join("registry.toml"), config).unwrap();
     Ok(())
-}
-
-/// The program under test, built if need be.
-fn registry() -> PathBuf {
-    let program = lab::target().join("release/bpfseal-registry");
-    if !program.exists() {
-        let build = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--locked", "-p", "bpfseal-registry"])
-            .current_dir(lab::workspace())
-            .status();
-        assert!(build.unwrap().success());
-    }
-    program
 }
 
 /// An image in an OCI layout, written by hand so that every client starts from the same.

@@ -321,6 +321,30 @@ pub fn artifact(artifact_type: &str, subject: &str, note: &str) -> String {
     manifest.to_string()
 }
 
+/// Waits until another process has removed a file, as the kernel tells it, for at most 20 s.
+pub fn await_removal(file: &Path) {
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+    let watch = inotify::init(CreateFlags::CLOEXEC).unwrap();
+    let removals = WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::DELETE_SELF;
+    let folder = file.parent().unwrap();
+    match inotify::add_watch(&watch, folder, removals) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::NOENT) => return,
+        Err(error) => panic!("{}: {error}", folder.display()),
+    }
+    let (told, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut room = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(watch, &mut room);
+        while events.next().is_ok() && told.send(()).is_ok() {}
+    });
+    while file.exists() {
+        heard
+            .recv_timeout(Duration::from_secs(20))
+            .expect("the file is removed");
+    }
+}
+
 /// Waits for something that another process does: asks until it is so, for at most 20 s.
 pub fn eventually(mut is_so: impl FnMut() -> bool) {
     let until = std::time::Instant::now() + Duration::from_secs(20);
