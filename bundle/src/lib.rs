@@ -22,6 +22,7 @@ pub mod media;
 pub mod pack;
 pub mod section;
 pub mod unverified;
+pub mod verifier;
 
 pub use digest::Digest;
 pub use elf::{EM_BPF, MAX_SIZE as MAX_OBJECT_SIZE};

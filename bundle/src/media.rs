@@ -46,6 +46,8 @@ pub const IN_TOTO: &str = "application/vnd.in-toto+json";
 pub const SIGN_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
 /// Predicate type of an attested inventory.
 pub const INVENTORY_PREDICATE: &str = "https://github.com/bpfseal/bpfseal/inventory/v1";
+/// Predicate type of verifier evidence: which kernels accepted a bundle's programs.
+pub const VERIFIER_PREDICATE: &str = "https://github.com/bpfseal/bpfseal/verifier/v1";
 /// Predicate type of SLSA provenance, version 1.
 pub const PROVENANCE_PREDICATE: &str = "https://slsa.dev/provenance/v1";
 /// Predicate type of an SPDX document, as cosign names it.

@@ -28,6 +28,7 @@ pub mod status;
 pub mod store;
 pub mod suggest;
 pub mod tools;
+pub mod trial;
 pub mod trust;
 pub mod worker;
 pub mod workshop;

@@ -6,9 +6,10 @@ use bundle::{Digest, UnverifiedBundle, unverified::Referrer};
 use crate::{
     Context, Policy, Refusal,
     decision::{self, SignedBy},
+    required::check_required,
     signature::{self, Budget, Trusted},
     signers::Signers,
-    verify::{check_required, nobody, reason_of, valid_signers},
+    verify::{check_signers, reason_of},
 };
 
 /// Who of the rule's signers signed the artifact `subject`, whatever it is. Of a rule this
@@ -29,13 +30,9 @@ pub fn signed_by(
         .iter()
         .flat_map(|referrer| signature::check(referrer, subject, &trusted, &mut budget))
         .collect();
-    let signers = valid_signers(&evidence, policy);
-    let signed = match signers.is_empty() {
-        true => Err(nobody(&evidence)),
-        false => signers
-            .check(policy, rule)
-            .and_then(|signed| check_required(rule, &evidence).map(|()| signed)),
-    };
+    let signed = check_signers(policy, rule, &evidence, trusted.now)
+        .and_then(|signers| signers.check(policy, rule))
+        .and_then(|signed| check_required(rule, &evidence, None).map(|()| signed));
     signed.map_err(|refusal| refusal.by(rule.reference()))
 }
 

@@ -10,6 +10,7 @@ use bundle::{
 pub use crate::signers::SignedBy;
 use crate::{
     Policy, Reason, Refusal, RuleRef,
+    condition::{Condition, Facts},
     rule::Rule,
     signers::Signers,
     target::{covers_at_attachment, load_kind, places},
@@ -87,6 +88,7 @@ fn check(
 ) -> Result<Decision, Refusal> {
     let signed_by = signers.check(policy, rule)?;
     check_version(rule, inventory, context)?;
+    check_condition(rule, inventory)?;
     for object in &inventory.objects {
         for program in &object.programs {
             check_type(rule, object, program)?;
@@ -104,6 +106,29 @@ fn check(
         signed_by,
         limits,
     })
+}
+
+fn check_condition(rule: &Rule, inventory: &Inventory) -> Result<(), Refusal> {
+    let Some(when) = &rule.when else {
+        return Ok(());
+    };
+    let facts = Facts::of(inventory).map_err(|too_large| cannot_evaluate(when, too_large))?;
+    match when.holds(&facts) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Refusal::new(
+            Reason::Condition,
+            format!("this does not hold: {}", when.as_str()),
+        )),
+        Err(error) => Err(cannot_evaluate(when, error)),
+    }
+}
+
+/// A condition without a value refuses: it is never taken for a yes.
+pub(crate) fn cannot_evaluate(when: &Condition, why: impl std::fmt::Display) -> Refusal {
+    Refusal::new(
+        Reason::ConditionError,
+        format!("{why}, in: {}", when.as_str()),
+    )
 }
 
 fn check_version(rule: &Rule, inventory: &Inventory, context: &Context) -> Result<(), Refusal> {

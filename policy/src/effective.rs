@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Policy,
     language::{Root, TrustedAuthority, TrustedIdentity, TrustedKey},
-    rule::{Entries, Rule, Values},
+    rule::{Entries, Required, Rule, Values},
     shape::Shape,
 };
 
@@ -320,7 +320,32 @@ fn write_rule(text: &mut String, rule: &Rule) {
         Some(version) => line(text, "min_version", &quote(&version.to_string()), defaults),
         None => text.push_str("# min_version: none # default\n"),
     }
-    line(text, "require", &list(&rule.require), defaults);
+    let require: Vec<String> = rule.require.iter().map(required).collect();
+    line(
+        text,
+        "require",
+        &format!("[{}]", require.join(", ")),
+        defaults,
+    );
+    match &rule.when {
+        Some(when) => line(text, "when", &quote(when.as_str()), defaults),
+        None => text.push_str("# when: always # default\n"),
+    }
+    match &rule.max_age {
+        Some(age) => line(text, "max_age", &quote(&age.to_string()), defaults),
+        None => text.push_str("# max_age: any # default\n"),
+    }
+}
+
+fn required(required: &Required) -> String {
+    let predicate_type = quote(&required.predicate_type);
+    match &required.when {
+        None => predicate_type,
+        Some(when) => format!(
+            "{{ type = {predicate_type}, when = {} }}",
+            quote(when.as_str())
+        ),
+    }
 }
 
 fn write_shape(text: &mut String, shape: &Shape) {

@@ -4,6 +4,7 @@
 pub mod admit;
 pub mod attached;
 mod base32;
+pub mod condition;
 mod cosign_key;
 pub mod decision;
 pub mod document;
@@ -17,6 +18,7 @@ pub mod permit;
 pub mod predicate;
 pub mod reason;
 pub mod refusal;
+mod required;
 pub mod revocation;
 pub mod rule;
 pub mod schema;

@@ -8,6 +8,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ("inventory", media::INVENTORY_PREDICATE),
     ("slsa-provenance", media::PROVENANCE_PREDICATE),
     ("spdx", media::SPDX_PREDICATE),
+    ("verifier-evidence", media::VERIFIER_PREDICATE),
 ];
 
 /// The URI that a short name stands for; a URI stands for itself.

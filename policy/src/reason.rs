@@ -111,6 +111,10 @@ reasons! {
         "Correct it; `bpfseal policy check` names every line.";
     AttachPoint = 313, "attach-point", "the rule does not allow this attach point",
         "Add the attach point to the rule's `attach` if it belongs there.";
+    Condition = 314, "condition", "a condition of the rule does not hold",
+        "The message has the condition: change what it looks at, or the rule.";
+    ConditionError = 315, "condition-error", "a condition of the rule cannot be evaluated",
+        "Correct the condition: ask `has(x.y)` before a field that may be missing.";
 
     // 4xx: gate 1, before the verifier. Known to the kernel side.
     Unsigned = 401, "unsigned", "no admitted program has these instructions",

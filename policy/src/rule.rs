@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bundle::image::Allowed;
 use serde::{Serialize, Serializer};
 
-use crate::{RuleRef, scope::Scope, target::TargetPattern, version::Version};
+use crate::{RuleRef, condition::Condition, scope::Scope, target::TargetPattern, version::Version};
 
 /// A rule of the policy. The first one whose scope covers an artifact decides alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,8 +36,12 @@ pub struct Rule {
     pub other_map_sizes: Option<Entries>,
     /// Lowest version allowed.
     pub min_version: Option<Version>,
-    /// Predicate types of attestations that the rule's signers must have made.
-    pub require: Vec<String>,
+    /// Attestations that the rule's signers must have made.
+    pub require: Vec<Required>,
+    /// What must hold for the inventory.
+    pub when: Option<Condition>,
+    /// How old a signature may be, by a trusted time.
+    pub max_age: Option<MaxAge>,
     /// Keys that the file leaves out, so that the values here are defaults.
     pub defaults: BTreeSet<&'static str>,
 }
@@ -59,6 +63,76 @@ impl Rule {
     /// How many entries the map `name` may have; `None`: as signed.
     pub fn entries(&self, name: &str) -> Option<Entries> {
         self.map_sizes.get(name).copied().or(self.other_map_sizes)
+    }
+}
+
+/// An attestation that a rule asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Required {
+    /// The URI of its predicate type.
+    pub predicate_type: String,
+    /// What its predicate must fulfil.
+    pub when: Option<Condition>,
+}
+
+/// The type alone, or `{"type":…,"when":…}`: as it is written.
+impl Serialize for Required {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.when {
+            None => serializer.serialize_str(&self.predicate_type),
+            Some(when) => {
+                let fields = [
+                    ("type", self.predicate_type.as_str()),
+                    ("when", when.as_str()),
+                ];
+                BTreeMap::from(fields).serialize(serializer)
+            }
+        }
+    }
+}
+
+/// An age, in whole hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxAge {
+    hours: u32,
+}
+
+impl MaxAge {
+    /// Reads `36h`, `90d` or `12w`; at most 100 years.
+    pub fn parse(text: &str) -> Option<Self> {
+        let unit = match text.chars().last()? {
+            'h' => 1,
+            'd' => 24,
+            'w' => 7 * 24,
+            _ => return None,
+        };
+        let number = &text[..text.len() - 1];
+        let is_plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let hours = number.parse::<u32>().ok()?.checked_mul(unit)?;
+        (is_plain && (1..=100 * 366 * 24).contains(&hours)).then_some(Self { hours })
+    }
+
+    /// Is `then` no longer ago than that? What lies ahead is not.
+    pub fn allows(self, then: jiff::Timestamp, now: jiff::Timestamp) -> bool {
+        let seconds = now.as_second().saturating_sub(then.as_second());
+        (0..=i64::from(self.hours) * 3600).contains(&seconds)
+    }
+}
+
+/// `90d`, or `36h` where it is no whole number of days.
+impl std::fmt::Display for MaxAge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.hours % 24 {
+            0 => write!(f, "{}d", self.hours / 24),
+            _ => write!(f, "{}h", self.hours),
+        }
+    }
+}
+
+/// As it is displayed.
+impl Serialize for MaxAge {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -103,4 +177,47 @@ impl Entries {
         min: 0,
         max: u32::MAX,
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::MaxAge;
+
+    #[test]
+    fn ages_are_numbers_with_a_unit() {
+        for (text, want) in [
+            ("90d", Some("90d")),
+            ("36h", Some("36h")),
+            ("48h", Some("2d")),
+            ("2w", Some("14d")),
+            ("0d", None),
+            ("d", None),
+            ("+1d", None),
+            ("1m", None),
+            ("1 d", None),
+            ("99999999999d", None),
+            ("900000w", None),
+            ("1µ", None),
+            ("", None),
+        ] {
+            let age = MaxAge::parse(text).map(|age| age.to_string());
+            assert_eq!(age.as_deref(), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_age_allows_what_lies_within_it() {
+        let age = MaxAge::parse("2h").unwrap();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for (then, want) in [
+            (100_000, true),
+            (92_800, true),
+            (92_799, false),
+            (100_001, false),
+        ] {
+            assert_eq!(age.allows(at(then), at(100_000)), want, "{then}");
+        }
+    }
 }

@@ -116,9 +116,32 @@ pub(crate) struct RuleEntry {
     map_sizes: Option<BTreeMap<String, SizeEntry>>,
     /// Lowest package version allowed.
     min_version: Option<String>,
-    /// Attestations that the rule's signers must have made: "slsa-provenance", "spdx",
-    /// "cyclonedx", "inventory", or the URI of a predicate type. Default: [].
-    require: Option<Vec<String>>,
+    /// Attestations that the rule's signers must have made. Default: [].
+    require: Option<Vec<RequireEntry>>,
+    /// A condition (CEL) on `inventory`.
+    when: Option<String>,
+    /// How old signatures may be, by a trusted time: "90d", "36h", "12w". Default: any age.
+    max_age: Option<String>,
+}
+
+/// An attestation.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum RequireEntry {
+    /// "slsa-provenance", "spdx", "cyclonedx", "inventory", "verifier-evidence", or the URI of
+    /// a predicate type.
+    Type(String),
+    /// The same with a condition.
+    When(RequireWhenEntry),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct RequireWhenEntry {
+    /// As above.
+    r#type: String,
+    /// A condition (CEL) on `predicate` and `inventory`.
+    when: Option<String>,
 }
 
 /// So many distinct keys out of these.

@@ -5,6 +5,8 @@
 //! and Notary Project signatures are read ([`older`], [`notation`]). Nothing that was not
 //! authenticated is acted on: the signature is checked first, then what it says.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bundle::{
     Digest,
@@ -157,6 +159,9 @@ pub struct Valid {
     /// What an attestation is about; `None`: a signature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicate_type: Option<String>,
+    /// The attestation's statement, as it was signed.
+    #[serde(skip)]
+    statement: Option<Arc<[u8]>>,
 }
 
 /// A signature that does not count, and why.
@@ -256,7 +261,7 @@ fn check_layer(
     budget: &mut Budget,
 ) -> Result<Valid, Rejected> {
     check_size(bytes)?;
-    let (mut valid, predicate) = match form {
+    let (mut valid, said) = match form {
         Some(Form::SigstoreBundle) => check_bundle(bytes, subject, trusted, budget)?,
         Some(Form::DsseEnvelope) => {
             older::check_envelope(descriptor, bytes, subject, trusted, budget)?
@@ -273,8 +278,9 @@ fn check_layer(
             ));
         }
     };
-    if predicate != media::SIGN_PREDICATE {
-        valid.predicate_type = Some(predicate);
+    if said.predicate_type != media::SIGN_PREDICATE {
+        valid.predicate_type = Some(said.predicate_type);
+        valid.statement = Some(said.statement);
     }
     Ok(valid)
 }
@@ -293,13 +299,19 @@ fn form_of(media_type: &str) -> Option<Option<Form>> {
     }
 }
 
-/// Who signed, and the predicate type of what they signed.
+/// What was signed, where the signature fits.
+struct Said {
+    predicate_type: String,
+    statement: Arc<[u8]>,
+}
+
+/// Who signed, and what.
 fn check_bundle(
     bytes: &[u8],
     subject: Digest,
     trusted: &Trusted<'_>,
     budget: &mut Budget,
-) -> Result<(Valid, String), Rejected> {
+) -> Result<(Valid, Said), Rejected> {
     let bundle = sigstore::parse(bytes)?;
     let SignatureContent::DsseEnvelope(envelope) = &bundle.content else {
         return Err(rejected(
@@ -333,8 +345,8 @@ fn check_bundle(
             budget,
         )?,
     };
-    let predicate = check_statement(payload, subject)?;
-    Ok((valid, predicate))
+    let said = check_statement(payload, subject)?;
+    Ok((valid, said))
 }
 
 fn check_payload_type(payload_type: &str) -> Result<(), Rejected> {
@@ -350,17 +362,32 @@ fn check_payload_type(payload_type: &str) -> Result<(), Rejected> {
     ))
 }
 
-/// The predicate type of a signed statement, if it is about `subject`.
-fn check_statement(payload: &[u8], subject: Digest) -> Result<String, Rejected> {
+/// What a signed statement says, if it is about `subject`.
+fn check_statement(payload: &[u8], subject: Digest) -> Result<Said, Rejected> {
     let statement =
         Statement::parse(payload).map_err(|error| rejected(Reason::MalformedSignature, error))?;
     if !statement.is_about(subject) {
         return Err(wrong_subject(&statement.subjects.join(", "), subject));
     }
-    Ok(statement.predicate_type)
+    Ok(Said {
+        predicate_type: statement.predicate_type,
+        statement: payload.into(),
+    })
 }
 
 impl Valid {
+    /// What an attestation says about its subject; `None`: it is a signature.
+    pub fn predicate(&self) -> Option<serde_json::Value> {
+        #[derive(serde::Deserialize)]
+        struct Statement {
+            #[serde(default)]
+            predicate: serde_json::Value,
+        }
+        let statement = self.statement.as_deref()?;
+        let read: Statement = serde_json::from_slice(statement).ok()?;
+        Some(read.predicate)
+    }
+
     fn by_key(key: &PublicKey, form: Form, trusted: &Trusted<'_>) -> Self {
         Self {
             key: key.id(),
@@ -372,6 +399,7 @@ impl Valid {
             logged: false,
             trusted_root: None,
             predicate_type: None,
+            statement: None,
         }
     }
 }

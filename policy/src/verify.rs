@@ -7,11 +7,13 @@ use bundle::{
     unverified::Parts,
 };
 
+use jiff::Timestamp;
+
 use crate::{
     Policy, Reason, Refusal, RuleRef,
     decision::{self, SignedBy},
-    predicate,
-    rule::Rule,
+    required::check_required,
+    rule::{MaxAge, Rule},
     signature::{self, Budget, Finding, Outcome, Trusted, Valid},
     signers::Signers,
 };
@@ -39,14 +41,14 @@ pub fn verify(
     scope: &str,
 ) -> Result<VerifiedBundle, Refusal> {
     let rule = decision::rule_for(policy, scope)?;
-    let evidence = evidence(&bundle, policy);
+    let trusted = Trusted::by(policy);
+    let evidence = findings(&bundle, &trusted);
     let by_rule = |refusal: Refusal| refusal.by(rule.reference());
-    let signers = valid_signers(&evidence, policy);
-    if signers.is_empty() {
-        return Err(by_rule(nobody(&evidence)));
-    }
+    let signers = check_signers(policy, rule, &evidence, trusted.now).map_err(by_rule)?;
     let signed_by = signers.check(policy, rule).map_err(by_rule)?;
-    check_required(rule, &evidence).map_err(by_rule)?;
+    // What is recorded is compared with the objects below; nothing is returned before.
+    let inventory = Some(bundle.recorded_inventory());
+    check_required(rule, &evidence, inventory).map_err(by_rule)?;
     bundle
         .check_inventory()
         .map_err(|error| by_rule(Refusal::new(reason_of(&error), error.to_string())))?;
@@ -64,12 +66,15 @@ pub fn verify(
 /// What each signature of `bundle` comes to, against every key that `policy` names; the
 /// base of [`verify`], and what `bpfseal verify --explain` prints.
 pub fn evidence(bundle: &UnverifiedBundle, policy: &Policy) -> Vec<Finding> {
-    let trusted = Trusted::by(policy);
+    findings(bundle, &Trusted::by(policy))
+}
+
+fn findings(bundle: &UnverifiedBundle, trusted: &Trusted<'_>) -> Vec<Finding> {
     let mut budget = Budget::default();
     bundle
         .referrers()
         .iter()
-        .flat_map(|referrer| signature::check(referrer, bundle.digest(), &trusted, &mut budget))
+        .flat_map(|referrer| signature::check(referrer, bundle.digest(), trusted, &mut budget))
         .collect()
 }
 
@@ -142,57 +147,61 @@ impl VerifiedBundle {
     }
 }
 
-pub(crate) fn valid_signers(evidence: &[Finding], policy: &Policy) -> Signers {
+/// Those whose signatures count for `rule`: at least one, and by the rule's `max_age` young
+/// enough.
+pub(crate) fn check_signers(
+    policy: &Policy,
+    rule: &Rule,
+    evidence: &[Finding],
+    now: Timestamp,
+) -> Result<Signers, Refusal> {
+    let all = signers(policy, evidence, |_| true);
+    if all.is_empty() {
+        return Err(nobody(evidence));
+    }
+    let Some(age) = rule.max_age else {
+        return Ok(all);
+    };
+    let is_young = |valid: &Valid| valid.times.iter().any(|&time| age.allows(time, now));
+    let young = signers(policy, evidence, is_young);
+    // Who is missing at any age is missing first.
+    all.check(policy, rule)?;
+    if young.check(policy, rule).is_err() {
+        return Err(too_old(age, evidence));
+    }
+    Ok(young)
+}
+
+fn signers(policy: &Policy, evidence: &[Finding], counts: impl Fn(&Valid) -> bool) -> Signers {
     let mut signers = Signers::by(policy);
     for finding in evidence {
-        if let Outcome::Valid(valid) = &finding.outcome {
+        if let Outcome::Valid(valid) = &finding.outcome
+            && counts(valid)
+        {
             signers.add(valid.key, valid.identity.as_ref(), &valid.trusted_as);
         }
     }
     signers
 }
 
-/// Each attestation that the rule wants was made by one of the rule's signers.
-pub(crate) fn check_required(rule: &Rule, evidence: &[Finding]) -> Result<(), Refusal> {
-    let attested = || {
-        evidence
-            .iter()
-            .filter_map(|finding| match &finding.outcome {
-                Outcome::Attested(valid) => Some(valid),
-                Outcome::Valid(_) | Outcome::Rejected(_) => None,
-            })
-    };
-    for want in &rule.require {
-        let is_wanted = |valid: &&Valid| {
-            let got = valid.predicate_type.as_deref();
-            got.is_some_and(|got| predicate::is(want, got))
-        };
-        let by_rule = |valid: &Valid| {
-            let names = &valid.trusted_as;
-            names.iter().any(|name| rule.signed_by.of.contains(name))
-        };
-        if attested().filter(is_wanted).any(by_rule) {
-            continue;
-        }
-        let got: Vec<String> = attested()
-            .filter_map(|valid| {
-                let kind = valid.predicate_type.as_deref()?;
-                Some(format!("{kind} by {}", valid.trusted_as.join(" = ")))
-            })
-            .collect();
-        return Err(Refusal::new(
-            Reason::MissingAttestation,
-            format!(
-                "want {want} by one of {}; got {}",
-                rule.signed_by.of.join(", "),
-                match got.is_empty() {
-                    true => "none".to_owned(),
-                    false => got.join(", "),
-                }
-            ),
-        ));
+fn too_old(age: MaxAge, evidence: &[Finding]) -> Refusal {
+    let newest = evidence
+        .iter()
+        .filter_map(|finding| match &finding.outcome {
+            Outcome::Valid(valid) => valid.times.iter().max(),
+            Outcome::Attested(_) | Outcome::Rejected(_) => None,
+        })
+        .max();
+    match newest {
+        Some(time) => Refusal::new(
+            Reason::TooOld,
+            format!("want signatures of the last {age}; the newest is of {time}"),
+        ),
+        None => Refusal::new(
+            Reason::NoTrustedTime,
+            format!("want signatures of the last {age}; none has a trusted time"),
+        ),
     }
-    Ok(())
 }
 
 /// No signature counts: says what is wrong with the one that came closest.

@@ -15,7 +15,7 @@ use bundle::{
     pack::{PackOptions, pack},
 };
 use policy::{
-    Policy, Refusal, key,
+    Context, Policy, Refusal, key,
     signer::{self, Signer},
     statement,
 };
@@ -52,6 +52,8 @@ struct Rule {
     keys: BTreeMap<String, String>,
     /// `[x509.NAME]`: its lines beside `roots`, which is `root.pem`.
     x509: BTreeMap<String, String>,
+    /// Lines of the rule.
+    rule: String,
     require: Vec<String>,
 }
 
@@ -68,6 +70,8 @@ struct Recipe {
     form: String,
     statement_type: String,
     predicate_type: String,
+    /// The predicate, as JSON, instead of an empty one.
+    predicate: Option<String>,
     payload_type: String,
     subject: String,
     hint: Option<String>,
@@ -98,6 +102,7 @@ impl Default for Recipe {
             form: "bundle".into(),
             statement_type: "https://in-toto.io/Statement/v1".into(),
             predicate_type: media::SIGN_PREDICATE.into(),
+            predicate: None,
             payload_type: media::IN_TOTO.into(),
             subject: "this".into(),
             hint: None,
@@ -147,7 +152,9 @@ fn run(name: &str, case: &Case) {
         attach(&mut layout, &subject, recipe, &keys);
     }
     let (policy, scope) = policy_of(&case.policy, &keys);
-    let got = policy::verify(layout.bundle().unwrap(), &policy, &scope);
+    let got = policy::verify(layout.bundle().unwrap(), &policy, &scope)
+        .and_then(|verified| policy::admit(verified, &policy, &Context::of(scope.as_str())))
+        .map(policy::Admitted::into_bundle);
     match (got, &case.expect) {
         (
             Ok(verified),
@@ -300,6 +307,10 @@ fn sigstore_bytes(about: Digest, recipe: &Recipe, keys: &Keys) -> Vec<u8> {
         .unwrap()
         .replace("https://in-toto.io/Statement/v1", &recipe.statement_type)
         .replace(media::SIGN_PREDICATE, &recipe.predicate_type);
+    let text = match &recipe.predicate {
+        None => text,
+        Some(predicate) => text.replace("\"predicate\":{}", &format!("\"predicate\":{predicate}")),
+    };
     let mut payload = text.into_bytes();
     let signed = policy::dsse::pre_authentication(&recipe.payload_type, &payload);
     let mut signature = signer.sign(&signed, &SystemRandom::new()).unwrap();
@@ -434,10 +445,13 @@ fn policy_of(rule: &Rule, keys: &Keys) -> (Policy, String) {
         text += &format!("[x509.{name}]\nroots = \"root.pem\"\n{lines}\n");
     }
     text += &format!(
-        "[[rule]]\nname = \"probes\"\nscope = \"r.example/*\"\nsigned_by = {{ at_least = {}, of = {of:?} }}\nrequire = {:?}\n",
+        "[[rule]]\nname = \"probes\"\nscope = \"r.example/*\"\nsigned_by = {{ at_least = {}, of = {of:?} }}\n{}\n",
         rule.at_least.unwrap_or(1),
-        rule.require,
+        rule.rule,
     );
+    if !rule.require.is_empty() {
+        text += &format!("require = {:?}\n", rule.require);
+    }
     let load = |name: &str| match name.contains('.') {
         true => Ok(x509_file(name)),
         false => Ok(keys.of(&names[name]).public_key().to_pem().into_bytes()),

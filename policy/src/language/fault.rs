@@ -84,6 +84,30 @@ impl<'t> Faults<'t> {
         self.push(span, Reason::BadPolicy, message.into());
     }
 
+    /// A mistake so many characters into the string at `span`, whose value is `value`. In a
+    /// string with escapes it is where the string begins.
+    pub(super) fn add_within(
+        &mut self,
+        span: Range<usize>,
+        value: &str,
+        offset: usize,
+        message: impl Into<String>,
+    ) {
+        let raw = self.text.get(span.clone()).unwrap_or_default();
+        let quotes = match raw.starts_with("\"\"\"") || raw.starts_with("'''") {
+            true if raw[3..].starts_with('\n') => 4,
+            true => 3,
+            false => 1,
+        };
+        let is_verbatim = raw.get(quotes..).is_some_and(|raw| raw.starts_with(value));
+        let bytes: usize = value.chars().take(offset).map(char::len_utf8).sum();
+        let start = match is_verbatim {
+            true => span.start + quotes + bytes,
+            false => span.start,
+        };
+        self.add(start..span.end, message);
+    }
+
     /// Something known that this version cannot check, at `span`.
     pub(super) fn unsupported(&mut self, span: Range<usize>, message: impl Into<String>) {
         self.push(span, Reason::Unsupported, message.into());

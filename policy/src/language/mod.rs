@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
+mod demands;
 mod fault;
 mod notes;
 mod reader;

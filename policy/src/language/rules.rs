@@ -10,13 +10,12 @@ use serde_spanned::Spanned;
 use toml::de::DeValue;
 
 use super::{
-    MAX_ENTRIES,
+    MAX_ENTRIES, demands,
     fault::{Faults, position},
     integer,
     reader::{At, Keys, Table, wrong_type},
 };
 use crate::{
-    predicate,
     rule::{Entries, Rule, Threshold, Values},
     scope::Scope,
     spelling::did_you_mean,
@@ -31,6 +30,7 @@ pub(super) const RULE: Keys = Keys {
         "forbid_calls",
         "load_targets",
         "map_sizes",
+        "max_age",
         "min_version",
         "name",
         "program_types",
@@ -38,15 +38,9 @@ pub(super) const RULE: Keys = Keys {
         "scope",
         "signed_by",
         "tunables",
+        "when",
     ],
-    later: &[
-        (
-            "max_age",
-            "it needs a trusted time, which a signature by a key alone does not carry",
-        ),
-        ("mode", "set `mode` once for the whole policy"),
-        ("when", "conditions are not evaluated yet; remove it"),
-    ],
+    later: &[("mode", "set `mode` once for the whole policy")],
 };
 
 pub(super) const SIGNED_BY: Keys = Keys {
@@ -85,6 +79,7 @@ pub(super) fn read(
         let scope = read_scope(&table, faults);
         let signed_by = read_threshold(&table, owners, names, faults);
         let rest = read_limits(&table, faults);
+        let max_age = demands::read_max_age(&table, signed_by.as_ref(), owners, faults);
         // A missing part is a fault already; the policy is not built then.
         if let (Some(name), Some(scope), Some(signed_by)) = (name, scope, signed_by) {
             rules.push(Rule {
@@ -92,6 +87,7 @@ pub(super) fn read(
                 line,
                 scope,
                 signed_by,
+                max_age,
                 ..rest
             });
         }
@@ -122,7 +118,9 @@ fn read_limits(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Rule {
         map_sizes,
         other_map_sizes,
         min_version: read_version(table, faults),
-        require: read_required(table, faults),
+        require: demands::read_required(table, faults),
+        when: demands::read_when(table, faults),
+        max_age: None,
         defaults: table.lacking(RULE.known),
     }
 }
@@ -312,27 +310,6 @@ fn read_calls(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> BTreeSet<String
         faults.add(span, format!("unknown helper {value:?}{hint}"));
     }
     forbidden
-}
-
-/// Predicate types: a short name, or the URI itself.
-fn read_required(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Vec<String> {
-    let mut required = Vec::new();
-    let Some(names) = table.strings("require", faults) else {
-        return required;
-    };
-    for At { span, value } in names.value {
-        match predicate::uri(value) {
-            Some(uri) => required.push(uri.to_owned()),
-            None => {
-                let hint = did_you_mean(value, predicate::NAMES.iter().map(|(name, _)| *name));
-                let message = format!(
-                    "unknown attestation {value:?}{hint}; or write the URI of its predicate type"
-                );
-                faults.add(span, message);
-            }
-        }
-    }
-    required
 }
 
 fn read_version(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Option<Version> {

@@ -189,6 +189,46 @@ fn one_fault_each_with_line_and_column() {
             "line 8, column 7: not a usable public key: it is not a PEM file",
         ),
         (
+            "when = true",
+            "line 7, column 8: `when` must be a string; got a boolean",
+        ),
+        (
+            "when = '''\ninventory.name == 'x' &&\n  inventry.version == \"2\"'''",
+            "line 9, column 3: condition: unknown variable \"inventry\"; did you mean `inventory`?",
+        ),
+        (
+            "when = \"inventory.programs.all(p, p.sleepible)\"",
+            "line 7, column 9: condition: there is no \"sleepible\" there; ask `has()` first",
+        ),
+        (
+            "when = \"inventory.name.matches(\\\"x\\\")\"",
+            "line 7, column 8: condition: `matches` is left out: use startsWith, endsWith or contains",
+        ),
+        (
+            "require = [{ when = \"predicate.a\" }]",
+            "line 7, column 12: require lacks `type`",
+        ),
+        (
+            "require = [{ type = \"slsa\", when = \"predicate.a\" }]",
+            "line 7, column 21: unknown attestation \"slsa\"; or write the URI of its predicate type",
+        ),
+        (
+            "require = [{ type = \"spdx\", when = \"predicat.a == 1\" }]",
+            "line 7, column 37: condition: unknown variable \"predicat\"; did you mean `predicate`?",
+        ),
+        (
+            "require = [1]",
+            "line 7, column 12: `require` must be an array of predicate types, or of { type = …, when = … }; got an integer",
+        ),
+        (
+            "max_age = \"90\"",
+            "line 7, column 11: want an age as in \"90d\", \"36h\" or \"12w\"; got \"90\"",
+        ),
+        (
+            "max_age = \"90d\"",
+            "line 7, column 11: a signature by a key carries no trusted time: `max_age` needs signers of [keyless] or [x509]",
+        ),
+        (
             "x = ",
             "line 7, column 5: string values must be quoted, expected literal string",
         ),
@@ -207,8 +247,6 @@ fn one_fault_each_with_line_and_column() {
 #[test]
 fn what_comes_later_is_refused_by_name() {
     let table = [
-        ("when = \"true\"", "when"),
-        ("max_age = \"90d\"", "max_age"),
         ("mode = \"audit\"", "mode"),
         (
             "[kernel_keyring.fleet]\nkeyring = \"secondary\"",
@@ -327,6 +365,8 @@ load_targets = ["fentry:vfs_*"]
 tunables = { pid = { min = -1, max = 9 }, mask = { one_of = [1, 3] }, "*" = "any" }
 map_sizes = { events = { max_entries = { min = 1, max = 65536 } }, "*" = "any" }
 min_version = "1.4"
+when = "inventory.name != \"\\\\\""
+require = ["spdx", { type = "https://example.com/p", when = 'predicate.a == "b"' }]
 [[rule]]
 name = "second \"quoted\""
 scope = "file"
@@ -369,6 +409,9 @@ fn the_effective_policy_means_the_same_and_marks_its_defaults() {
         "forbid_calls = [] # default\n",
         "tunables = {} # default\n",
         "# min_version: none # default\n",
+        "# when: always # default\n",
+        "# max_age: any # default\n",
+        "require = [\"https://spdx.dev/Document\", { type = \"https://example.com/p\", when = \"predicate.a == \\\"b\\\"\" }]\n",
         "min_version = \"1.4\"\n",
         "maps = 0 # default\n",
         "max_insns = 4096 # default\n",
@@ -393,6 +436,7 @@ fn the_schema_has_the_same_keys_as_the_reader() {
         ("/$defs/KeyEntry/properties", &KEY),
         ("/$defs/RuleEntry/properties", &rules::RULE),
         ("/$defs/SignedByEntry/properties", &rules::SIGNED_BY),
+        ("/$defs/RequireWhenEntry/properties", &demands::REQUIRED),
         ("/$defs/ShapeEntry/properties", &shapes::SHAPE),
         ("/$defs/KeylessEntry/properties", &trust::KEYLESS),
         ("/$defs/AuthorityEntry/properties", &trust::X509),
@@ -444,7 +488,7 @@ fn the_examples_in_the_language_s_page_are_policies() {
         .skip(1)
         .filter_map(|block| block.split("\n```").next())
         .collect();
-    assert_eq!(blocks.len(), 3);
+    assert_eq!(blocks.len(), 4);
     for block in blocks {
         assert_eq!(Policy::parse(block, &any_key).map(drop), Ok(()), "{block}");
     }

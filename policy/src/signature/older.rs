@@ -67,7 +67,7 @@ pub(super) fn check_envelope(
     subject: Digest,
     trusted: &Trusted<'_>,
     budget: &mut Budget,
-) -> Result<(Valid, String), Rejected> {
+) -> Result<(Valid, super::Said), Rejected> {
     let envelope: Envelope = serde_json::from_slice(bytes)
         .map_err(|error| malformed(&format!("the DSSE envelope cannot be parsed: {error}")))?;
     super::check_payload_type(&envelope.payload_type)?;
@@ -101,8 +101,8 @@ pub(super) fn check_envelope(
             )?
         }
     };
-    let predicate = super::check_statement(&payload, subject)?;
-    Ok((valid, predicate))
+    let said = super::check_statement(&payload, subject)?;
+    Ok((valid, said))
 }
 
 /// The DER of the signer's certificate, base64; `None`: a key signed.

@@ -19,7 +19,7 @@ pub struct Trusted<'p> {
     pub(super) keys: Vec<(&'p str, &'p PublicKey)>,
     identities: Vec<&'p TrustedIdentity>,
     authorities: Vec<&'p TrustedAuthority>,
-    pub(super) now: Timestamp,
+    pub(crate) now: Timestamp,
 }
 
 /// The holder of an organisation's certificate, and the entries that trust it.
@@ -124,6 +124,7 @@ impl<'p> Trusted<'p> {
                 logged: proof.logged,
                 trusted_root: proof.trusted_root,
                 predicate_type: None,
+                statement: None,
             });
         }
         Err(worst)
@@ -204,6 +205,7 @@ impl Trustee {
             logged: false,
             trusted_root: None,
             predicate_type,
+            statement: None,
         }
     }
 }
