@@ -134,6 +134,28 @@ static __noinline void emit_place(struct record *r, const char *name, u64 how, u
 	bpf_ringbuf_submit(e, 0);
 }
 
+/* A way into kernel memory; its number is the detail. */
+static __noinline void emit_way(u32 way, u32 refused)
+{
+	struct event *e;
+
+	count(refused ? COUNT_PROTECTED : COUNT_AUDITED);
+	e = bpf_ringbuf_reserve(&events, EVENT_SHORT, 0);
+	if (!e) {
+		count(COUNT_LOST);
+		return;
+	}
+	describe_task(e);
+	e->detail = way;
+	e->gate = 0;
+	e->reason = REASON_KERNEL_MEMORY;
+	e->refused = refused;
+	e->class = e->image = e->flags = e->prog_type = e->attach_type = 0;
+	e->insns = e->btf_id = e->prog_id = e->words_count = 0;
+	__builtin_memset(e->name, 0, sizeof(e->name));
+	bpf_ringbuf_submit(e, 0);
+}
+
 /* An attempt on the gate itself. */
 static __noinline void emit_attempt(u32 gate, u32 reason, u64 detail)
 {

@@ -20,6 +20,7 @@
 #include "admit.h"
 #include "bind.h"
 #include "guard.h"
+#include "protect.h"
 #include "place.h"
 #include "attach.h"
 #include "netlink.h"
@@ -289,13 +290,39 @@ int BPF_PROG(guard_open, struct file *file)
 SEC("?lsm/path_truncate")
 int BPF_PROG(guard_truncate, struct path *path)
 {
-	struct guard *g = locked_guard();
-	struct inode *inode = BPF_CORE_READ(path, dentry, d_inode);
+	return deny(refuse_truncate(BPF_CORE_READ(path, dentry, d_inode)));
+}
 
-	if (!g || !is_inode(inode, g->exe_dev, g->exe))
-		return 0;
-	emit_attempt(0, REASON_DAEMON_FILE, 0);
-	return -EPERM;
+/* 6.2 and later: by a descriptor, and by opening with O_TRUNC, which needs none for writing. */
+SEC("?lsm/file_truncate")
+int BPF_PROG(guard_truncate_file, struct file *file)
+{
+	return deny(refuse_truncate(BPF_CORE_READ(file, f_inode)));
+}
+
+/* Every read and write of the machine comes here: nothing but a few loads for most. */
+SEC("?lsm/file_permission")
+int BPF_PROG(guard_use, struct file *file, int mask)
+{
+	return deny(refuse_use(file, mask));
+}
+
+SEC("?lsm/locked_down")
+int BPF_PROG(guard_lockdown, int what)
+{
+	return deny(refuse_way(switch_of_reason(what)));
+}
+
+SEC("?lsm/kernel_load_data")
+int BPF_PROG(guard_load_data, int what)
+{
+	return deny(refuse_way(way_of_data(what)));
+}
+
+SEC("?lsm/kernel_read_file")
+int BPF_PROG(guard_read_file, struct file *file, int what)
+{
+	return deny(refuse_way(way_of_file(what)));
 }
 
 SEC("?lsm/ptrace_access_check")

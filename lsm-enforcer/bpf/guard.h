@@ -66,22 +66,15 @@ static __always_inline u32 refuse_unlink(struct inode *dir, struct dentry *dentr
 	return reason;
 }
 
-/* Opening for writing: the daemon's file, or the switch that turns BPF LSM programs off. */
-static __always_inline u32 refuse_open(struct file *file)
+/* The switch that turns BPF LSM programs off, on whichever mount of procfs, under whatever name. */
+static __noinline u32 refuse_sysctl(struct inode *inode)
 {
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
 	struct guard *g = locked_guard();
 	struct proc_inode *proc;
 	const char *name;
 	char text[16] = {};
 
 	if (!g)
-		return 0;
-	if (is_inode(inode, g->exe_dev, g->exe)) {
-		emit_attempt(0, REASON_DAEMON_FILE, 0);
-		return REASON_DAEMON_FILE;
-	}
-	if (BPF_CORE_READ(inode, i_sb, s_magic) != PROC_SUPER_MAGIC)
 		return 0;
 	proc = (void *)inode - bpf_core_field_offset(struct proc_inode, vfs_inode);
 	name = BPF_CORE_READ(proc, sysctl_entry, procname);
@@ -91,6 +84,31 @@ static __always_inline u32 refuse_open(struct file *file)
 		return 0;
 	emit_attempt(0, REASON_FTRACE, 0);
 	return REASON_FTRACE;
+}
+
+/* Opening for writing: the daemon's file, or the switch that turns BPF LSM programs off. */
+static __always_inline u32 refuse_open(struct file *file)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct guard *g = locked_guard();
+
+	if (!g)
+		return 0;
+	if (is_inode(inode, g->exe_dev, g->exe)) {
+		emit_attempt(0, REASON_DAEMON_FILE, 0);
+		return REASON_DAEMON_FILE;
+	}
+	return BPF_CORE_READ(inode, i_sb, s_magic) == PROC_SUPER_MAGIC ? refuse_sysctl(inode) : 0;
+}
+
+static __always_inline u32 refuse_truncate(struct inode *inode)
+{
+	struct guard *g = locked_guard();
+
+	if (!g || !is_inode(inode, g->exe_dev, g->exe))
+		return 0;
+	emit_attempt(0, REASON_DAEMON_FILE, 0);
+	return REASON_DAEMON_FILE;
 }
 
 /*

@@ -114,6 +114,29 @@ enum bpf_prog_type { BPF_PROG_TYPE_UNSPEC };
 enum bpf_attach_type { BPF_CGROUP_INET_INGRESS };
 enum bpf_map_type { BPF_MAP_TYPE_UNSPEC };
 enum bpf_cmd { BPF_MAP_CREATE };
+/* Only the names count: the running kernel's BTF says the numbers, and whether it has them. */
+enum lockdown_reason {
+	LOCKDOWN_MODULE_SIGNATURE = 1,
+	LOCKDOWN_DEV_MEM,
+	LOCKDOWN_KEXEC,
+	LOCKDOWN_HIBERNATION,
+	LOCKDOWN_PCI_ACCESS,
+	LOCKDOWN_IOPORT,
+	LOCKDOWN_MSR,
+	LOCKDOWN_ACPI_TABLES,
+	LOCKDOWN_DEVICE_TREE,
+	LOCKDOWN_PCMCIA_CIS,
+	LOCKDOWN_TIOCSSERIAL,
+	LOCKDOWN_MODULE_PARAMETERS,
+	LOCKDOWN_MMIOTRACE,
+	LOCKDOWN_XMON_WR,
+	LOCKDOWN_DBG_WRITE_KERNEL,
+	LOCKDOWN_KCORE,
+	LOCKDOWN_DBG_READ_KERNEL,
+	LOCKDOWN_XMON_RW,
+};
+enum kernel_load_data_id { LOADING_KEXEC_IMAGE = 1, LOADING_KEXEC_INITRAMFS };
+enum kernel_read_file_id { READING_KEXEC_IMAGE = 1, READING_KEXEC_INITRAMFS };
 
 struct bpf_insn {
 	u8 code;
@@ -200,6 +223,8 @@ struct super_block {
 };
 
 struct inode {
+	unsigned short i_mode;
+	u32 i_rdev;
 	unsigned long i_ino;
 	struct super_block *i_sb;
 };

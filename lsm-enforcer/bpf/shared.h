@@ -44,6 +44,22 @@ enum class {
 };
 
 /* MODE_OPEN: being disarmed. Everything passes unseen, while hooks go one after another. */
+/* Ways into kernel memory, by number: policy/src/protect.rs has the same. */
+enum protect {
+	PROTECT_UNSIGNED_MODULES = 0,
+	PROTECT_KEXEC = 1,
+	PROTECT_DEV_MEM = 2,
+	PROTECT_IO_PORTS = 3,
+	PROTECT_MSR = 4,
+	PROTECT_PCI = 5,
+	PROTECT_KCORE = 6,
+	PROTECT_DEBUGGER = 7,
+	PROTECT_ACPI_TABLES = 8,
+	PROTECT_HIBERNATION = 9,
+	PROTECT_HARDWARE_PARAMETERS = 10,
+	PROTECT_NOTHING = 32,
+};
+
 enum mode { MODE_ENFORCE = 0, MODE_AUDIT = 1, MODE_OPEN = 2 };
 
 /* What an index entry is for. Stored in key.use, so that one map holds all. */
@@ -79,7 +95,8 @@ struct header {
 	u32 maps;      /* exact count; most for shapes */
 	u32 max_insns; /* shapes; insns of the image otherwise */
 	u32 mode;      /* USE_SETTINGS */
-	u32 places;    /* patterns of places where it may be attached; 0: anywhere */
+	u32 places;    /* patterns of places where it may be attached; 0: anywhere.
+			* USE_SETTINGS: ways into kernel memory that are closed, bit by number */
 	u64 helpers[4];/* shapes: helper ids that may be called */
 	u32 prog_type; /* USE_ALIKE */
 	u32 refs;      /* references to maps in the instructions; counted with two or more maps */

@@ -9,7 +9,7 @@ use std::{
 
 use bundle::{Digest, image::Image};
 use jiff::Timestamp;
-use policy::Reason;
+use policy::{Reason, protect::Switches};
 
 /// What the gate does with a load that fails its checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -102,6 +102,8 @@ pub struct Armed {
     /// Highest version admitted so far, by package name: pinned, so that an old state folder
     /// does not bring an old version back.
     pub marks: BTreeMap<String, String>,
+    /// Ways into kernel memory that are closed.
+    pub protect: Switches,
 }
 
 impl Armed {

@@ -1,14 +1,18 @@
 //! What is in force, said as it is measured and not as it was asked for.
 
-use std::fmt::Write as _;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use bundle::Digest;
+use policy::protect::Switch;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     enforcer::{Enforcer, RevocationStatus, SelfTest},
     failure::Failure,
-    gate::{Class, Counters, Loaded, Mode},
+    gate::{Armed, Class, Counters, Loaded, Mode},
     record::type_name,
 };
 
@@ -65,6 +69,9 @@ pub struct Status {
     pub revocation: Option<RevocationStatus>,
     /// Rules that trust an executable instead of a signature; this version has none.
     pub generators: usize,
+    /// Ways into kernel memory, by the policy's word: is it closed? `None` while not armed.
+    #[serde(default)]
+    pub protect: Option<BTreeMap<String, bool>>,
     /// The daemon's executable.
     pub executable: String,
     /// Is it linked statically?
@@ -222,9 +229,14 @@ impl Status {
             selftest: enforcer.last_selftest().cloned(),
             rung: coverage.rung,
             blind: coverage.blind,
-            not_covered: NOT_COVERED.iter().map(|&text| text.to_owned()).collect(),
+            not_covered: not_covered(armed.as_ref()),
             obstacles,
             revocation: enforcer.revocation_status()?,
+            protect: armed.as_ref().map(|armed| {
+                let row =
+                    |&switch: &Switch| (switch.word().to_owned(), armed.protect.is_on(switch));
+                Switch::ALL.iter().map(row).collect()
+            }),
             generators: 0,
             executable: executable.path,
             executable_is_static: executable.is_static,
@@ -314,6 +326,14 @@ impl Status {
         }
         for warning in &self.warnings {
             line("WARNING", warning);
+        }
+        if let Some(protect) = &self.protect {
+            let closed: Vec<&str> = protect
+                .iter()
+                .filter(|(_, closed)| **closed)
+                .map(|(word, _)| word.as_str())
+                .collect();
+            line("closed ways", &closed.join(", "));
         }
         for gate in &self.gates {
             let hooks = if gate.hooks.is_empty() {
@@ -538,10 +558,24 @@ const GATES: [(u8, &str, &[&str]); 4] = [
 /// Programs that a line names.
 const NAMED: usize = 3;
 
+/// What no gate covers, and what the policy leaves open.
+fn not_covered(armed: Option<&Armed>) -> Vec<String> {
+    let off = armed.map_or_else(BTreeSet::new, |armed| armed.protect.off());
+    let open = off.iter().map(|switch| {
+        let (what, word) = (switch.refuses(), switch.word());
+        format!("{what}: left open by the policy (`{word}` in [protect])")
+    });
+    NOT_COVERED
+        .iter()
+        .map(|&text| text.to_owned())
+        .chain(open)
+        .collect()
+}
+
 /// Limits of the gate as such; `docs/threat-model.md` has the reasons.
 const NOT_COVERED: &[&str] = &[
     "contents of ordinary maps, .data and program arrays belong to whoever holds them",
-    "the kernel's own memory: unsigned modules, /dev/mem, kexec",
+    "the kernel's own memory by signed modules that have faults, devices with direct memory access, and mappings of /dev/mem from before arming",
 ];
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Policy,
     language::{Root, TrustedAuthority, TrustedIdentity, TrustedKey},
+    protect::Switch,
     rule::{Entries, Required, Rule, Values},
     shape::Shape,
 };
@@ -28,6 +29,11 @@ pub fn to_toml(policy: &Policy) -> String {
     line(&mut text, "strict", strict, defaults);
     if policy.shapes().is_empty() {
         line(&mut text, "shape", "[]", defaults);
+    }
+    let _ = writeln!(text, "\n[protect]");
+    for &switch in Switch::ALL {
+        let on = policy.protect().is_on(switch).to_string();
+        line(&mut text, switch.word(), &on, policy.protect_defaults());
     }
     for key in policy.keys().values() {
         write_key(&mut text, key);
@@ -94,6 +100,7 @@ pub fn to_json(policy: &Policy) -> Value {
         "version": policy.version(),
         "mode": policy.mode(),
         "strict": policy.is_strict(),
+        "protect": policy.protect(),
         "defaults": policy.defaults(),
         "keys": keys,
         "keyless": keyless,
@@ -121,7 +128,7 @@ pub struct Change {
 pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     let (old, new) = (to_json(old), to_json(new));
     let mut changes = Vec::new();
-    for key in ["version", "mode", "strict"] {
+    for key in ["version", "mode", "strict", "protect"] {
         compare(key.to_owned(), old.get(key), new.get(key), &mut changes);
     }
     for (section, what) in [("keys", "key"), ("keyless", "keyless"), ("x509", "x509")] {

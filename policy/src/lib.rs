@@ -16,6 +16,7 @@ pub mod language;
 pub mod pattern;
 pub mod permit;
 pub mod predicate;
+pub mod protect;
 pub mod reason;
 pub mod refusal;
 mod required;

@@ -179,6 +179,8 @@ reasons! {
         "Install the new version beside it and switch with a permit.";
     AttachPlace = 607, "attach-place", "its rule does not allow it to be attached there",
         "Attach it where the rule's `attach` allows, or widen the rule.";
+    KernelMemory = 608, "kernel-memory", "it would open a way into kernel memory that the policy closes",
+        "The name is the switch in the policy's `[protect]`; whoever needs it opens it there.";
 
     // 7xx: command of the gate.
     BadAuthority = 701, "bad-authority", "the policy or permit is not signed by the pinned authority",

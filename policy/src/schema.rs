@@ -25,6 +25,8 @@ pub(crate) struct PolicyFile {
     mode: Option<ModeEntry>,
     /// Never say "Enforcing" while programs that nobody judged are in the kernel. Default: false.
     strict: Option<bool>,
+    /// Which ways into kernel memory are closed while the gate is armed.
+    protect: Option<ProtectEntry>,
     /// Trusted keys by name.
     keys: Option<BTreeMap<String, KeyEntry>>,
     /// Trusted identities by name: keyless signatures.
@@ -44,6 +46,34 @@ enum ModeEntry {
     Enforce,
     /// Let it pass and report it.
     Audit,
+}
+
+/// Ways into kernel memory: true refuses.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct ProtectEntry {
+    /// Modules without a valid signature. Default: false.
+    unsigned_modules: Option<bool>,
+    /// Another kernel by kexec. Default: true.
+    kexec: Option<bool>,
+    /// /dev/mem, /dev/port, mmiotrace. Default: true.
+    dev_mem: Option<bool>,
+    /// iopl, ioperm, serial ports' addresses. Default: true.
+    io_ports: Option<bool>,
+    /// Writing model-specific registers. Default: true.
+    msr: Option<bool>,
+    /// Writing PCI configuration and device memory. Default: true.
+    pci: Option<bool>,
+    /// Reading /proc/kcore. Default: true.
+    kcore: Option<bool>,
+    /// The kernel debugger. Default: true.
+    debugger: Option<bool>,
+    /// ACPI tables and methods, and device trees, from user space. Default: true.
+    acpi_tables: Option<bool>,
+    /// Hibernation. Default: true.
+    hibernation: Option<bool>,
+    /// Hardware addresses as parameters of modules. Default: true.
+    hardware_parameters: Option<bool>,
 }
 
 /// A public key: either `file` or `pem`.

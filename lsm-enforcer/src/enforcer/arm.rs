@@ -235,6 +235,7 @@ impl Enforcer {
             revocation: self.revocations.as_ref().map_or(0, |l| l.list().version),
             clock: Armed::ahead(self.host().now(), self.host().since_boot()),
             marks: self.first_marks(),
+            protect: policy.policy().protect(),
         };
         self.tools.gate.arm(&armed, &admissions)?;
         let proved = self.enforce_and_prove(&mut armed, mode, confirm_within);
@@ -351,6 +352,7 @@ impl Enforcer {
         let before = armed.mode;
         armed.policy_version = policy.version();
         armed.policy = policy.digest();
+        armed.protect = policy.policy().protect();
         armed.mode = mode;
         armed.revocation = self.revocation_version(&armed);
         let admissions = self.admissions(&policy, &accepted);

@@ -466,6 +466,7 @@ impl Armed {
             revocation: 0,
             clock: 0,
             marks: BTreeMap::new(),
+            protect: policy::protect::Switches::default(),
         }
     }
 }

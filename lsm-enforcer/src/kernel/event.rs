@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bundle::image::{self, Identity};
-use policy::Reason;
+use policy::{Reason, protect::Switch};
 
 use super::shared::{EVENT_WORDS, Origin, Reader, class_of};
 use crate::gate::Event;
@@ -31,7 +31,11 @@ pub fn read(bytes: &[u8], origins: &HashMap<u32, Origin>) -> Event {
     let uid = reader.u32();
     let _spare = reader.u32();
     let comm = reader.text::<16>();
-    let name = reader.text::<16>();
+    let given = reader.text::<16>();
+    let name = match (reason, Switch::ALL.get(detail as usize)) {
+        (Some(Reason::KernelMemory), Some(switch)) => switch.word().to_owned(),
+        _ => given,
+    };
     let words = (0..count).map(|_| image::mask(reader.u64())).collect();
     Event {
         at,

@@ -46,9 +46,12 @@ const SEE_PROGRAMS: &[&str] = &[
     "see_references_4",
 ];
 const SEE_FUNCTION: &str = "bpf_remove_insns";
-/// Kernels without this hook ask `file_ioctl` for 32-bit programs too.
-const COMPAT_PROGRAM: &str = "gate_ioctl_compat";
-const COMPAT_HOOK: &str = "bpf_lsm_file_ioctl_compat";
+/// Programs for hooks that not every kernel has. Kernels without `file_ioctl_compat` ask
+/// `file_ioctl` for 32-bit programs too; those without `file_truncate` ask `path_truncate`.
+const OPTIONAL: &[(&str, &str)] = &[
+    ("gate_ioctl_compat", "file_ioctl_compat"),
+    ("guard_truncate_file", "file_truncate"),
+];
 
 /// The value of an enumerator of the kernel, by its name; 0: the kernel has none.
 fn enumerator(btf: &Btf<'_>, name: &str) -> u32 {
@@ -109,15 +112,18 @@ impl Ladder {
                 if btf.type_by_name::<Func<'_>>(SEE_FUNCTION).is_none() {
                     lacks.extend(SEE_PROGRAMS);
                 }
-                if btf.type_by_name::<Func<'_>>(COMPAT_HOOK).is_none() {
-                    lacks.push(COMPAT_PROGRAM);
-                }
                 kprobes = enumerator(&btf, "TRACE_EVENT_FL_KPROBE");
                 tracepoints = enumerator(&btf, "TRACE_EVENT_FL_TRACEPOINT");
                 let has = |hook: &&str| {
                     btf.type_by_name::<Func<'_>>(&format!("bpf_lsm_{hook}"))
                         .is_some()
                 };
+                lacks.extend(
+                    OPTIONAL
+                        .iter()
+                        .filter(|(_, hook)| !has(hook))
+                        .map(|(program, _)| program),
+                );
                 let rung = if LOAD.iter().all(has) {
                     Some(Rung::Load)
                 } else if CAPABLE.iter().all(has) {

@@ -40,6 +40,11 @@ const ORDER: &[&str] = &[
     "guard_umount",
     "guard_open",
     "guard_truncate",
+    "guard_truncate_file",
+    "guard_use",
+    "guard_lockdown",
+    "guard_load_data",
+    "guard_read_file",
     "guard_trace",
 ];
 

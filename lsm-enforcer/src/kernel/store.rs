@@ -593,6 +593,7 @@ fn index_settings(rows: &mut BTreeMap<Vec<u8>, Header>, armed: &Armed) {
             Mode::Enforce => 0,
             Mode::Audit => 1,
         },
+        places: armed.protect.bits(),
         ..Header::default()
     };
     rows.insert(Key::of(Use::Settings).to_bytes(), header);

@@ -200,10 +200,42 @@ fn what_no_gate_covers_is_said_on_every_kernel() {
     let (world, state) = (World::new(), tempfile::tempdir().unwrap());
     let status = Status::measure(&mut world.enforcer(state.path()), false).unwrap();
     assert_eq!(status.not_covered, NOT_COVERED);
+    assert_eq!(status.protect, None);
     assert!(
         status
             .not_covered
             .iter()
             .any(|limit| limit.starts_with("the kernel's own memory"))
+    );
+}
+
+#[test]
+fn ways_into_kernel_memory_that_the_policy_leaves_open_are_said() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    let text = fake::policy_text(1, "enforce", "tool") + "[protect]\nkexec = false\n";
+    let document = fake::signed(fake::authority(), &text);
+    let mut enforcer = world.enforcer(state.path());
+    enforcer.arm(request(document)).unwrap();
+    let status = Status::measure(&mut enforcer, true).unwrap();
+    let protect = status.protect.clone().unwrap();
+    let open: Vec<&str> = protect
+        .iter()
+        .filter(|(_, closed)| !**closed)
+        .map(|(word, _)| word.as_str())
+        .collect();
+    assert_eq!(open, ["kexec", "unsigned_modules"]);
+    assert_eq!(
+        status.not_covered[NOT_COVERED.len()..],
+        [
+            "modules without a valid signature: left open by the policy (`unsigned_modules` in [protect])",
+            "another kernel by kexec: left open by the policy (`kexec` in [protect])",
+        ]
+    );
+    assert!(
+        status
+            .text()
+            .contains("closed ways  acpi_tables, debugger, dev_mem"),
+        "{}",
+        status.text()
     );
 }

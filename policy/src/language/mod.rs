@@ -28,7 +28,13 @@ pub use notes::Note;
 use reader::{At, Keys, Table, integer, wrong_type};
 pub use trust::{Root, TrustedAuthority, TrustedIdentity};
 
-use crate::{key::PublicKey, rule::Rule, shape::Shape, spelling::did_you_mean};
+use crate::{
+    key::PublicKey,
+    protect::{Switch, Switches},
+    rule::Rule,
+    shape::Shape,
+    spelling::did_you_mean,
+};
 
 /// Longest policy file: a thousand rules of a thousand bytes.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -43,6 +49,8 @@ pub struct Policy {
     defaults: BTreeSet<&'static str>,
     mode: Mode,
     strict: bool,
+    protect: Switches,
+    protect_defaults: BTreeSet<&'static str>,
     keys: BTreeMap<String, TrustedKey>,
     keyless: BTreeMap<String, TrustedIdentity>,
     x509: BTreeMap<String, TrustedAuthority>,
@@ -133,6 +141,16 @@ impl Policy {
         self.strict
     }
 
+    /// Which ways into kernel memory it closes.
+    pub const fn protect(&self) -> Switches {
+        self.protect
+    }
+
+    /// Keys of `[protect]` that the file leaves out.
+    pub const fn protect_defaults(&self) -> &BTreeSet<&'static str> {
+        &self.protect_defaults
+    }
+
     /// The trusted keys, by name.
     pub const fn keys(&self) -> &BTreeMap<String, TrustedKey> {
         &self.keys
@@ -186,7 +204,7 @@ impl Policy {
 
 const FILE: Keys = Keys {
     known: &[
-        "keyless", "keys", "mode", "rule", "shape", "strict", "version", "x509",
+        "keyless", "keys", "mode", "protect", "rule", "shape", "strict", "version", "x509",
     ],
     later: &[
         ("exception", "remove it, or write a narrower [[rule]]"),
@@ -227,6 +245,7 @@ fn read(
     let version = file.integer("version", 1..=i64::MAX, faults);
     let mode = read_mode(&file, faults);
     let strict = file.flag("strict", faults);
+    let (protect, protect_defaults) = read_protect(&file, faults);
     let keys = read_keys(text, &file, load_key, faults);
     let mut files = trust::Files::new(load_key);
     let keyless = trust::read_keyless(text, &file, &mut files, faults);
@@ -242,6 +261,8 @@ fn read(
         defaults: file.lacking(FILE.known),
         mode,
         strict,
+        protect,
+        protect_defaults,
         keys,
         keyless,
         x509,
@@ -268,6 +289,45 @@ fn read_mode(file: &Table<'_, '_>, faults: &mut Faults<'_>) -> Mode {
             Mode::default()
         }
     }
+}
+
+/// The keys are [`Switch::word`]s; a test holds the two together.
+const PROTECT: Keys = Keys {
+    known: &[
+        "acpi_tables",
+        "debugger",
+        "dev_mem",
+        "hardware_parameters",
+        "hibernation",
+        "io_ports",
+        "kcore",
+        "kexec",
+        "msr",
+        "pci",
+        "unsigned_modules",
+    ],
+    later: &[],
+};
+
+fn read_protect(
+    file: &Table<'_, '_>,
+    faults: &mut Faults<'_>,
+) -> (Switches, BTreeSet<&'static str>) {
+    let default = (Switches::default(), PROTECT.known.iter().copied().collect());
+    let Some(table) = file
+        .value("protect")
+        .and_then(|value| Table::open("protect", value, &PROTECT, faults))
+    else {
+        return default;
+    };
+    let lacking = table.lacking(PROTECT.known);
+    let switches = Switch::ALL
+        .iter()
+        .filter(|switch| !lacking.contains(switch.word()))
+        .fold(Switches::default(), |switches, &switch| {
+            switches.with(switch, table.flag(switch.word(), faults))
+        });
+    (switches, lacking)
 }
 
 const KEY: Keys = Keys {

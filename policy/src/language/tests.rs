@@ -438,6 +438,7 @@ fn the_schema_has_the_same_keys_as_the_reader() {
         ("/$defs/SignedByEntry/properties", &rules::SIGNED_BY),
         ("/$defs/RequireWhenEntry/properties", &demands::REQUIRED),
         ("/$defs/ShapeEntry/properties", &shapes::SHAPE),
+        ("/$defs/ProtectEntry/properties", &PROTECT),
         ("/$defs/KeylessEntry/properties", &trust::KEYLESS),
         ("/$defs/AuthorityEntry/properties", &trust::X509),
     ] {
@@ -503,6 +504,7 @@ fn the_language_s_page_tells_every_key() {
         &rules::RULE,
         &rules::SIGNED_BY,
         &shapes::SHAPE,
+        &PROTECT,
         &trust::KEYLESS,
         &trust::X509,
     ] {

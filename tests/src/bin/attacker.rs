@@ -13,6 +13,8 @@
 mod churn;
 #[path = "attacker/cost.rs"]
 mod cost;
+#[path = "attacker/doors.rs"]
+mod doors;
 #[path = "attacker/place.rs"]
 mod place;
 #[path = "attacker/stale.rs"]
@@ -1182,6 +1184,7 @@ fn main() -> ExitCode {
         Some("cost") => done(cost::run()),
         Some("swap") => done(swap::run(number(&words))),
         Some("place") => done(place::run()),
+        Some("doors") => done(doors::run()),
         Some("stale") => done(stale::run(number(&words))),
         Some("churn") => done(churn::run(number(&words))),
         Some("cycle") => done(cycle(number(&words))),
@@ -1207,7 +1210,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|doors|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }

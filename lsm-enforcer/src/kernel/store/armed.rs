@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 
 use bundle::Digest;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use policy::protect::Switches;
 
 use super::other;
 use crate::{
@@ -29,8 +30,13 @@ pub fn pieces(armed: &Armed) -> io::Result<Vec<(Key, Vec<u8>)>> {
             armed.spent.len() as u64,
         ])
         .u64s(&armed.spent)
-        .u64s(&[armed.revocation, armed.clock as u64, marks.len() as u64]);
-    let length = 96 + 40 + 8 * armed.spent.len() + 24;
+        .u64s(&[
+            armed.revocation,
+            armed.clock as u64,
+            armed.protect.bits().into(),
+            marks.len() as u64,
+        ]);
+    let length = 96 + 40 + 8 * armed.spent.len() + 32;
     let size = (length + marks.len()).next_multiple_of(Header::SIZE);
     let pieces = fields
         .bytes(&marks, size - length)
@@ -88,6 +94,7 @@ pub fn read(set: &MapHandle) -> io::Result<Option<Armed>> {
         .collect();
     let revocation = reader.u64();
     let clock = reader.u64() as i64;
+    let protect = Switches::from_bits(reader.u64() as u32);
     let length = (reader.u64() as usize).min(MAX_MARKS);
     let marks = reader.0.get(..length).unwrap_or_default();
     let marks = serde_json::from_slice(marks)?;
@@ -103,5 +110,6 @@ pub fn read(set: &MapHandle) -> io::Result<Option<Armed>> {
         revocation,
         clock,
         marks,
+        protect,
     }))
 }

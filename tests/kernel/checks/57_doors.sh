@@ -1,0 +1,2 @@
+# Ways into kernel memory: the policy's switches, one by one.
+attacker doors
