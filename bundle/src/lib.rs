@@ -5,6 +5,7 @@
 //! command line and the privileged enforcer share exactly one reading of a bundle.
 
 mod btf;
+pub mod cyclonedx;
 pub mod digest;
 mod elf;
 pub mod embedded;

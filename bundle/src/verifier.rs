@@ -142,7 +142,10 @@ impl Transcript {
 impl Statistics {
     /// Reads them from the end of a verifier's log.
     pub fn parse(log: &str) -> Option<Self> {
-        let processed = log.lines().rev().find(|line| line.starts_with("processed "))?;
+        let processed = log
+            .lines()
+            .rev()
+            .find(|line| line.starts_with("processed "))?;
         let words: Vec<&str> = processed
             .split([' ', '(', ')'])
             .filter(|word| !word.is_empty())

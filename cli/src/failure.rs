@@ -16,6 +16,8 @@ pub enum Exit {
     NotFound = 3,
     /// The network or a server failed.
     Network = 4,
+    /// A kernel, or a machine for one, failed.
+    Kernel = 5,
     /// A bug of ours.
     Internal = 70,
 }
@@ -73,6 +75,17 @@ impl Failure {
     pub fn network(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::Network,
+            reason: None,
+            message: message.into(),
+            remedy: None,
+            details: Vec::new(),
+        }
+    }
+
+    /// A kernel, or a machine for one, failed.
+    pub fn kernel(message: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Kernel,
             reason: None,
             message: message.into(),
             remedy: None,

@@ -1,5 +1,6 @@
 //! `bpfseal`: inspects, packs, signs, publishes and verifies BPF programs.
 
+mod attested;
 mod commands;
 #[cfg(test)]
 mod documentation;
@@ -7,6 +8,7 @@ mod epoch;
 mod failure;
 mod files;
 mod foreign;
+mod machine;
 mod objects;
 mod output;
 mod passphrase;

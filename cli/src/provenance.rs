@@ -7,15 +7,57 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 
-/// The predicate for the build that runs here, with these files among its materials.
-pub fn ambient(materials: &[PathBuf]) -> Result<Value, Failure> {
+/// What the command line says about the build.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Provenance options")]
+pub struct BuildArgs {
+    /// A file that it was made from, named in the provenance with its digest; can be repeated.
+    #[arg(long, value_name = "FILE", requires = "provenance")]
+    material: Vec<PathBuf>,
+    /// What chose the build's course beyond its source, as NAME=VALUE; can be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair, requires = "provenance")]
+    parameter: Vec<(String, String)>,
+    /// Who builds, as a URI, where no CI system says it.
+    #[arg(long, value_name = "URI", requires_all = ["provenance", "source", "revision"])]
+    builder: Option<String>,
+    /// The source repository's URL.
+    #[arg(long, value_name = "URL", requires = "builder")]
+    source: Option<String>,
+    /// The commit that was built, in hex digits.
+    #[arg(long, value_name = "COMMIT", value_parser = commit, requires = "builder")]
+    revision: Option<String>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("want NAME=VALUE".to_owned()),
+    }
+}
+
+fn commit(text: &str) -> Result<String, String> {
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match is_hex && (7..=64).contains(&text.len()) {
+        true => Ok(text.to_lowercase()),
+        false => Err("want a commit in hex digits".to_owned()),
+    }
+}
+
+/// The predicate for the build that runs here.
+pub fn ambient(args: &BuildArgs) -> Result<Value, Failure> {
     let variables: BTreeMap<String, String> = env::vars().collect();
-    let mut predicate = of(&variables).ok_or_else(|| {
-        Failure::usage("no CI system runs this: neither GitHub, GitLab nor Buildkite")
-            .with_remedy("Give a predicate of your own: `--predicate FILE --type slsa-provenance`.")
+    let known = explicit(args).or_else(|| of(&variables));
+    let mut predicate = known.ok_or_else(|| {
+        Failure::usage("no CI system runs this: neither GitHub, GitLab nor Buildkite").with_remedy(
+            "Say it yourself: `--builder URI --source URL --revision COMMIT`, or give a \
+             predicate of your own: `--predicate FILE --type slsa-provenance`.",
+        )
     })?;
+    for (name, value) in &args.parameter {
+        predicate["buildDefinition"]["externalParameters"][name] = json!(value);
+    }
     let mut files = Vec::new();
-    for path in materials {
+    for path in &args.material {
         let bytes = std::fs::read(path).map_err(|error| Failure::io("cannot read", path, error))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         files.push(json!({
@@ -27,6 +69,26 @@ pub fn ambient(materials: &[PathBuf]) -> Result<Value, Failure> {
         list.extend(files);
     }
     Ok(predicate)
+}
+
+/// As the command line says it.
+fn explicit(args: &BuildArgs) -> Option<Value> {
+    let (builder, source, revision) = (
+        args.builder.as_ref()?,
+        args.source.as_ref()?,
+        args.revision.as_ref()?,
+    );
+    Some(json!({
+        "buildDefinition": {
+            "buildType": "https://github.com/bpfseal/bpfseal/build/v1",
+            "externalParameters": { "source": source, "revision": revision },
+            "resolvedDependencies": [{
+                "uri": format!("git+{source}@{revision}"),
+                "digest": { "gitCommit": revision },
+            }],
+        },
+        "runDetails": { "builder": { "id": builder } },
+    }))
 }
 
 fn of(variables: &BTreeMap<String, String>) -> Option<Value> {
@@ -147,6 +209,45 @@ fn source(repository: &str, reference: &str, commit: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_line_says_it_where_nobody_else_does() {
+        let material = tempfile::NamedTempFile::new().unwrap();
+        let args = BuildArgs {
+            material: vec![material.path().to_owned()],
+            parameter: vec![("flags".into(), "-O2".into())],
+            builder: Some("https://ci.example/builder".into()),
+            source: Some("https://git.example/probe".into()),
+            revision: Some("0123abc".into()),
+        };
+        let name = material.path().file_name().unwrap().to_string_lossy();
+        assert_eq!(
+            ambient(&args).unwrap(),
+            json!({
+                "buildDefinition": {
+                    "buildType": "https://github.com/bpfseal/bpfseal/build/v1",
+                    "externalParameters": {
+                        "source": "https://git.example/probe",
+                        "revision": "0123abc",
+                        "flags": "-O2",
+                    },
+                    "resolvedDependencies": [
+                        {
+                            "uri": "git+https://git.example/probe@0123abc",
+                            "digest": { "gitCommit": "0123abc" },
+                        },
+                        { "name": name, "digest": { "sha256": Digest::of(b"").to_hex() } },
+                    ],
+                },
+                "runDetails": { "builder": { "id": "https://ci.example/builder" } },
+            })
+        );
+        assert_eq!(commit("0123ABC"), Ok("0123abc".into()));
+        for wrong in ["main", "0123", ""] {
+            assert!(commit(wrong).is_err(), "{wrong}");
+        }
+        assert!(pair("=x").is_err() && pair("x").is_err());
+    }
 
     #[test]
     fn says_who_built_what_from_where() {

@@ -6,6 +6,8 @@ use bundle::{UnverifiedBundle, media};
 use policy::{predicate, signature, statement};
 use serde_json::{Value, json};
 
+mod verifier;
+
 use super::sign::{self, Made};
 use crate::{
     Failure, Output, epoch, files, provenance,
@@ -21,16 +23,21 @@ Examples:
   bpfseal attest xdp.tar --provenance --key release.key
   bpfseal attest registry.example.com/net/xdp:v1 --sbom xdp.cdx.json --key release.key
   bpfseal attest xdp.tar --inventory --key release.key
+  bpfseal attest xdp.tar --cyclonedx --key release.key
   bpfseal attest xdp.tar --predicate review.json --type https://acme.example/review/v1 --key k
+  bpfseal attest verifier xdp.tar --kernels 6.1,6.12,7.3 --key release.key
 
 The statement (in-toto v1) is attached as a Sigstore bundle, as `cosign attest` does it, and
 `cosign verify-attestation` accepts it. An attestation admits nothing by itself; a policy's
 rule can ask for it with `require`.")]
 #[command(group = clap::ArgGroup::new("what").required(true))]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    made: Option<Tried>,
     /// A bundle file, or a reference: host[:port]/repository[:tag][@digest].
-    #[arg(value_name = "BUNDLE|REFERENCE")]
-    bundle: String,
+    #[arg(value_name = "BUNDLE|REFERENCE", required = true)]
+    bundle: Option<String>,
     /// The predicate: any JSON file.
     #[arg(long, value_name = "FILE", group = "what", requires = "type")]
     predicate: Option<PathBuf>,
@@ -40,16 +47,18 @@ pub struct Args {
     /// A software bill of materials: CycloneDX or SPDX as JSON.
     #[arg(long, value_name = "FILE", group = "what")]
     sbom: Option<PathBuf>,
+    /// A software bill of materials (CycloneDX 1.6) made from the bundle's inventory.
+    #[arg(long, group = "what")]
+    cyclonedx: bool,
     /// What programs, maps and helpers the bundle has, read from its objects.
     #[arg(long, group = "what")]
     inventory: bool,
     /// SLSA provenance v1 from what the CI system that runs here says (GitHub, GitLab,
-    /// Buildkite).
+    /// Buildkite), or from --builder, --source and --revision.
     #[arg(long, group = "what")]
     provenance: bool,
-    /// A file that it was made from, named in the provenance with its digest; can be repeated.
-    #[arg(long, value_name = "FILE", requires = "provenance")]
-    material: Vec<PathBuf>,
+    #[command(flatten)]
+    build: provenance::BuildArgs,
     #[command(flatten)]
     by: SignArgs,
     /// Write the bundle here instead of into the same file.
@@ -59,24 +68,39 @@ pub struct Args {
     connection: Connection,
 }
 
+/// What is found out first.
+#[derive(clap::Subcommand)]
+enum Tried {
+    /// Boot kernels in virtual machines, load every program there, and sign what happened.
+    Verifier(Box<verifier::Args>),
+}
+
 pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
-    let opened = Source::parse(&args.bundle)?.open(&args.connection, output)?;
+    if let Some(Tried::Verifier(args)) = &args.made {
+        return verifier::run(args, output);
+    }
+    let bundle = args
+        .bundle
+        .as_deref()
+        .ok_or_else(|| Failure::usage("name a bundle"))?;
+    let opened = Source::parse(bundle)?.open(&args.connection, output)?;
     let done = sign::store(opened, args.output.as_deref(), |bundle| {
         let (kind, predicate) = predicate_of(args, bundle)?;
-        make(args, output, bundle, &kind, &predicate)
+        make(&args.by, output, bundle, &kind, &predicate)
     })?;
     output.result(&done, || done.describe());
     Ok(())
 }
 
+/// Signs the statement.
 fn make(
-    args: &Args,
+    by: &SignArgs,
     output: &Output,
     bundle: &UnverifiedBundle,
     kind: &str,
     predicate: &Value,
 ) -> Result<Made, Failure> {
-    let seal = Seal::ready(&args.by, output)?;
+    let seal = Seal::ready(by, output)?;
     let subject = bundle.descriptor();
     let name = bundle.recorded_inventory().name.as_deref();
     let payload = statement::attested(subject.digest, name, kind, predicate);
@@ -93,8 +117,12 @@ fn predicate_of(args: &Args, bundle: &UnverifiedBundle) -> Result<(String, Value
             .map_err(|error| Failure::internal(error.to_string()))?;
         return Ok((media::INVENTORY_PREDICATE.to_owned(), inventory));
     }
+    if args.cyclonedx {
+        let sbom = bundle::cyclonedx::document(bundle.recorded_inventory());
+        return Ok((media::CYCLONEDX_PREDICATE.to_owned(), sbom));
+    }
     if args.provenance {
-        let predicate = provenance::ambient(&args.material)?;
+        let predicate = provenance::ambient(&args.build)?;
         return Ok((media::PROVENANCE_PREDICATE.to_owned(), predicate));
     }
     if let Some(path) = &args.sbom {

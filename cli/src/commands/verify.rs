@@ -12,7 +12,7 @@ use policy::{
 use serde::Serialize;
 
 use crate::{
-    Failure, Output, policy_file,
+    Failure, Output, attested, policy_file,
     reference::Reference,
     registry::Connection,
     source::{Opened, Source},
@@ -93,6 +93,9 @@ struct Attestation<'a> {
     predicate_type: &'a str,
     trusted_as: &'a [String],
     referrer: Digest,
+    /// What it says, in words; of known types only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    says: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -267,11 +270,16 @@ impl<'a> Done<'a> {
                 .evidence()
                 .iter()
                 .filter_map(|finding| match &finding.outcome {
-                    Outcome::Attested(valid) => Some(Attestation {
-                        predicate_type: valid.predicate_type.as_deref()?,
-                        trusted_as: &valid.trusted_as,
-                        referrer: finding.referrer,
-                    }),
+                    Outcome::Attested(valid) => {
+                        let predicate_type = valid.predicate_type.as_deref()?;
+                        let predicate = valid.predicate().unwrap_or_default();
+                        Some(Attestation {
+                            predicate_type,
+                            trusted_as: &valid.trusted_as,
+                            referrer: finding.referrer,
+                            says: attested::gist(predicate_type, &predicate),
+                        })
+                    }
                     Outcome::Valid(_) | Outcome::Rejected(_) => None,
                 })
                 .collect(),
@@ -315,6 +323,9 @@ impl<'a> Done<'a> {
                 attestation.predicate_type,
                 attestation.trusted_as.join(" = ")
             );
+            for line in &attestation.says {
+                text += &format!("            {line}\n");
+            }
         }
         if let Some(trail) = trail {
             text += &trail.describe();

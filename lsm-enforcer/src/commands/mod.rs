@@ -33,6 +33,7 @@ mod run;
 mod selftest;
 mod status;
 mod suggest;
+mod trial;
 mod withdraw;
 mod worker;
 
@@ -74,6 +75,9 @@ pub enum Command {
     /// What the daemon starts for bytes that somebody else made.
     #[command(hide = true)]
     Worker(worker::Args),
+    /// What the first process of a virtual machine does that tries programs.
+    #[command(hide = true)]
+    TryPrograms(trial::Args),
     /// Waits for a provisional arming's deadline where no daemon runs.
     #[command(hide = true)]
     AwaitConfirmation(confirm::Args),
@@ -120,6 +124,7 @@ impl Command {
             Self::Selftest(args) => selftest::run(&args, places, output),
             Self::Status(args) => status::run(&args, places, output),
             Self::Suggest(args) => suggest::run(&args, places, output),
+            Self::TryPrograms(args) => trial::run(&args),
             Self::Withdraw(args) => withdraw::run(&args, places, output),
             Self::Worker(args) => worker::run(&args),
         }
