@@ -306,6 +306,39 @@ fn skopeo() {
     assert_eq!(tags(&bench), serde_json::json!([]));
 }
 
+/// umoci makes images and opens them; it speaks no HTTP, so skopeo carries them.
+#[test]
+fn umoci() {
+    let Some(bench) = Bench::new("umoci") else {
+        return;
+    };
+    let skopeo = match Cache::open().program("skopeo", "skopeo") {
+        Ok(skopeo) => skopeo,
+        Err(error) => return println!("SKIPPED umoci (needs skopeo): {error}"),
+    };
+    bench.write("motd", b"hello\n");
+    for arguments in [
+        "init --layout image",
+        "new --image image:v1",
+        "insert --rootless --image image:v1 motd /etc/motd",
+        "tag --image image:v1 v2",
+    ] {
+        bench.run(arguments);
+    }
+    let copy = "--insecure-policy copy --preserve-digests --src-tls-verify=false \
+                --dest-tls-verify=false";
+    for tag in ["v1", "v2"] {
+        let to = format!("{copy} oci:image:{tag} docker://{{host}}/umoci:{tag}");
+        bench.run_with(&skopeo, &to);
+        let back = format!("{copy} docker://{{host}}/umoci:{tag} oci:back:{tag}");
+        bench.run_with(&skopeo, &back);
+    }
+    assert_eq!(lines(&bench.run("ls --layout back")), ["v1", "v2"]);
+    bench.run("unpack --rootless --image back:v2 bundle");
+    let unpacked = fs::read(bench.path("bundle/rootfs/etc/motd")).unwrap();
+    assert_eq!(unpacked, b"hello\n");
+}
+
 #[test]
 fn crane() {
     let Some(bench) = Bench::new("crane") else {
