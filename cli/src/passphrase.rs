@@ -16,7 +16,7 @@ use crate::{Failure, Output, files, foreign, signing::Elsewhere};
 #[derive(clap::Args)]
 pub struct KeyArgs {
     /// Private key: PKCS#8 as PEM, encrypted or not; cosign's encrypted key; env://NAME;
-    /// plugin:PROGRAM#KEY.
+    /// plugin:PROGRAM#KEY; pkcs11:URI.
     #[arg(long, value_name = "KEY")]
     pub key: PathBuf,
     /// Read the key's passphrase from the first line of FILE; else BPFSEAL_PASSPHRASE, else
@@ -66,6 +66,13 @@ pub fn signer(args: &KeyArgs, output: &Output) -> Result<Signer, Failure> {
     let path = &args.key;
     let file = match Elsewhere::of(&path.to_string_lossy())? {
         Some(Elsewhere::Plugin(signer)) => return Ok(*signer),
+        Some(Elsewhere::Token(token)) => {
+            let file = args.passphrase_file.as_deref();
+            return token.signer(|| match given(file)? {
+                Some(pin) => Ok(pin),
+                None => asked("PIN of the token: "),
+            });
+        }
         Some(Elsewhere::Pem(pem)) => pem,
         None => Zeroizing::new(files::read_small(path, "cannot read the key")?),
     };

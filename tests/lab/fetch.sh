@@ -40,6 +40,7 @@ libbpf-tools-sid sid       libbpf-tools     libs
 notation         sid       notation         alone
 oras             sid       oras             alone
 skopeo           sid       skopeo           libs
+softhsm2         bookworm  softhsm2         libs
 sqlite3          bookworm  sqlite3          libs
 umoci            sid       umoci            libs
 xdp-tools        trixie    xdp-tools        libs

@@ -23,6 +23,7 @@ use crate::{
 mod ambient;
 mod fulcio;
 mod http;
+pub mod pkcs11;
 pub mod plugin;
 mod rekor;
 mod timestamp;
@@ -35,7 +36,8 @@ use http::Http;
 #[command(next_help_heading = "Signing options")]
 pub struct SignArgs {
     /// Private key: PKCS#8 as PEM, encrypted or not; cosign's encrypted key; env://NAME for a
-    /// PEM text in the environment; plugin:PROGRAM#KEY for a key that a program signs with.
+    /// PEM text in the environment; plugin:PROGRAM#KEY for a key that a program signs with;
+    /// pkcs11:URI for one in a token.
     #[arg(long, value_name = "KEY", conflicts_with = "identity_token")]
     key: Option<String>,
     /// Certificate of the key and those up to its root (PEM), the key's own first.
@@ -286,6 +288,8 @@ pub enum Elsewhere {
     Pem(Zeroizing<Vec<u8>>),
     /// A program that signs.
     Plugin(Box<Signer>),
+    /// A token that signs.
+    Token(Box<pkcs11::Uri>),
 }
 
 impl Elsewhere {
@@ -307,13 +311,15 @@ impl Elsewhere {
             let sign: Box<signer::Sign> = Box::new(move |message| plugin.sign(message));
             return Ok(Some(Self::Plugin(Box::new(Signer::external(public, sign)))));
         }
+        if text.starts_with("pkcs11:") {
+            return Ok(Some(Self::Token(Box::new(pkcs11::Uri::parse(text)?))));
+        }
         for scheme in [
             "awskms://",
             "gcpkms://",
             "azurekms://",
             "hashivault://",
             "k8s://",
-            "pkcs11:",
         ] {
             if text.starts_with(scheme) {
                 return Err(
