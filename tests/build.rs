@@ -1,6 +1,10 @@
 //! Compiles the BPF fixtures with the headers of the libbpf that the workspace builds.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Object name, source name, extra flags.
 const OBJECTS: &[(&str, &str, &[&str])] = &[
@@ -22,6 +26,7 @@ fn main() {
     println!("cargo:rerun-if-changed=benches/bpf");
     println!("cargo:rerun-if-changed=../lsm-enforcer/bpf");
     println!("cargo:rustc-env=BPFSEAL_FIXTURES={}", out.display());
+    build_maker(&out);
     for (object, source, flags) in OBJECTS {
         let source = sources.join(format!("{source}.bpf.c"));
         let object = out.join(format!("{object}.bpf.o"));
@@ -47,6 +52,28 @@ fn main() {
             .expect("clang is needed to compile BPF: run `make deps`");
         assert!(status.success(), "clang failed on {}", source.display());
     }
+}
+
+/// A generator: a static program without a libc, whose file is all the code that it runs.
+fn build_maker(out: &Path) {
+    println!("cargo:rerun-if-changed=fixtures/maker");
+    let status = Command::new("clang")
+        .args([
+            "-O2",
+            "-static",
+            "-nostdlib",
+            "-ffreestanding",
+            "-fno-stack-protector",
+            "-mno-sse",
+            "-Wall",
+            "-Werror",
+            "fixtures/maker/maker.c",
+            "-o",
+        ])
+        .arg(out.join("maker"))
+        .status()
+        .expect("clang is needed: run `make deps`");
+    assert!(status.success(), "clang failed on fixtures/maker/maker.c");
 }
 
 fn variable(name: &str) -> String {

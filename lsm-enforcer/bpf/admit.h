@@ -109,12 +109,19 @@ static __noinline u32 find_named(struct load *l, void *index)
 	return REASON_INSTRUCTION_DIFFERS;
 }
 
+static __noinline u32 judge_generated(struct load *l, void *index);
+
 static __noinline u32 judge_mismatch(struct load *l, void *index)
 {
 	struct key key = { .fingerprint = l->key.fingerprint, .len = l->key.len, .use = USE_ALIKE };
 	struct header *alike = bpf_map_lookup_elem(index, &key);
-	u32 reason = judge_stranger(l, index);
+	u32 reason = judge_stranger(l, index), generated;
 
+	if (!reason)
+		return 0;
+	generated = judge_generated(l, index);
+	if (generated != REASON_UNSIGNED)
+		return generated;
 	if (reason != REASON_UNSIGNED)
 		return reason;
 	if (alike) {

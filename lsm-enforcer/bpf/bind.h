@@ -2,13 +2,13 @@
 /* Gate 2: is it bound to what was signed: maps, read-only data, target? Judged once per aux. */
 #pragma once
 
-/* Map types that a shape's program may use: plain storage, nothing that steers control flow. */
-static __always_inline bool is_plain(u32 type)
-{
-	/* hash, array, percpu hash, percpu array, lru hash, lru percpu hash, lpm trie, ringbuf */
-	return type == 1 || type == 2 || type == 5 || type == 6 || type == 9 || type == 10 ||
-	       type == 11 || type == 27;
-}
+/*
+ * Map types that a shape's program may use: plain storage, nothing that steers control flow.
+ * hash, array, percpu hash, percpu array, lru hash, lru percpu hash, lpm trie, ringbuf
+ */
+#define PLAIN_MAPS                                                                                 \
+	(1ull << 1 | 1ull << 2 | 1ull << 5 | 1ull << 6 | 1ull << 9 | 1ull << 10 | 1ull << 11 |     \
+	 1ull << 27)
 
 struct binding {
 	struct data_key key;	/* image, map, chunk */
@@ -139,16 +139,18 @@ __noinline int check_map(u64 address, u32 image, u32 number, struct place *place
 	return b.reason;
 }
 
-/* A map of a shape's program: only plain storage. */
-__noinline int check_plain_map(u64 address)
+/* A map of a shape's or a generator's program: of a kind in `kinds`. */
+__noinline int check_kind(u64 address, u64 kinds)
 {
 	struct bpf_map *map = (void *)address;
+	u32 type = BPF_CORE_READ(map, map_type);
 
-	return is_plain(BPF_CORE_READ(map, map_type)) ? 0 : REASON_MAP_KIND;
+	return type < 64 && (kinds >> type & 1) ? 0 : REASON_MAP_KIND;
 }
 
 struct maps_of {
 	struct bpf_map **used;
+	u64 kinds;	/* all that matters, for what nobody signed */
 	u32 image;
 	u32 shape;
 	u32 number;
@@ -165,7 +167,7 @@ static long check_map_at(u32 i, struct maps_of *m)
 	m->reason = REASON_UNREADABLE;
 	if (bpf_probe_read_kernel(&map, sizeof(map), &m->used[i]) || !map)
 		return 1;
-	m->reason = m->shape ? check_plain_map(map) : check_map(map, m->image, i, &place);
+	m->reason = m->shape ? check_kind(map, m->kinds) : check_map(map, m->image, i, &place);
 	m->at = place.at;
 	return m->reason != 0;
 }
@@ -187,7 +189,16 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 	if (bpf_core_field_exists(aux->exception_cb) && BPF_CORE_READ(aux, exception_cb))
 		return REASON_EXCEPTION_CALLBACK;
 	place->at = maps;
-	m.shape = r->class == CLASS_SHAPE;
+	m.shape = r->class == CLASS_SHAPE || r->class == CLASS_GENERATED;
+	m.kinds = PLAIN_MAPS;
+	if (r->class == CLASS_GENERATED) {
+		u32 image = r->image;
+		struct maker *maker = bpf_map_lookup_elem(&makers, &image);
+
+		if (!maker)
+			return REASON_NO_VERDICT;
+		m.kinds = maker->map_types;
+	}
 	if (maps > MAX_MAPS || (m.shape ? maps > r->maps : maps != r->maps))
 		return REASON_MAP_COUNT;
 	m.image = r->image;
@@ -263,7 +274,7 @@ static long judge_sibling(u32 i, struct siblings *s)
 		s->detail = place.at;
 	}
 	after.fingerprint = r->image;
-	h = index && r->class != CLASS_SHAPE ? bpf_map_lookup_elem(index, &after) : 0;
+	h = index && r->class != CLASS_SHAPE && r->class != CLASS_GENERATED ? bpf_map_lookup_elem(index, &after) : 0;
 	if (!h)
 		return 1;
 	r->image = h->image;
@@ -308,7 +319,8 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 		return 0;
 	}
 	reason = judge_siblings(aux, r, &detail);
-	if (!reason && r->files != FILES_OWN && r->maps > 1 && r->class != CLASS_SHAPE)
+	if (!reason && r->files != FILES_OWN && r->maps > 1 && r->class != CLASS_SHAPE &&
+	    r->class != CLASS_GENERATED)
 		reason = judge_references(key, r);
 	mode = reason ? mode_in_force() : MODE_ENFORCE;
 	if (mode != MODE_ENFORCE) {

@@ -22,9 +22,11 @@
 #define PSEUDO_MAP_FD 1
 #define PSEUDO_MAP_VALUE 2
 #define PSEUDO_BTF_ID 3
+#define PSEUDO_FUNC 4
 #define PSEUDO_MAP_IDX 5
 #define PSEUDO_MAP_IDX_VALUE 6
 /* src_reg of CALL */
+#define PSEUDO_CALL 1
 #define PSEUDO_KFUNC_CALL 2
 
 /* -1 where all went well, as a real branch: clang's arithmetic loses the verifier's range. */
@@ -195,7 +197,7 @@ struct scan {
 	u32 module;	/* references to a module's BTF seen */
 	u32 harm;	/* calls that are not allowed, or references to kernel objects */
 	u32 after_btf;
-	u32 spare;
+	u32 functions;	/* are functions of its own allowed? */
 };
 
 __noinline int look(struct scan *s, u64 w)
@@ -210,7 +212,7 @@ __noinline int look(struct scan *s, u64 w)
 			s->maps = 1;
 		} else if (SRC(w) == PSEUDO_MAP_IDX || SRC(w) == PSEUDO_MAP_IDX_VALUE) {
 			s->maps = s->map_index = 1;
-		} else {
+		} else if (SRC(w) != PSEUDO_FUNC || !s->functions) {
 			s->after_btf = SRC(w) == PSEUDO_BTF_ID;
 			s->harm = 1;
 		}
@@ -226,6 +228,8 @@ __noinline int look(struct scan *s, u64 w)
 			allowed = s->helpers[2];
 		else if (id < 256)
 			allowed = s->helpers[3];
+		if (SRC(w) == PSEUDO_CALL && s->functions)
+			return 0;
 		if (SRC(w) || !(allowed >> (id & 63) & 1))
 			s->harm = 1;
 		if (SRC(w) == PSEUDO_KFUNC_CALL && OFF(w))
@@ -269,6 +273,7 @@ __noinline int scan(u64 src, u32 len, struct header *shape)
 		s.helpers[1] = shape->helpers[1];
 		s.helpers[2] = shape->helpers[2];
 		s.helpers[3] = shape->helpers[3];
+		s.functions = shape->mode;
 	}
 	bpf_loop((len + SCAN_WORDS - 1) / SCAN_WORDS, scan_block, &s, 0);
 	return (s.failed ? SEEN_FAILED : 0) | (s.maps ? SEEN_MAPS : 0) |

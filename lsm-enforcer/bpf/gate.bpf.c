@@ -20,6 +20,7 @@
 #include "admit.h"
 #include "bind.h"
 #include "guard.h"
+#include "generator.h"
 #include "protect.h"
 #include "place.h"
 #include "attach.h"
@@ -284,20 +285,22 @@ int BPF_PROG(guard_open, struct file *file)
 {
 	if (!(file->f_mode & FMODE_WRITE))
 		return 0;
-	return deny(refuse_open(file));
+	return deny(refuse_open(file) ?: refuse_pinned(file->f_inode));
 }
 
 SEC("?lsm/path_truncate")
 int BPF_PROG(guard_truncate, struct path *path)
 {
-	return deny(refuse_truncate(BPF_CORE_READ(path, dentry, d_inode)));
+	struct inode *inode = path->dentry->d_inode;
+
+	return deny(refuse_truncate(inode) ?: refuse_pinned(inode));
 }
 
 /* 6.2 and later: by a descriptor, and by opening with O_TRUNC, which needs none for writing. */
 SEC("?lsm/file_truncate")
 int BPF_PROG(guard_truncate_file, struct file *file)
 {
-	return deny(refuse_truncate(BPF_CORE_READ(file, f_inode)));
+	return deny(refuse_truncate(file->f_inode) ?: refuse_pinned(file->f_inode));
 }
 
 /* Every read and write of the machine comes here: nothing but a few loads for most. */
@@ -328,13 +331,41 @@ int BPF_PROG(guard_read_file, struct file *file, int what)
 SEC("?lsm/ptrace_access_check")
 int BPF_PROG(guard_trace, struct task_struct *child, unsigned int mode)
 {
-	return deny(refuse_trace(child, mode));
+	u32 tgid = BPF_CORE_READ(child, tgid), reason = refuse_trace(child, mode);
+
+	/* Whoever can write its memory decides what a generator makes. */
+	if (!reason && (mode & PTRACE_MODE_ATTACH))
+		lose_mark(tgid);
+	return deny(reason);
+}
+
+SEC("?lsm/ptrace_traceme")
+int BPF_PROG(note_traceme, struct task_struct *parent)
+{
+	lose_mark(bpf_get_current_pid_tgid() >> 32);
+	return 0;
+}
+
+SEC("?lsm/mmap_file")
+int BPF_PROG(note_mmap, struct file *file, unsigned long reqprot, unsigned long prot,
+	     unsigned long flags)
+{
+	note_mapping(file, prot, flags);
+	return 0;
+}
+
+SEC("?lsm/file_mprotect")
+int BPF_PROG(note_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot)
+{
+	note_protection(prot);
+	return 0;
 }
 
 SEC("?lsm/bprm_committed_creds")
 int BPF_PROG(mark_daemon, struct linux_binprm *bprm)
 {
 	note_exec(bprm);
+	note_generator(bprm);
 	return 0;
 }
 
@@ -343,7 +374,9 @@ int BPF_PROG(unmark_daemon, struct task_struct *task)
 {
 	u32 tgid = task->tgid;
 
-	if (task->pid == tgid)
+	if (task->pid == tgid) {
 		bpf_map_delete_elem(&marks, &tgid);
+		lose_mark(tgid);
+	}
 	return 0;
 }

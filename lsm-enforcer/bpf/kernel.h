@@ -35,6 +35,7 @@ enum {
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
+	BPF_MAP_TYPE_INODE_STORAGE = 28,
 };
 enum { BPF_ANY = 0, BPF_F_NO_PREALLOC = 1 };
 enum {
@@ -347,4 +348,5 @@ struct linux_binprm {
 union bpf_attr;
 struct bpf_token;
 struct cred;
+struct vm_area_struct;
 struct user_namespace;

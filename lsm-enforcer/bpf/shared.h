@@ -41,6 +41,7 @@ enum class {
 	CLASS_SHAPE = 3,
 	CLASS_BEFORE = 4,
 	CLASS_AUDITED = 5,
+	CLASS_GENERATED = 6,
 };
 
 /* MODE_OPEN: being disarmed. Everything passes unseen, while hooks go one after another. */
@@ -72,6 +73,7 @@ enum use {
 	USE_ARMED = 5,    /* len = number: pieces of what user space keeps with the set */
 	USE_OTHER = 6,    /* fingerprint = image: the next one that differs only in who shares a map */
 	USE_SIBLING = 7,  /* fingerprint = image: the next one that differs only in its maps */
+	USE_GENERATOR = 9, /* len = image: a generator of the policy; mode = 1: functions allowed */
 	USE_ANY_TARGET = 8, /* like USE_IMAGE, whatever the BTF target: probes only */
 };
 /* Most images that share a key, in either way. */
@@ -219,6 +221,39 @@ struct guard {
 	u32 tracepoints;   /* it is a tracepoint */
 };
 
+/* A generator's limits; by its image. Written by user space alone. */
+struct maker {
+	u64 types;	/* program types, bit by number */
+	u64 map_types;	/* kinds of maps */
+	u64 cgroup;	/* id of the control group that it must be in or below; 0: anywhere */
+	u64 until;	/* boot-time nanoseconds; the end of a permit */
+	u32 level;	/* of the control group */
+	u32 uid;	/* -1: anybody */
+	u32 maps;	/* most */
+	u32 max_insns;
+};
+/* Which limit a generator's program is outside of: the detail of its event. */
+enum limit {
+	LIMIT_TIME = 1,
+	LIMIT_USER = 2,
+	LIMIT_CGROUP = 3,
+	LIMIT_TYPE = 4,
+	LIMIT_LENGTH = 5,
+	LIMIT_CALLS = 6,
+};
+/* A file that nobody may write, by inode: whose code it is, as images of generators. */
+#define PIN_LIBRARIES 7
+struct pin {
+	u32 exe;
+	u32 libraries[PIN_LIBRARIES];
+};
+/* A process that runs a generator's executable and nothing else. */
+struct made {
+	u64 start;
+	u32 image;
+	u32 spare;
+};
+
 enum own { OWN_MAP = 1, OWN_PROG = 2, OWN_LINK = 3 };
 struct own_key {
 	u32 kind;
@@ -288,4 +323,7 @@ SAME_SIZE(struct origin, 144);
 SAME_SIZE(struct bound, 512);
 SAME_SIZE(struct guard, 80);
 SAME_SIZE(struct pending, 32);
+SAME_SIZE(struct maker, 48);
+SAME_SIZE(struct pin, 32);
+SAME_SIZE(struct made, 16);
 SAME_SIZE(struct event, EVENT_SHORT + 8 * EVENT_WORDS);

@@ -29,6 +29,13 @@ pub enum Request {
     Arm(Box<ArmRequest>),
     /// Make a provisional arming final.
     Confirm,
+    /// Let a generator work for the time of a permit.
+    Enable {
+        /// Its name in the policy.
+        name: String,
+        /// The permit's text.
+        permit: Option<String>,
+    },
     /// Take the gate away.
     Disarm {
         /// The permit's text.

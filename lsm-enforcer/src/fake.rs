@@ -33,7 +33,8 @@ use crate::{
     enforcer::{ArmRequest, Enforcer, Tools},
     failure::Failure,
     gate::{
-        Admissions, Armed, Class, Counters, Coverage, Entry, Event, Gate, GateError, Loaded, Mode,
+        Admissions, Armed, Class, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
+        GeneratorState, Loaded, Mode,
     },
     host::{Executable, Host, Obstacle},
     links::{Attachment, Holder},
@@ -224,6 +225,25 @@ impl Gate for World {
 
     fn counters(&self) -> Result<Counters, GateError> {
         Ok(self.change(|state| state.counters))
+    }
+
+    fn look_at_generators(
+        &mut self,
+        armed: &Armed,
+        rules: &[GeneratorRule],
+    ) -> Result<Vec<GeneratorState>, GateError> {
+        let since_boot = self.since_boot();
+        let state = |rule: &GeneratorRule| {
+            let until = armed.permitted.get(&rule.name).copied();
+            let until = until.filter(|until| rule.permit && *until > since_boot);
+            GeneratorState {
+                name: rule.name.clone(),
+                why_not: (rule.permit && until.is_none())
+                    .then(|| "it needs a permit, and none is in force".to_owned()),
+                until,
+            }
+        };
+        Ok(rules.iter().map(state).collect())
     }
 
     fn probe_refused(&self) -> Result<bool, GateError> {
@@ -511,10 +531,20 @@ pub fn permit(action: Action, nonce: u8) -> String {
     permit_by(authority(), HOST, action, nonce)
 }
 
+/// A permit by the authority, for a generator where there is one.
+pub fn permit_for(generator: Option<&str>, action: Action, nonce: u8) -> String {
+    sealed(authority(), generator, HOST, action, nonce)
+}
+
 /// A permit by anybody for any host.
 pub fn permit_by(signer: Party, host: &str, action: Action, nonce: u8) -> String {
+    sealed(signer, None, host, action, nonce)
+}
+
+fn sealed(signer: Party, generator: Option<&str>, host: &str, action: Action, nonce: u8) -> String {
     let terms = Terms {
         action,
+        generator: generator.map(str::to_owned),
         host: host.to_owned(),
         not_before: "2026-11-22T00:00:00Z".parse().unwrap(),
         not_after: "2026-11-22T01:00:00Z".parse().unwrap(),

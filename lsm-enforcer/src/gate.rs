@@ -46,6 +46,8 @@ pub enum Class {
     Before,
     /// Audit mode let it pass.
     Audited,
+    /// A generator of the policy made it: within limits, and not attested.
+    Generated,
 }
 
 /// Content rules for programs that anyone may load.
@@ -63,6 +65,53 @@ pub struct ShapeRule {
     pub max_insns: u32,
 }
 
+/// A file with what it must contain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// Where it is looked for.
+    pub path: String,
+    /// SHA-256 of its contents: any of these.
+    pub sha256: BTreeSet<Digest>,
+}
+
+/// A program that may load what nobody signed, within limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneratorRule {
+    /// Name in the policy.
+    pub name: String,
+    /// Its executable.
+    pub exe: Pinned,
+    /// All else that it may execute code of.
+    pub libraries: Vec<Pinned>,
+    /// `enum bpf_prog_type`s.
+    pub prog_types: Vec<u32>,
+    /// Helper ids that may be called; kfuncs never.
+    pub helpers: Vec<u32>,
+    /// `enum bpf_map_type`s.
+    pub map_types: Vec<u32>,
+    /// Most maps of one program.
+    pub max_maps: u32,
+    /// Most instructions of one program.
+    pub max_insns: u32,
+    /// Only in this control group, or below it.
+    pub cgroup: Option<String>,
+    /// Only as this user.
+    pub uid: Option<u32>,
+    /// Only while a permit says so.
+    pub permit: bool,
+}
+
+/// A generator as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct GeneratorState {
+    /// Name in the policy.
+    pub name: String,
+    /// Why its programs are not let in now; `None`: they are.
+    pub why_not: Option<String>,
+    /// Boot-time clock when its permit ends.
+    pub until: Option<Duration>,
+}
+
 /// Everything that may load. Replaced as a whole: the gate is never open in between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admissions {
@@ -70,6 +119,8 @@ pub struct Admissions {
     pub entries: Vec<Entry>,
     /// Shapes.
     pub shapes: Vec<ShapeRule>,
+    /// Generators; nobody until [`Gate::look_at_generators`] has found their files.
+    pub generators: Vec<GeneratorRule>,
 }
 
 /// What was pinned at arming and cannot change until disarmed or rebooted.
@@ -104,6 +155,8 @@ pub struct Armed {
     pub marks: BTreeMap<String, String>,
     /// Ways into kernel memory that are closed.
     pub protect: Switches,
+    /// Generators that a permit lets work, and the boot-time clock when it ends.
+    pub permitted: BTreeMap<String, Duration>,
 }
 
 impl Armed {
@@ -256,6 +309,13 @@ pub trait Gate {
     fn loaded(&self) -> Result<Vec<Loaded>, GateError>;
     /// What this kernel lets the gate see; works unarmed.
     fn coverage(&self) -> Result<Coverage, GateError>;
+    /// Looks for the files and control groups of these generators, which are those in force,
+    /// and says how each stands. Once found they stay found while the kernel has them in memory.
+    fn look_at_generators(
+        &mut self,
+        armed: &Armed,
+        rules: &[GeneratorRule],
+    ) -> Result<Vec<GeneratorState>, GateError>;
     /// Numbers since arming.
     fn counters(&self) -> Result<Counters, GateError>;
     /// Loads a harmless program that nobody signed; says whether it was refused.

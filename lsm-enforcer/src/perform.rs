@@ -71,6 +71,7 @@ fn answer(
     let value = match request {
         Request::Arm(request) => to_value(enforcer.arm(*request)?),
         Request::Confirm => to_value(enforcer.confirm()?),
+        Request::Enable { name, permit } => to_value(enforcer.enable(&name, permit.as_deref())?),
         Request::Disarm { permit, authority } => {
             to_value(enforcer.disarm(permit.as_deref(), authority.as_deref())?)
         }

@@ -209,6 +209,7 @@ impl Attempt {
         let at = match reason {
             Some(Reason::InstructionDiffers) => format!(" at instruction {}", self.detail),
             Some(Reason::MapReference) => format!(" at instruction {}", self.detail),
+            Some(Reason::GeneratorLimit) => format!(" ({})", limit(self.detail)),
             _ => String::new(),
         };
         let who = self.exe.as_deref().unwrap_or(&self.comm);
@@ -270,6 +271,19 @@ impl Record {
                 )
             }
         }
+    }
+}
+
+/// `enum limit`: which limit of a generator.
+const fn limit(number: u64) -> &'static str {
+    match number {
+        1 => "its permit is over, or never came",
+        2 => "another user",
+        3 => "outside its control group",
+        4 => "the program's type",
+        5 => "too many instructions",
+        6 => "a call that it may not make",
+        _ => "a limit that this version does not know",
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     enforcer::{Enforcer, RevocationStatus, SelfTest},
     failure::Failure,
-    gate::{Armed, Class, Counters, Loaded, Mode},
+    gate::{Armed, Class, Counters, GeneratorState, Loaded, Mode},
     record::type_name,
 };
 
@@ -67,8 +67,9 @@ pub struct Status {
     /// The revocation list, if there is one.
     #[serde(default)]
     pub revocation: Option<RevocationStatus>,
-    /// Rules that trust an executable instead of a signature; this version has none.
-    pub generators: usize,
+    /// Rules that trust an executable instead of a signature: what these make is not attested.
+    #[serde(default)]
+    pub generators: Vec<GeneratorState>,
     /// Ways into kernel memory, by the policy's word: is it closed? `None` while not armed.
     #[serde(default)]
     pub protect: Option<BTreeMap<String, bool>>,
@@ -150,6 +151,9 @@ pub struct ProgramCounts {
     pub own: usize,
     /// Loaded before arming: nobody looked at them.
     pub before: usize,
+    /// Made by generators of the policy: not attested.
+    #[serde(default)]
+    pub generated: usize,
     /// Let pass by audit mode.
     pub audited: usize,
     /// No record, although there should be one.
@@ -237,7 +241,7 @@ impl Status {
                     |&switch: &Switch| (switch.word().to_owned(), armed.protect.is_on(switch));
                 Switch::ALL.iter().map(row).collect()
             }),
-            generators: 0,
+            generators: enforcer.generators()?,
             executable: executable.path,
             executable_is_static: executable.is_static,
         };
@@ -276,7 +280,13 @@ impl Status {
                     .to_owned()
             }
             (Mode::Enforce, None) => {
-                "Enforcing: unsigned BPF programs are refused, one was just now".to_owned()
+                let generators = match self.generators.len() {
+                    0 => String::new(),
+                    _ => format!("; {}", self.generators_line()),
+                };
+                format!(
+                    "Enforcing: unsigned BPF programs are refused, one was just now{generators}"
+                )
             }
             (Mode::Enforce, Some(seconds)) => format!(
                 "Enforcing, but not confirmed: falls back to audit in {seconds} s unless `bpfseal-enforcer arm --confirm` comes"
@@ -381,16 +391,25 @@ impl Status {
         for obstacle in &self.obstacles {
             line("obstacle", obstacle);
         }
-        line(
-            "generators",
-            if self.generators == 0 {
-                "none"
-            } else {
-                "some: their programs are not attested"
-            },
-        );
+        line("generators", &self.generators_line());
+        for generator in &self.generators {
+            let stands = match (&generator.why_not, generator.until) {
+                (Some(why), _) => format!("not let in now: {why}"),
+                (None, Some(until)) => format!("let in until {} s after boot", until.as_secs()),
+                (None, None) => "let in".to_owned(),
+            };
+            line("", &format!("{}: {stands}", generator.name));
+        }
         line("daemon", &self.daemon_line());
         format!("{}\n{text}", self.headline)
+    }
+
+    fn generators_line(&self) -> String {
+        match self.generators.len() {
+            0 => "none".to_owned(),
+            1 => "1 generator: its programs are not attested".to_owned(),
+            n => format!("{n} generators: their programs are not attested"),
+        }
     }
 
     fn daemon_line(&self) -> String {
@@ -444,6 +463,7 @@ impl ProgramCounts {
                 Some(Class::Shape | Class::Probe) => &mut counts.shaped,
                 Some(Class::Before) => &mut counts.before,
                 Some(Class::Audited) => &mut counts.audited,
+                Some(Class::Generated) => &mut counts.generated,
                 // Without a gate there are no records.
                 None if !armed => &mut counts.before,
                 None => &mut counts.unknown,
@@ -458,6 +478,7 @@ impl ProgramCounts {
             self.loaded, self.own, self.signed, self.shaped, self.before
         );
         for (count, what) in [
+            (self.generated, "made by generators, not attested"),
             (self.audited, "let pass by audit"),
             (self.unknown, "UNKNOWN"),
         ] {
@@ -479,7 +500,7 @@ pub(crate) fn unjudged(enforcer: &Enforcer) -> Result<Vec<Loaded>, Failure> {
     programs.retain(|program| {
         let judged = matches!(
             program.class,
-            Some(Class::Signed | Class::Shape | Class::Probe)
+            Some(Class::Signed | Class::Shape | Class::Probe | Class::Generated)
         );
         !program.own && !judged
     });
@@ -553,7 +574,7 @@ const GATES: [(u8, &str, &[&str]); 4] = [
     (1, "admission, before the verifier", &["gate1"]),
     (2, "binding, before there is a descriptor", &["gate2"]),
     (3, "attachment", &["gate3", "gate_"]),
-    (0, "self-protection", &["guard", "mark", "unmark"]),
+    (0, "self-protection", &["guard", "mark", "note", "unmark"]),
 ];
 /// Programs that a line names.
 const NAMED: usize = 3;

@@ -1,18 +1,19 @@
 //! What the policy crate says about documents of the authority, in the daemon's words.
 
-use bundle::Digest;
+use bundle::{Digest, kernel};
 use policy::{
     Refusal,
     document::VerifiedPolicy,
+    generator::{Generator, PinnedFile},
     key::PublicKey,
     permit::SignedPermit,
     shape::Shape,
-    vocabulary::{helper_number, program_type_number},
+    vocabulary::{helper_number, helpers, program_type_number},
 };
 
 use crate::{
     failure::Failure,
-    gate::{Mode, ShapeRule},
+    gate::{GeneratorRule, Mode, Pinned, ShapeRule},
     store::Document,
 };
 
@@ -84,9 +85,43 @@ impl Trusted {
         }
     }
 
+    /// The policy's generators.
+    pub fn generators(&self) -> Vec<GeneratorRule> {
+        let generators = self.policy().generators().iter();
+        generators.map(generator_rule).collect()
+    }
+
     /// The policy's shapes, the built-in one included where it names none.
     pub fn shapes(&self) -> Vec<ShapeRule> {
         self.policy().shapes().iter().map(shape_rule).collect()
+    }
+}
+
+fn generator_rule(generator: &Generator) -> GeneratorRule {
+    let pinned = |file: &PinnedFile| Pinned {
+        path: file.path.clone(),
+        sha256: file.sha256.clone(),
+    };
+    let types = generator.program_types.iter();
+    GeneratorRule {
+        name: generator.name.clone(),
+        exe: pinned(&generator.exe),
+        libraries: generator.libraries.iter().map(pinned).collect(),
+        prog_types: types.filter_map(|word| program_type_number(word)).collect(),
+        helpers: helpers()
+            .filter(|helper| !generator.forbid_calls.contains(*helper))
+            .filter_map(helper_number)
+            .collect(),
+        map_types: generator
+            .map_types
+            .iter()
+            .filter_map(|word| kernel::map_type(word))
+            .collect(),
+        max_maps: generator.maps,
+        max_insns: generator.max_insns,
+        cgroup: generator.cgroup.clone(),
+        uid: generator.uid,
+        permit: generator.permit,
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Policy,
+    generator::{Generator, PinnedFile},
     language::{Root, TrustedAuthority, TrustedIdentity, TrustedKey},
     protect::Switch,
     rule::{Entries, Required, Rule, Values},
@@ -49,6 +50,9 @@ pub fn to_toml(policy: &Policy) -> String {
     }
     for shape in policy.shapes() {
         write_shape(&mut text, shape);
+    }
+    for generator in policy.generators() {
+        write_generator(&mut text, generator);
     }
     text
 }
@@ -107,6 +111,7 @@ pub fn to_json(policy: &Policy) -> Value {
         "x509": x509,
         "rules": policy.rules(),
         "shapes": policy.shapes(),
+        "generators": policy.generators(),
         "notes": policy.notes(),
     })
 }
@@ -135,7 +140,12 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
         let (old, new) = (signers_of(&old, section), signers_of(&new, section));
         compare_named(what, &old, &new, &mut changes);
     }
-    for (section, what) in [("rules", "rule"), ("shapes", "shape")] {
+    let sections = [
+        ("rules", "rule"),
+        ("shapes", "shape"),
+        ("generators", "generator"),
+    ];
+    for (section, what) in sections {
         let (old, new) = (entries_of(&old, section), entries_of(&new, section));
         compare_named(what, &old, &new, &mut changes);
         let order = |entries: &[(String, Map<String, Value>)], others: &[(String, _)]| {
@@ -367,6 +377,57 @@ fn write_shape(text: &mut String, shape: &Shape) {
     line(text, "calls", &list(&shape.calls), defaults);
     line(text, "maps", &shape.maps.to_string(), defaults);
     line(text, "max_insns", &shape.max_insns.to_string(), defaults);
+}
+
+fn write_generator(text: &mut String, generator: &Generator) {
+    let defaults = &generator.defaults;
+    let pinned = |file: &PinnedFile| {
+        let sums = file.sha256.iter().map(|sum| sum.to_hex());
+        format!(
+            "{{ path = {}, sha256 = {} }}",
+            quote(&file.path),
+            list(&sums.collect::<BTreeSet<String>>())
+        )
+    };
+    let _ = writeln!(text, "\n[[generator]] # line {}", generator.line);
+    line(text, "name", &quote(&generator.name), defaults);
+    line(text, "exe", &pinned(&generator.exe), defaults);
+    let libraries: Vec<String> = generator.libraries.iter().map(pinned).collect();
+    line(
+        text,
+        "libraries",
+        &format!("[{}]", libraries.join(", ")),
+        defaults,
+    );
+    line(
+        text,
+        "program_types",
+        &list(&generator.program_types),
+        defaults,
+    );
+    line(
+        text,
+        "forbid_calls",
+        &list(&generator.forbid_calls),
+        defaults,
+    );
+    line(text, "map_types", &list(&generator.map_types), defaults);
+    line(text, "maps", &generator.maps.to_string(), defaults);
+    line(
+        text,
+        "max_insns",
+        &generator.max_insns.to_string(),
+        defaults,
+    );
+    match &generator.cgroup {
+        Some(cgroup) => line(text, "cgroup", &quote(cgroup), defaults),
+        None => text.push_str("# cgroup: any # default\n"),
+    }
+    match generator.uid {
+        Some(uid) => line(text, "uid", &uid.to_string(), defaults),
+        None => text.push_str("# uid: any # default\n"),
+    }
+    line(text, "permit", &generator.permit.to_string(), defaults);
 }
 
 fn line(text: &mut String, key: &str, value: &str, defaults: &BTreeSet<&'static str>) {

@@ -11,6 +11,7 @@ pub mod document;
 pub mod dsse;
 pub mod effective;
 pub mod explain;
+pub mod generator;
 pub mod key;
 pub mod language;
 pub mod pattern;

@@ -32,11 +32,13 @@ pub enum Action {
     Audit,
     /// Bring a policy with a lower version into force.
     Downgrade,
+    /// Let one generator of the policy work until the permit ends.
+    Generator,
 }
 
 impl Action {
     /// Every action.
-    pub const ALL: &[Self] = &[Self::Disarm, Self::Audit, Self::Downgrade];
+    pub const ALL: &[Self] = &[Self::Disarm, Self::Audit, Self::Downgrade, Self::Generator];
 
     /// The word in a permit and on command lines.
     pub const fn word(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Action {
             Self::Disarm => "disarm",
             Self::Audit => "audit",
             Self::Downgrade => "downgrade",
+            Self::Generator => "generator",
         }
     }
 }
@@ -71,6 +74,9 @@ impl FromStr for Action {
 pub struct Terms {
     /// What is allowed.
     pub action: Action,
+    /// The generator's name, for that action and for no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generator: Option<String>,
     /// The one host, as `bpfseal-enforcer status` prints its id.
     pub host: String,
     /// Not good before.
@@ -113,6 +119,17 @@ impl Terms {
                 self.host
             ));
         }
+        let name = self.generator.as_deref();
+        if name.is_some() != (self.action == Action::Generator)
+            || name.is_some_and(|name| {
+                name.is_empty() || name.len() > 400 || name.contains(char::is_control)
+            })
+        {
+            return Err(format!(
+                "the action {} names one generator, and no other action names any",
+                Action::Generator
+            ));
+        }
         if self.reason.len() > 500 || self.reason.contains(char::is_control) {
             return Err("a reason is one line of at most 500 bytes".to_owned());
         }
@@ -126,9 +143,11 @@ impl Terms {
     }
 
     fn to_payload(&self) -> String {
+        let name = self.generator.as_deref();
         format!(
-            "{}\n{}\n{}\n{}\n{}\n{}",
+            "{}{}\n{}\n{}\n{}\n{}\n{}",
             self.action,
+            name.map_or_else(String::new, |name| format!(":{name}")),
             self.host,
             self.not_before.as_second(),
             self.not_after.as_second(),
@@ -140,8 +159,14 @@ impl Terms {
     fn from_payload(payload: &str) -> Option<Self> {
         let mut lines = payload.splitn(6, '\n');
         let mut next = || lines.next();
+        let first = next()?;
+        let (action, generator) = match first.split_once(':') {
+            Some((action, name)) => (action, Some(name.to_owned())),
+            None => (first, None),
+        };
         let terms = Self {
-            action: next()?.parse().ok()?,
+            action: action.parse().ok()?,
+            generator,
             host: next()?.to_owned(),
             not_before: Timestamp::from_second(next()?.parse().ok()?).ok()?,
             not_after: Timestamp::from_second(next()?.parse().ok()?).ok()?,

@@ -143,6 +143,8 @@ reasons! {
         "Raise `--max-programs` and arm again, or unload programs.";
     AttachProgram = 413, "attach-program", "it would replace or trace another BPF program",
         "Only a rule that names the target allows that.";
+    GeneratorLimit = 430, "generator-limit", "a generator's program is outside the limits that the policy gives it",
+        "The message says which limit; widen it in the policy's `[[generator]]`, or bring a permit where it wants one.";
 
     // 5xx: gate 2, after the verifier, before a file descriptor exists.
     MapCount = 501, "map-count", "it uses more or fewer maps than the admitted program",
@@ -181,6 +183,8 @@ reasons! {
         "Attach it where the rule's `attach` allows, or widen the rule.";
     KernelMemory = 608, "kernel-memory", "it would open a way into kernel memory that the policy closes",
         "The name is the switch in the policy's `[protect]`; whoever needs it opens it there.";
+    GeneratorFile = 609, "generator-file", "a generator's executable or library would be written",
+        "Put the new version in its place by renaming, as package managers do, with its digest in the policy.";
 
     // 7xx: command of the gate.
     BadAuthority = 701, "bad-authority", "the policy or permit is not signed by the pinned authority",

@@ -37,6 +37,8 @@ pub(crate) struct PolicyFile {
     rule: Option<Vec<RuleEntry>>,
     /// Programs that can do no harm, whoever makes them.
     shape: Option<Vec<ShapeEntry>>,
+    /// Known programs that make BPF programs as they go; what they make is not attested.
+    generator: Option<Vec<GeneratorEntry>>,
 }
 
 #[derive(JsonSchema)]
@@ -239,6 +241,54 @@ struct EntriesEntry {
 struct CountEntry {
     min: u32,
     max: u32,
+}
+
+/// A known program that makes BPF programs.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct GeneratorEntry {
+    /// Unique name; events and `inventory` print it.
+    name: String,
+    /// Its executable.
+    exe: PinnedEntry,
+    /// All other files that it may execute code of. Default: none, a static executable.
+    #[schemars(length(max = 128))]
+    libraries: Option<Vec<PinnedEntry>>,
+    /// Program types that it may load; not "ext" or "syscall".
+    program_types: Vec<String>,
+    /// Helpers that its programs may not call. Default: those that change other programs.
+    forbid_calls: Option<Vec<String>>,
+    /// Kinds of maps that its programs may use. Default: storage, and ways out.
+    map_types: Option<Vec<String>>,
+    /// Most maps of one program. Default: 64.
+    #[schemars(range(max = 64))]
+    maps: Option<u32>,
+    /// Most instructions of one program. Default: 4096.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max_insns: Option<u32>,
+    /// Only in this control group, or below it. Default: anywhere.
+    cgroup: Option<String>,
+    /// Only as this user. Default: anybody who may.
+    uid: Option<u32>,
+    /// Only while a permit of the authority says so. Default: false.
+    permit: Option<bool>,
+}
+
+/// A file with what it must contain.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct PinnedEntry {
+    /// Where it is.
+    path: String,
+    /// SHA-256 of its contents in hex, or several of which one must fit.
+    sha256: SumsEntry,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum SumsEntry {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// Programs that anyone may load.

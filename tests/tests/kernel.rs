@@ -19,7 +19,7 @@ use std::{
 };
 
 use tests::{
-    e2e,
+    e2e, fixtures,
     lab::{self, Cache, FetchError, Machine, Outcome, Report, Script},
 };
 
@@ -129,6 +129,7 @@ fn programs() -> Result<Vec<PathBuf>, String> {
         PathBuf::from(env!("CARGO_BIN_EXE_attacker")),
         PathBuf::from(env!("CARGO_BIN_EXE_forger")),
         PathBuf::from(env!("CARGO_BIN_EXE_crowd")),
+        fixtures::folder().join("maker"),
     ])
 }
 

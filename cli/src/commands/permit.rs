@@ -22,14 +22,19 @@ const LONGEST: SignedDuration = SignedDuration::from_hours(31 * 24);
 Example:
   bpfseal permit --key authority.key --action disarm --host 4f1c0a… --for 1h \\
       --reason INC-4711
+  bpfseal permit --key authority.key --action generator --generator bpftrace \
+      --host 4f1c0a… --for 30m --reason INC-4712
 
 Prints one line that can be pasted or read out over a phone. It is good once, on one host.")]
 pub struct Args {
     #[command(flatten)]
     key: KeyArgs,
-    /// What to allow: disarm, audit or downgrade.
+    /// What to allow: disarm, audit, downgrade or generator.
     #[arg(long, value_parser = parse_action)]
     action: Action,
+    /// The generator's name in the policy, for that action: it works until the permit ends.
+    #[arg(long, value_name = "NAME")]
+    generator: Option<String>,
     /// The host's id, as `bpfseal-enforcer status` prints it.
     #[arg(long)]
     host: String,
@@ -93,6 +98,7 @@ fn terms(args: &Args) -> Result<Terms, Failure> {
     };
     Ok(Terms {
         action: args.action,
+        generator: args.generator.clone(),
         host: args.host.clone(),
         not_before: whole(match args.from {
             Some(from) => Ok(from),

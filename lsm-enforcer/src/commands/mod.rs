@@ -22,6 +22,7 @@ mod arm;
 mod completions;
 mod confirm;
 mod disarm;
+mod enable;
 mod events;
 mod explain;
 mod inventory;
@@ -48,6 +49,8 @@ pub enum Command {
     Completions(completions::Args),
     /// Take the gate away; needs a permit of the authority.
     Disarm(disarm::Args),
+    /// Let a generator of the policy load programs for the time of a permit.
+    Enable(enable::Args),
     /// Print what the gate judged.
     Events(events::Args),
     /// Say in words how a refused program differs from what is admitted.
@@ -113,6 +116,7 @@ impl Command {
             Self::AwaitConfirmation(args) => confirm::run(&args, places),
             Self::Completions(args) => completions::run(&args),
             Self::Disarm(args) => disarm::run(&args, places, output),
+            Self::Enable(args) => enable::run(&args, places, output),
             Self::Events(args) => events::run(&args, places, output),
             Self::Explain(args) => explain::run(&args, places, output),
             Self::Inventory(args) => inventory::run(&args, places, output),

@@ -1,6 +1,6 @@
 //! Arming, reloading the policy, disarming, and taking over after a restart.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bundle::Digest;
 use policy::{Reason, permit::Action};
@@ -236,6 +236,7 @@ impl Enforcer {
             clock: Armed::ahead(self.host().now(), self.host().since_boot()),
             marks: self.first_marks(),
             protect: policy.policy().protect(),
+            permitted: BTreeMap::new(),
         };
         self.tools.gate.arm(&armed, &admissions)?;
         let proved = self.enforce_and_prove(&mut armed, mode, confirm_within);
@@ -253,6 +254,7 @@ impl Enforcer {
         };
         let bundles = redecided(&accepted, &rejected);
         self.in_force(&policy, accepted, rejected);
+        self.look_after_generators()?;
         let mut loaders = unjudged(self)?;
         loaders.retain(is_loader);
         if !loaders.is_empty() {
@@ -367,6 +369,7 @@ impl Enforcer {
             .map_err(|e| state(&self.store, &e))?;
         let bundles = redecided(&accepted, &rejected);
         self.in_force(&policy, accepted, rejected);
+        self.look_after_generators()?;
         self.note(
             Level::Info,
             "policy",

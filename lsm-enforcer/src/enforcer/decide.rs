@@ -163,6 +163,7 @@ impl Enforcer {
         Admissions {
             entries,
             shapes: policy.shapes(),
+            generators: policy.generators(),
         }
     }
 

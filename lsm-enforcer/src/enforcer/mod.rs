@@ -10,6 +10,7 @@ mod admit;
 mod arm;
 mod decide;
 mod explain;
+mod generators;
 mod permit;
 mod preflight;
 mod revoke;
@@ -41,7 +42,7 @@ pub use selftest::{Check, SelfTest};
 
 use crate::{
     failure::Failure,
-    gate::{Armed, Class, Entry, Event, Gate},
+    gate::{Armed, Class, Entry, Event, Gate, GeneratorState},
     host::Host,
     journal::Journal,
     observe::Observed,
@@ -76,6 +77,8 @@ pub struct Enforcer {
     bundles: Option<Vec<Accepted>>,
     rejected: Vec<Rejected>,
     selftest: Option<SelfTest>,
+    /// How the generators stood at the last look.
+    generators: Vec<GeneratorState>,
     /// The revocation list in force; `None` while there is none, or none on disk verifies.
     revocations: Option<SignedRevocations>,
     /// Why the list on disk was not taken.
@@ -103,6 +106,7 @@ impl Enforcer {
             bundles: None,
             rejected: Vec::new(),
             selftest: None,
+            generators: Vec::new(),
             revocations: None,
             revocation_trouble: None,
             revocations_seen: None,

@@ -3,7 +3,7 @@
 use bundle::Digest;
 use policy::{
     Reason,
-    permit::{Action, Permit, SignedPermit},
+    permit::{Action, Permit, SignedPermit, Terms},
 };
 
 use super::{Enforcer, pinned, state};
@@ -26,7 +26,7 @@ impl Enforcer {
         action: Action,
         what: &str,
         armed: &mut Armed,
-    ) -> Result<(), Failure> {
+    ) -> Result<Terms, Failure> {
         let Some(text) = text else {
             return Err(
                 Failure::refused(Reason::NeedsPermit, what).with_remedy(format!(
@@ -39,16 +39,23 @@ impl Enforcer {
             Some(pem) => pinned(pem, armed)?,
             None => self.pinned_authority(armed)?,
         };
-        let permit = self.fitting(trust::permit(text, &authority)?, action, armed)?;
+        let signed = trust::permit(text, &authority)?;
+        if let Some(name) = &signed.terms().generator
+            && what != format!("the generator {name:?}")
+        {
+            let detail = format!("the permit is for the generator {name:?}, not for {what}");
+            return Err(Failure::refused(Reason::PermitScope, detail));
+        }
+        let permit = self.fitting(signed, action, armed)?;
         self.spend(&permit, action, armed)?;
-        let terms = permit.terms();
-        let reason = &terms.reason;
+        let terms = permit.terms().clone();
+        let reason = terms.reason.clone();
         self.note(
             Level::Alarm,
             "permit",
             format!("{what}: permitted until {}: {reason}", terms.not_after),
         );
-        Ok(())
+        Ok(terms)
     }
 
     /// The host's id is compared with the one of the arming: the file that says it is root's.

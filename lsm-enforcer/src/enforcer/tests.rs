@@ -797,6 +797,7 @@ fn commands_for_an_unarmed_gate_say_so() {
 mod revocation;
 
 mod explanation;
+mod generators;
 
 #[test]
 fn what_would_not_load_on_another_kernel_is_said() {

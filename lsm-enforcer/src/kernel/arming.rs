@@ -13,13 +13,16 @@ use bundle::Digest;
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBufferBuilder};
 
 use super::{
-    event,
+    event, generators,
     ladder::Ladder,
     loaded, object, place,
     shared::{Fields, Guard, Origin},
     store::{self, Set, Store},
 };
-use crate::gate::{Admissions, Armed, Counters, Coverage, Event, Gate, GateError, Loaded, Mode};
+use crate::gate::{
+    Admissions, Armed, Counters, Coverage, Event, Gate, GateError, GeneratorRule, GeneratorState,
+    Loaded, Mode,
+};
 
 /// Programs that the gate can keep a record of at once, unless told: 12 MB of kernel memory.
 const MAX_PROGRAMS: u32 = 98_304;
@@ -53,6 +56,8 @@ pub struct BpfGate {
     maps: BTreeMap<String, MapHandle>,
     origins: HashMap<u32, Origin>,
     max_programs: u32,
+    /// Files of generators: held, so that the kernel keeps their inodes.
+    held: Vec<fs::File>,
 }
 
 impl BpfGate {
@@ -63,6 +68,7 @@ impl BpfGate {
             maps: BTreeMap::new(),
             origins: HashMap::new(),
             max_programs: MAX_PROGRAMS,
+            held: Vec::new(),
         };
         if Path::new(&place::pin("map_set")).exists() {
             gate.take_over().doing("taking over the pinned gate")?;
@@ -355,6 +361,7 @@ impl Gate for BpfGate {
         open().doing("opening the gate")?;
         place::remove_pins().doing("removing the pins")?;
         self.maps.clear();
+        self.held.clear();
         self.origins.clear();
         wait_until_open().doing("waiting until the gate is gone")
     }
@@ -419,6 +426,49 @@ impl Gate for BpfGate {
         Ok(coverage)
     }
 
+    fn look_at_generators(
+        &mut self,
+        armed: &Armed,
+        rules: &[GeneratorRule],
+    ) -> Result<Vec<GeneratorState>, GateError> {
+        let mut look = || -> io::Result<Vec<GeneratorState>> {
+            let mut held = Vec::new();
+            let mut states = Vec::new();
+            for rule in rules {
+                let until = match rule.permit {
+                    true => armed.permitted.get(&rule.name).copied(),
+                    false => Some(Duration::from_nanos(u64::MAX)),
+                };
+                let found = match store::image_of_generator(&self.origins, rule) {
+                    None => Err(io::Error::other("it is not in force")),
+                    Some(image) => {
+                        let nanos = until.map_or(0, |until| until.as_nanos() as u64);
+                        generators::limit(self.map("makers")?, rule, image, nanos)
+                            .and_then(|()| generators::pin(self.map("pinned")?, rule, image))
+                    }
+                };
+                let permitted =
+                    until.is_some_and(|until| until.as_nanos() > place::boot_time().into());
+                let why_not = match found {
+                    Err(error) => Some(error.to_string()),
+                    Ok(files) => {
+                        held.extend(files);
+                        (!permitted).then(|| "it needs a permit, and none is in force".to_owned())
+                    }
+                };
+                states.push(GeneratorState {
+                    name: rule.name.clone(),
+                    why_not,
+                    until: until.filter(|_| rule.permit && permitted),
+                });
+            }
+            generators::release(self.map("pinned")?, &self.held, &held)?;
+            self.held = held;
+            Ok(states)
+        };
+        look().doing("looking at generators")
+    }
+
     fn counters(&self) -> Result<Counters, GateError> {
         let read = |which: u32| -> io::Result<u64> {
             let value = self
@@ -467,6 +517,7 @@ impl Armed {
             clock: 0,
             marks: BTreeMap::new(),
             protect: policy::protect::Switches::default(),
+            permitted: BTreeMap::new(),
         }
     }
 }

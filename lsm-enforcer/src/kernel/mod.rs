@@ -2,6 +2,7 @@
 
 mod arming;
 mod event;
+mod generators;
 mod ladder;
 mod loaded;
 mod object;

@@ -46,6 +46,9 @@ const ORDER: &[&str] = &[
     "guard_load_data",
     "guard_read_file",
     "guard_trace",
+    "note_traceme",
+    "note_mmap",
+    "note_mprotect",
 ];
 
 /// Loaded, not attached.

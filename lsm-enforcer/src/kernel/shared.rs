@@ -42,6 +42,8 @@ pub enum Use {
     Sibling = 7,
     /// Like an image, whatever the BTF target.
     AnyTarget = 8,
+    /// A generator, by its image.
+    Generator = 9,
 }
 
 /// Writes fields in memory order.
@@ -343,6 +345,7 @@ pub const fn class_number(class: Class) -> u32 {
         Class::Shape => 3,
         Class::Before => 4,
         Class::Audited => 5,
+        Class::Generated => 6,
     }
 }
 
@@ -354,6 +357,7 @@ pub const fn class_of(number: u32) -> Option<Class> {
         3 => Some(Class::Shape),
         4 => Some(Class::Before),
         5 => Some(Class::Audited),
+        6 => Some(Class::Generated),
         _ => None,
     }
 }

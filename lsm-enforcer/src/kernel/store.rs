@@ -17,7 +17,7 @@ use super::shared::{
     CHUNK_WORDS, DATA_BYTES, Fields, Header, Key, MAX_ALIKE, MAX_CHUNKS, MAX_TUNABLES, Origin, Use,
     class_number,
 };
-use crate::gate::{Admissions, Armed, Class, Entry, Mode, ShapeRule};
+use crate::gate::{Admissions, Armed, Class, Entry, GeneratorRule, Mode, ShapeRule};
 
 /// `FINGERPRINT_PRIME`, used for names here.
 const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -124,6 +124,35 @@ impl Store<'_> {
             images.push(id);
             index_shape(&mut rows, &mut per_type, shape, id)?;
         }
+        for rule in &admissions.generators {
+            let content = content_of_generator(rule);
+            let id = match known.get(&content) {
+                Some(&id) => id,
+                None => self.write_origin(Origin {
+                    content,
+                    bundle: None,
+                    name: rule.name.clone(),
+                    class: Class::Generated,
+                    maps: rule.max_maps,
+                    insns: rule.max_insns,
+                })?,
+            };
+            images.push(id);
+            let key = Key {
+                len: id,
+                ..Key::of(Use::Generator)
+            };
+            let header = Header {
+                image: id,
+                class: class_number(Class::Generated),
+                maps: rule.max_maps,
+                max_insns: rule.max_insns,
+                mode: 1, // functions of its own
+                helpers: helper_bits(&rule.name, &rule.helpers)?,
+                ..Header::default()
+            };
+            rows.insert(key.to_bytes(), header);
+        }
         index_settings(&mut rows, armed);
         let pieces = armed::pieces(armed)?;
         let map = create_set(rows.len() + pieces.len())?;
@@ -186,7 +215,13 @@ impl Store<'_> {
             if keep(id) {
                 continue;
             }
-            let chunks = (origin.insns as usize).div_ceil(CHUNK_WORDS) as u32;
+            if origin.class == Class::Generated {
+                let _never_looked_at = self.map("makers")?.delete(&id.to_ne_bytes());
+            }
+            let chunks = match origin.class {
+                Class::Generated | Class::Shape => 0,
+                _ => (origin.insns as usize).div_ceil(CHUNK_WORDS) as u32,
+            };
             for chunk in 0..chunks {
                 let _absent_for_shapes = self
                     .map("words")?
@@ -550,13 +585,7 @@ fn index_shape(
     shape: &ShapeRule,
     id: u32,
 ) -> io::Result<()> {
-    let mut helpers = [0u64; 4];
-    for &helper in &shape.helpers {
-        *helpers
-            .get_mut(helper as usize / 64)
-            .ok_or_else(|| invalid(format!("{}: helper {helper}", shape.name)))? |=
-            1 << (helper % 64);
-    }
+    let helpers = helper_bits(&shape.name, &shape.helpers)?;
     for &prog_type in &shape.prog_types {
         let number = per_type.entry(prog_type).or_insert(0);
         if *number == MAX_SHAPES_PER_TYPE {
@@ -585,6 +614,16 @@ fn index_shape(
         rows.insert(key.to_bytes(), header);
     }
     Ok(())
+}
+
+fn helper_bits(name: &str, helpers: &[u32]) -> io::Result<[u64; 4]> {
+    let mut bits = [0u64; 4];
+    for &helper in helpers {
+        *bits
+            .get_mut(helper as usize / 64)
+            .ok_or_else(|| invalid(format!("{name}: helper {helper}")))? |= 1 << (helper % 64);
+    }
+    Ok(bits)
 }
 
 fn index_settings(rows: &mut BTreeMap<Vec<u8>, Header>, armed: &Armed) {
@@ -630,6 +669,17 @@ fn content_of_entry(entry: &Entry) -> Digest {
     // Debug output names every field of these plain types, and any change of a field changes
     // it; the digest only finds what the same build wrote.
     Digest::of(format!("{entry:?}").as_bytes())
+}
+
+fn content_of_generator(rule: &GeneratorRule) -> Digest {
+    Digest::of(format!("{rule:?}").as_bytes())
+}
+
+/// The image that stands for a generator.
+pub fn image_of_generator(origins: &HashMap<u32, Origin>, rule: &GeneratorRule) -> Option<u32> {
+    let content = content_of_generator(rule);
+    let found = origins.iter().find(|(_, origin)| origin.content == content);
+    found.map(|(&id, _)| id)
 }
 
 fn content_of_shape(shape: &ShapeRule) -> Digest {

@@ -16,6 +16,7 @@ use toml::de::{DeTable, DeValue};
 
 mod demands;
 mod fault;
+mod generators;
 mod notes;
 mod reader;
 mod rules;
@@ -29,6 +30,7 @@ use reader::{At, Keys, Table, integer, wrong_type};
 pub use trust::{Root, TrustedAuthority, TrustedIdentity};
 
 use crate::{
+    generator::Generator,
     key::PublicKey,
     protect::{Switch, Switches},
     rule::Rule,
@@ -57,6 +59,7 @@ pub struct Policy {
     files: BTreeMap<String, String>,
     rules: Vec<Rule>,
     shapes: Vec<Shape>,
+    generators: Vec<Generator>,
     notes: Vec<Note>,
 }
 
@@ -190,6 +193,11 @@ impl Policy {
         &self.shapes
     }
 
+    /// The generators, in order.
+    pub fn generators(&self) -> &[Generator] {
+        &self.generators
+    }
+
     /// What is allowed but may not be meant: a rule that is never reached, a key that no
     /// rule uses.
     pub fn notes(&self) -> &[Note] {
@@ -204,14 +212,19 @@ impl Policy {
 
 const FILE: Keys = Keys {
     known: &[
-        "keyless", "keys", "mode", "protect", "rule", "shape", "strict", "version", "x509",
+        "generator",
+        "keyless",
+        "keys",
+        "mode",
+        "protect",
+        "rule",
+        "shape",
+        "strict",
+        "version",
+        "x509",
     ],
     later: &[
         ("exception", "remove it, or write a narrower [[rule]]"),
-        (
-            "generator",
-            "remove it; a [[shape]] admits what can do no harm, all else must be signed",
-        ),
         ("kernel_keyring", "use [keys.NAME] with a PEM public key"),
         (
             "revocation",
@@ -255,6 +268,7 @@ fn read(
     let names = names_of_signers(&file);
     let rules = rules::read(text, &file, &owners, &names, faults);
     let shapes = shapes::read(text, &file, faults);
+    let generators = generators::read(text, &file, faults);
     let mut policy = Policy {
         digest: Digest::of(text.as_bytes()),
         version: version.as_ref().map_or(1, |at| at.value.unsigned_abs()),
@@ -269,6 +283,7 @@ fn read(
         files: files.read,
         rules,
         shapes,
+        generators,
         notes: Vec::new(),
     };
     policy.notes = notes::of(&policy);

@@ -41,6 +41,13 @@ pub(super) fn of(policy: &Policy) -> Vec<Note> {
             notes.push(note(rule.line, message));
         }
     }
+    for generator in &policy.generators {
+        let message = format!(
+            "generator {:?}: what it makes is not attested: whoever may run {} chooses the programs",
+            generator.name, generator.exe.path
+        );
+        notes.push(note(generator.line, message));
+    }
     let filters = |shape: &Shape| shape.program_types.contains("cgroup_device");
     if !policy.shapes.iter().any(filters) {
         let message = "no [[shape]] admits cgroup_device: armed with this policy, systemd runs \

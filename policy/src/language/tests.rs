@@ -252,7 +252,6 @@ fn what_comes_later_is_refused_by_name() {
             "[kernel_keyring.fleet]\nkeyring = \"secondary\"",
             "kernel_keyring",
         ),
-        ("[[generator]]\nname = \"cilium-agent\"", "generator"),
         ("[[exception]]\nreason = \"INC-1\"", "exception"),
         ("[revocation]\nlists = []", "revocation"),
     ];
@@ -267,6 +266,59 @@ fn what_comes_later_is_refused_by_name() {
         let want = format!("`{key}` is known but not supported yet: ");
         assert!(fault.message.starts_with(&want), "{}", fault.message);
     }
+}
+
+#[test]
+fn a_generator_says_what_it_is_and_what_it_may() {
+    let sum = "a".repeat(64);
+    let file = format!("{{ path = \"/usr/bin/x\", sha256 = \"{sum}\" }}");
+    let head = format!("[[generator]]\nname = \"x\"\nexe = {file}\n");
+    let text = format!("{head}program_types = [\"xdp\"]\nuid = 7\npermit = true\n");
+    let policy = parse(&text).unwrap();
+    let generator = &policy.generators()[0];
+    assert_eq!(
+        (
+            generator.uid,
+            generator.permit,
+            generator.maps,
+            generator.max_insns
+        ),
+        (Some(7), true, 64, 4096)
+    );
+    assert!(generator.forbid_calls.contains("bpf_probe_write_user"));
+    let written = crate::effective::to_toml(&policy);
+    let again = parse(&written).unwrap();
+    assert_eq!(crate::effective::changes(&policy, &again), []);
+    let table = [
+        (
+            "program_types = [\"syscall\"]",
+            "line 4, column 18: a generator cannot load syscall: such programs change or load others, so they must be signed",
+        ),
+        (
+            "program_types = []",
+            "line 4, column 17: `program_types` is empty: the generator may load nothing",
+        ),
+        (
+            "program_types = [\"xdp\"]\nforbid_calls = [\"bpf_send_signals\"]",
+            "line 5, column 17: unknown helper \"bpf_send_signals\"; did you mean `bpf_send_signal`?",
+        ),
+        (
+            "program_types = [\"xdp\"]\ncgroup = \"system.slice\"",
+            "line 5, column 10: `cgroup` is one path from the root of the control groups, as \"/system.slice\"; got \"system.slice\"",
+        ),
+        (
+            "program_types = [\"xdp\"]\nlibraries = [{ path = \"/x\", sha256 = \"b\" }]",
+            "line 5, column 38: a SHA-256 has 64 hex digits; got \"b\"",
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (more, want) in table {
+        let got = faults(&format!("{head}{more}\n"));
+        if got.first().map(String::as_str) != Some(want) {
+            wrong.push((more, got));
+        }
+    }
+    assert_eq!(wrong, Vec::new());
 }
 
 #[test]
@@ -439,6 +491,8 @@ fn the_schema_has_the_same_keys_as_the_reader() {
         ("/$defs/RequireWhenEntry/properties", &demands::REQUIRED),
         ("/$defs/ShapeEntry/properties", &shapes::SHAPE),
         ("/$defs/ProtectEntry/properties", &PROTECT),
+        ("/$defs/GeneratorEntry/properties", &generators::GENERATOR),
+        ("/$defs/PinnedEntry/properties", &generators::PINNED),
         ("/$defs/KeylessEntry/properties", &trust::KEYLESS),
         ("/$defs/AuthorityEntry/properties", &trust::X509),
     ] {

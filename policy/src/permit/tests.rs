@@ -8,6 +8,7 @@ use crate::document::tests::pair;
 fn terms() -> Terms {
     Terms {
         action: Action::Disarm,
+        generator: None,
         host: "4f1c0a".to_owned(),
         not_before: Timestamp::from_second(1_790_000_000).unwrap(),
         not_after: Timestamp::from_second(1_790_003_600).unwrap(),

@@ -21,6 +21,35 @@ refused "the daemon's file cannot be replaced" mv /run/thief $daemon
 fails "the daemon's file cannot be written" 'not permitted' sh -c "echo >> $daemon"
 [ "$(cat /proc/sys/kernel/ftrace_enabled)" = 1 ] &&
     fails "ftrace cannot be switched off" 'not permitted' sh -c 'echo 0 > /proc/sys/kernel/ftrace_enabled'
+# The switch under other names: a bind mount, another procfs, another mount namespace.
+if [ "$(cat /proc/sys/kernel/ftrace_enabled)" = 1 ]; then
+    : >/run/switch
+    mkdir -p /run/proc
+    mount --bind /proc/sys/kernel/ftrace_enabled /run/switch
+    mount -t proc proc /run/proc
+    fails "nor by a bind mount" 'not permitted' sh -c 'echo 0 > /run/switch'
+    fails "nor by another procfs" 'not permitted' sh -c 'echo 0 > /run/proc/sys/kernel/ftrace_enabled'
+    fails "nor in a mount namespace of one's own" 'not permitted' \
+        unshare -m sh -c 'mount -t proc proc /run/proc && echo 0 > /run/proc/sys/kernel/ftrace_enabled'
+    fails "nor by sysctl" 'not permitted|denied' sysctl -w kernel.ftrace_enabled=0
+    umount /run/switch /run/proc
+fi
+fails "the daemon's file cannot be truncated by opening it" 'not permitted' /run/thief truncate $daemon
+# What takes the pins out of sight takes nothing away.
+still() { /run/thief load >$out; grep -q 'CHECK ok' $out && ok "$1" || failed "$1" "$(said)"; }
+unshare -m umount -l /sys/fs/bpf
+still "unmounted in another mount namespace, it refuses"
+mount -t tmpfs tmpfs /sys/fs/bpf
+still "mounted over, it refuses"
+umount /sys/fs/bpf
+mount -o remount,ro /sys/fs/bpf
+still "mounted read-only, it refuses"
+mount -o remount,rw /sys/fs/bpf
+mkdir -p /run/bpf
+mount --bind /sys/fs/bpf /run/bpf
+refused "a pin cannot be removed through a bind mount" rm /run/bpf/bpfseal/link_gate2_prog
+umount /run/bpf 2>/dev/null
+still "a bind mount of the pins changes nothing"
 attacker hold &
 usleep 500000
 /run/thief trace $!

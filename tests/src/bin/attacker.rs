@@ -15,6 +15,8 @@ mod churn;
 mod cost;
 #[path = "attacker/doors.rs"]
 mod doors;
+#[path = "attacker/follow.rs"]
+mod follow;
 #[path = "attacker/place.rs"]
 mod place;
 #[path = "attacker/stale.rs"]
@@ -600,6 +602,7 @@ fn bad() -> Vec<Attempt> {
 fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let mut admissions = Admissions {
         entries: enforcer::probes::entries(),
+        generators: vec![],
         shapes: vec![],
     };
     for file in files {
@@ -976,6 +979,7 @@ fn run_gate() -> Result<bool, GateError> {
 fn admissions() -> Admissions {
     Admissions {
         entries: admitted(),
+        generators: vec![],
         shapes: vec![ShapeRule {
             name: "device filters".into(),
             prog_types: vec![CGROUP_DEVICE],
@@ -1164,6 +1168,22 @@ fn trace(pid: i32) -> bool {
     )
 }
 
+/// Opens a file for reading, and empties it by that.
+fn truncate(path: &str) -> ExitCode {
+    use std::os::unix::fs::OpenOptionsExt;
+    let opened = fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_TRUNC)
+        .open(path);
+    match opened {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn done(result: Result<bool, GateError>) -> bool {
     result.unwrap_or_else(|error| check("the gate works", Err(explain(&error))))
 }
@@ -1184,6 +1204,8 @@ fn main() -> ExitCode {
         Some("cost") => done(cost::run()),
         Some("swap") => done(swap::run(number(&words))),
         Some("place") => done(place::run()),
+        Some("follow") => follow::run(words.get(1).map_or("", String::as_str)),
+        Some("truncate") => return truncate(words.get(1).map_or("", String::as_str)),
         Some("doors") => done(doors::run()),
         Some("stale") => done(stale::run(number(&words))),
         Some("churn") => done(churn::run(number(&words))),
@@ -1210,7 +1232,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|doors|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|doors|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }

@@ -44,6 +44,7 @@ fn measure(count: u32) -> Result<String, Failure> {
     let admissions = Admissions {
         entries: (0..count).map(entry).collect(),
         shapes: Vec::new(),
+        generators: Vec::new(),
     };
     let before = memory();
     let mut gate = BpfGate::open()?;

@@ -1,7 +1,7 @@
 //! What user space keeps in the set beside the admissions: authority, policy, mode, used
 //! permits, and what must not fall back.
 
-use std::{io, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use bundle::Digest;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -15,7 +15,11 @@ use crate::{
 
 /// What user space keeps with the set, cut into values of the set's size.
 pub fn pieces(armed: &Armed) -> io::Result<Vec<(Key, Vec<u8>)>> {
-    let marks = serde_json::to_vec(&armed.marks)?;
+    let kept = Kept {
+        marks: armed.marks.clone(),
+        permitted: armed.permitted.clone(),
+    };
+    let marks = serde_json::to_vec(&kept)?;
     let fields = Fields::default()
         .bytes(armed.authority.as_bytes(), 32)
         .bytes(armed.policy.as_bytes(), 32)
@@ -52,6 +56,13 @@ pub fn pieces(armed: &Armed) -> io::Result<Vec<(Key, Vec<u8>)>> {
         })
         .collect();
     Ok(pieces)
+}
+
+/// What has no fixed size, as JSON.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Kept {
+    marks: BTreeMap<String, String>,
+    permitted: BTreeMap<String, Duration>,
 }
 
 /// Reads it back from a set.
@@ -95,9 +106,9 @@ pub fn read(set: &MapHandle) -> io::Result<Option<Armed>> {
     let revocation = reader.u64();
     let clock = reader.u64() as i64;
     let protect = Switches::from_bits(reader.u64() as u32);
-    let length = (reader.u64() as usize).min(MAX_MARKS);
+    let length = (reader.u64() as usize).min(2 * MAX_MARKS);
     let marks = reader.0.get(..length).unwrap_or_default();
-    let marks = serde_json::from_slice(marks)?;
+    let kept: Kept = serde_json::from_slice(marks)?;
     Ok(Some(Armed {
         authority,
         at,
@@ -109,7 +120,8 @@ pub fn read(set: &MapHandle) -> io::Result<Option<Armed>> {
         spent,
         revocation,
         clock,
-        marks,
+        marks: kept.marks,
         protect,
+        permitted: kept.permitted,
     }))
 }

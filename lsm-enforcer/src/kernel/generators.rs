@@ -1,0 +1,270 @@
+//! Generators in the kernel: their limits, and the inodes of their files.
+//!
+//! A file is looked at once. From before that look until its inode leaves the kernel's memory
+//! nobody writes it: the gate refuses to open it for writing, and a lease proves that nobody
+//! had it open. So what was found then is what is executed later. The daemon holds the files
+//! open, so that the inodes stay; without a daemon they may go, and the generator is then
+//! nobody special until a daemon has looked again.
+
+#![expect(unsafe_code, reason = "a lease is taken by fcntl()")]
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::Path,
+};
+
+use bundle::Digest;
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use sha2::{Digest as _, Sha256};
+
+use super::shared::{Fields, Reader};
+use crate::gate::{GeneratorRule, Pinned};
+
+/// `PIN_LIBRARIES`: generators that one file may be a library of.
+const PIN_LIBRARIES: usize = 7;
+/// Where control groups are.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// File systems whose files change only by being opened for writing on this machine. With
+/// others (overlay, network, FUSE) contents change behind the inode that is executed.
+const GUARDED: &[(&str, i64)] = &[
+    ("ext2, ext3, ext4", 0xef53),
+    ("xfs", 0x5846_5342),
+    ("btrfs", 0x9123_683e),
+    ("f2fs", 0xf2f5_2010),
+    ("tmpfs", 0x0102_1994),
+    ("ramfs", 0x8584_58f6),
+    ("squashfs", 0x7371_7368),
+    ("erofs", 0xe0f5_e1e2),
+];
+
+/// Looks at every file of a generator and marks its inode; returns the files, to be held.
+pub fn pin(map: &MapHandle, rule: &GeneratorRule, image: u32) -> io::Result<Vec<File>> {
+    let mut files = vec![pin_file(map, &rule.exe, image, true)?];
+    for library in &rule.libraries {
+        files.push(pin_file(map, library, image, false)?);
+    }
+    Ok(files)
+}
+
+fn about(path: &str, what: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{path}: {what}"))
+}
+
+fn pin_file(map: &MapHandle, wanted: &Pinned, image: u32, is_exe: bool) -> io::Result<File> {
+    let path = &wanted.path;
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| about(path, error))?;
+    let key = file.as_raw_fd().to_ne_bytes();
+    let before = map.lookup(&key, MapFlags::ANY).map_err(other)?;
+    let mut pin = before.as_deref().map(Pin::read).unwrap_or_default();
+    if pin.has(image, is_exe) {
+        return Ok(file);
+    }
+    if !file.metadata()?.is_file() {
+        return Err(about(path, "not a regular file"));
+    }
+    let kind = rustix::fs::fstatfs(&file)?.f_type as i64;
+    if !GUARDED.iter().any(|(_, magic)| *magic == kind) {
+        return Err(about(
+            path,
+            format!("a file system of type {kind:#x} cannot be guarded against writes"),
+        ));
+    }
+    // From here on nobody opens it for writing.
+    write(map, &key, &pin)?;
+    let looked = nobody_writes(&file)
+        .map_err(|error| about(path, format!("somebody has it open for writing ({error})")))
+        .and_then(|()| fits(path, &file, wanted));
+    if let Err(error) = looked {
+        if before.is_none() {
+            let _nobodys_file = map.delete(&key);
+        }
+        return Err(error);
+    }
+    pin.add(image, is_exe).map_err(|what| about(path, what))?;
+    write(map, &key, &pin)?;
+    Ok(file)
+}
+
+/// A lease for reading is only given where nobody has the file open for writing.
+fn nobody_writes(file: &File) -> io::Result<()> {
+    for lease in [libc::F_RDLCK, libc::F_UNLCK] {
+        // SAFETY: F_SETLEASE takes a number.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+fn fits(path: &str, mut file: &File, wanted: &Pinned) -> io::Result<()> {
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut block)? {
+            0 => break,
+            n => hash.update(&block[..n]),
+        }
+    }
+    let found = Digest::from_bytes(hash.finalize().into());
+    match wanted.sha256.contains(&found) {
+        true => Ok(()),
+        false => Err(about(
+            path,
+            format!("its digest {found} is not in the policy"),
+        )),
+    }
+}
+
+/// Lets files be written again that were held and are of no generator any more.
+pub fn release(map: &MapHandle, before: &[File], now: &[File]) -> io::Result<()> {
+    let identity = |file: &File| file.metadata().map(|found| (found.dev(), found.ino()));
+    let kept: Vec<(u64, u64)> = now.iter().map(identity).collect::<io::Result<_>>()?;
+    for file in before {
+        if !kept.contains(&identity(file)?) {
+            let _gone_already = map.delete(&file.as_raw_fd().to_ne_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// Writes a generator's limits. `until`: boot-time nanoseconds.
+pub fn limit(map: &MapHandle, rule: &GeneratorRule, image: u32, until: u64) -> io::Result<()> {
+    let bits = |numbers: &[u32]| {
+        let known = numbers.iter().filter(|&&number| number < 64);
+        known.fold(0u64, |bits, number| bits | 1 << number)
+    };
+    let (cgroup, level) = match &rule.cgroup {
+        None => (0, 0),
+        Some(path) => {
+            let folder = Path::new(CGROUPS).join(path.trim_start_matches('/'));
+            let id = fs::metadata(&folder)
+                .map_err(|error| about(path, format!("no such control group now ({error})")))?
+                .ino();
+            (id, path.matches('/').count() as u32)
+        }
+    };
+    map.update(
+        &image.to_ne_bytes(),
+        &Fields::default()
+            .u64s(&[bits(&rule.prog_types), bits(&rule.map_types), cgroup, until])
+            .u32s(&[
+                level,
+                rule.uid.unwrap_or(u32::MAX),
+                rule.max_maps,
+                rule.max_insns,
+            ])
+            .done(48),
+        MapFlags::ANY,
+    )
+    .map_err(other)
+}
+
+/// `struct pin`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Pin {
+    exe: u32,
+    libraries: [u32; PIN_LIBRARIES],
+}
+
+impl Pin {
+    fn read(bytes: &[u8]) -> Self {
+        let mut reader = Reader(bytes);
+        let exe = reader.u32();
+        let libraries = std::array::from_fn(|_| reader.u32());
+        Self { exe, libraries }
+    }
+
+    fn has(&self, image: u32, is_exe: bool) -> bool {
+        match is_exe {
+            true => self.exe == image,
+            false => self.libraries.contains(&image),
+        }
+    }
+
+    /// Ids rise, so the lowest is of a policy before.
+    fn add(&mut self, image: u32, is_exe: bool) -> Result<(), String> {
+        if is_exe {
+            if self.exe > image {
+                return Err("it is another generator's executable".into());
+            }
+            self.exe = image;
+        } else if let Some(oldest) = self.libraries.iter_mut().min() {
+            *oldest = image;
+        }
+        Ok(())
+    }
+}
+
+fn write(map: &MapHandle, key: &[u8], pin: &Pin) -> io::Result<()> {
+    let value = Fields::default()
+        .u32s(&[pin.exe])
+        .u32s(&pin.libraries)
+        .done(32);
+    map.update(key, &value, MapFlags::ANY).map_err(other)
+}
+
+fn other(error: libbpf_rs::Error) -> io::Error {
+    io::Error::other(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_of_many_generators_forgets_the_oldest() {
+        let mut pin = Pin::default();
+        for image in 1..=8 {
+            pin.add(image, false).unwrap();
+        }
+        assert_eq!(pin.libraries.map(|n| n > 1), [true; PIN_LIBRARIES]);
+        assert_eq!(Pin::read(&[1, 0, 0, 0, 2, 0, 0, 0]).libraries[0], 2);
+    }
+
+    #[test]
+    fn other_contents_are_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x").display().to_string();
+        fs::write(&path, "abc").unwrap();
+        let mut wanted = Pinned {
+            path: path.clone(),
+            sha256: [Digest::of(b"abd")].into(),
+        };
+        let file = File::open(&path).unwrap();
+        let said = fits(&path, &file, &wanted).unwrap_err().to_string();
+        assert_eq!(
+            said,
+            format!(
+                "{path}: its digest {} is not in the policy",
+                Digest::of(b"abc")
+            )
+        );
+        wanted.sha256 = [Digest::of(b"abc")].into();
+        assert!(fits(&path, &File::open(&path).unwrap(), &wanted).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_open_for_writing_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let writer = File::create(&path).unwrap();
+        let file = File::open(&path).unwrap();
+        assert_eq!(
+            nobody_writes(&file).unwrap_err().raw_os_error(),
+            Some(libc::EAGAIN)
+        );
+        drop(writer);
+        nobody_writes(&file).unwrap();
+    }
+}

@@ -1,0 +1,137 @@
+# Generators: one program, known by its contents, may load what nobody signed, within limits.
+# Copies, other contents, other code in its process and those who trace it gain nothing.
+. /lab/policy.sh
+maker=/run/maker
+cp /lab/bin/maker $maker
+sum=$(sha256sum $maker | cut -d' ' -f1)
+real=$(which bpftool)
+libraries() { # the rows of a program's libraries, by its own dynamic loader
+    for library in $(ldd_of $1); do
+        printf '{ path = "%s", sha256 = "%s" },\n' $library $(sha256sum $library | cut -d' ' -f1)
+    done
+}
+ldd_of() { # every file that a run of it maps as code
+    LD_TRACE_LOADED_OBJECTS=1 $1 | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) (.*/\1/p' | sort -u
+}
+generators() {
+    cat policy.toml
+    cat <<P
+[[generator]]
+name = "maker"
+exe = { path = "$maker", sha256 = "$sum" }
+program_types = ["socket_filter", "xdp"]
+map_types = ["array"]
+max_insns = 100
+[[generator]]
+name = "as nobody"
+exe = { path = "/run/maker-user", sha256 = "$sum" }
+program_types = ["socket_filter"]
+uid = 65534
+[[generator]]
+name = "in a group"
+exe = { path = "/run/maker-group", sha256 = "$sum" }
+program_types = ["socket_filter"]
+cgroup = "/makers"
+[[generator]]
+name = "by permit"
+exe = { path = "/run/maker-permit", sha256 = "$sum" }
+program_types = ["socket_filter"]
+permit = true
+[[generator]]
+name = "dynamic"
+exe = { path = "$real", sha256 = "$(sha256sum $real | cut -d' ' -f1)" }
+libraries = [
+$(libraries $real)
+]
+program_types = ["socket_filter", "kprobe", "tracepoint", "xdp", "tracing", "cgroup_sock"]
+P
+}
+for kind in user group permit; do cp $maker /run/maker-$kind; done
+cp $maker /run/copy
+mkdir -p /sys/fs/cgroup/makers
+generators >with.toml
+sed -i 's/^version = .*/version = 2/' with.toml
+check "the policy with generators is sound" bpfseal policy check with.toml
+check "the authority signs it" bpfseal policy sign with.toml --key authority.key
+prints "without a gate it loads" loaded $maker
+check "the daemon starts" daemon
+exec 9>>/run/maker-permit
+prints "arm without generators" '^Enforcing' $arm
+fails "before the policy names it" 'errno 1' $maker
+prints "the policy with generators" '^Enforcing' $X arm --policy with.toml --authority authority.pub
+prints "status says how many" '^Enforcing.*; 5 generators: their programs are not attested' $X status
+prints "by JSON as well" '"name": "maker"' $X status --json
+prints "whose file somebody can write is not let in" 'by permit: not let in.*open for writing' $X status
+exec 9>&-
+
+prints "the generator loads" loaded $maker
+prints "another type of its own" loaded $maker type 6
+prints "with a map" loaded $maker map 2
+refused "a type that it may not" $maker type 2
+refused "another kind of map" $maker map 1
+refused "more instructions" $maker long 200
+# 6.1 to 6.8: the verifier speaks before the refusal takes effect.
+fails "a call that is forbidden" 'errno (1|22)$' $maker call 36
+prints "the event says which limit" 'E430 generator-limit.*a call that it may not make' $X events
+sleep 60 | $maker hold >holding &
+until grep -q loaded holding; do usleep 50000; done
+prints "inventory has a class for it" 'generated ' $X inventory
+prints "status counts it" '1 made by generators, not attested' $X status
+kill %% 2>/dev/null
+
+refused "a copy" /run/copy
+refused "a copy by a memory file" sh -c 'cat /run/maker >/run/tmp-maker; chmod +x /run/tmp-maker; /run/tmp-maker'
+refused "executable memory" $maker anonymous
+refused "memory made executable" $maker protect
+refused "foreign code" $maker code /bin/busybox
+refused "a foreign library without code" $maker library /bin/busybox
+prints "foreign data are no code" loaded $maker data /bin/busybox
+refused "a child" $maker fork
+refused "one who asks to be traced" $maker traceme
+refused "what it executes" $maker exec /run/copy load
+prints "itself again" loaded $maker exec $maker load
+attacker follow $maker
+fails "its file cannot be written" 'not permitted' sh -c "echo >>$maker"
+fails "nor truncated" 'not permitted' /lab/bin/attacker truncate $maker
+prints "the event says so" 'E609 generator-file' $X events
+cp $maker /run/newer
+printf x >>/run/newer
+mv /run/newer $maker
+refused "another file in its place" $maker
+cp /run/copy /run/again
+mv /run/again $maker
+usleep 500000
+check "look again" $X status
+prints "the right file in its place, once looked at" loaded $maker
+
+refused "another user" /run/maker-user
+refused "outside its control group" /run/maker-group
+prints "in its control group" loaded sh -c 'echo $$ >/sys/fs/cgroup/makers/cgroup.procs; exec /run/maker-group'
+refused "without a permit" /run/maker-permit
+fails "a permit for another generator" 'E704 permit-scope' sh -c "bpfseal permit --action generator --generator maker --host guest-1234 --for 1h --reason test --key authority.key >other.permit && $X enable 'by permit' --permit other.permit"
+check "a permit" sh -c "bpfseal permit --action generator --generator 'by permit' --host guest-1234 --for 20s --reason test --key authority.key >its.permit"
+prints "enable" 'may load programs until' $X enable "by permit" --permit its.permit
+prints "with a permit" loaded /run/maker-permit
+fails "the permit is good once" 'E704 permit-scope' $X enable "by permit" --permit its.permit
+waited=0
+while /run/maker-permit >/dev/null 2>&1 && [ $waited -lt 300 ]; do
+    usleep 100000
+    waited=$((waited + 1))
+done
+refused "after its end" /run/maker-permit
+
+check "a dynamic program with pinned libraries" $real prog load $objects/drop_port.bpf.o /sys/fs/bpf/made
+rm -f /sys/fs/bpf/made
+library=$(ldd_of /lab/bin/attacker | grep -v ld-linux | head -n 1)
+cp $library /run/foreign.so
+refused "with a preloaded library" env LD_PRELOAD=/run/foreign.so $real prog load $objects/drop_port.bpf.o /sys/fs/bpf/made
+kill -9 $daemon
+wait $daemon 2>/dev/null
+check "the daemon starts again" daemon
+prints "the generator loads after the restart" loaded $maker
+permitted disarm
+prints "disarm" Disarmed $X disarm --permit disarm.permit
+kill -TERM $daemon
+wait $daemon 2>/dev/null
+prints "after disarming the file can be written" . sh -c "printf x >>/run/maker-user; echo written"
+:
