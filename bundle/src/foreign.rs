@@ -2,6 +2,8 @@
 //! as bundles. What a bundle records, these do not: the inventory is derived from their
 //! objects alone.
 
+pub mod bpfman;
+
 use std::{collections::BTreeMap, io::Read};
 
 use serde::Deserialize;

@@ -20,6 +20,7 @@ use crate::{Failure, Output, epoch, files, objects};
 Examples:
   bpfseal pack xdp.bpf.o -o xdp.tar --name net/xdp --version 1.2.0
   bpfseal pack /usr/sbin/opensnoop -o opensnoop.tar --tunable-volatile
+  bpfseal pack xdp.bpf.o -o image.tar --format bpfman
 
 The same input gives the same bytes everywhere. A loader may set the variables declared
 tunable before it loads the object; all other read-only data is as packed."
@@ -34,8 +35,20 @@ pub struct Args {
     /// Declare every `const volatile` variable that BTF names tunable.
     #[arg(long)]
     tunable_volatile: bool,
+    /// Write the package in this layout: our own, or bpfman's (one object; no tunables).
+    #[arg(long, value_enum, default_value_t = Format::Bpfseal)]
+    format: Format,
     #[command(flatten)]
     options: Options,
+}
+
+/// In whose layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A bundle.
+    Bpfseal,
+    /// A bytecode image for bpfman.
+    Bpfman,
 }
 
 /// What goes into the bundle besides objects; `enroll` has the same.
@@ -83,10 +96,46 @@ struct Packed {
 
 pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let objects = objects::read(&args.objects)?;
+    if args.format == Format::Bpfman {
+        return bytecode_image(args, &objects, output);
+    }
     let packed = make(objects, &args.options, args.tunable_volatile)?;
     let tag = tag(&args.options);
     let done = Done::of(&packed, &args.output, &args.options);
     files::write_layout(&layout(packed, &tag)?, &args.output)?;
+    output.result(&done, || done.describe());
+    Ok(())
+}
+
+fn bytecode_image(
+    args: &Args,
+    objects: &[(String, Vec<u8>)],
+    output: &Output,
+) -> Result<(), Failure> {
+    let options = &args.options;
+    let has_tunables = args.tunable_volatile || !options.tunables.is_empty();
+    if has_tunables || !options.annotations.is_empty() {
+        return Err(
+            Failure::usage("bpfman's layout has no place for tunables and annotations")
+                .with_remedy("Leave them out: every `const volatile` variable is tunable there."),
+        );
+    }
+    let [(_, elf)] = objects else {
+        return Err(Failure::usage(format!(
+            "a bytecode image holds one object; got {}",
+            objects.len()
+        )));
+    };
+    // Packing checks names and versions, whatever they are written into.
+    let packed = make(objects.to_vec(), options, false)?;
+    let tag = tag(options);
+    let image = bundle::foreign::bpfman::write(&packed.inventory, elf, Some(&tag))
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let done = Done {
+        digest: image.digest.to_string(),
+        ..Done::of(&packed, &args.output, options)
+    };
+    files::write_layout(&image.layout, &args.output)?;
     output.result(&done, || done.describe());
     Ok(())
 }
