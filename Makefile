@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # Debian packages that building and testing need, and what for.
 PACKAGES := clang llvm gcc make pkg-config libelf-dev zlib1g-dev linux-libc-dev \
-	qemu-system-x86 cpio zstd lz4 xz-utils binutils debian-archive-keyring ca-certificates
+	qemu-system-x86 cpio zstd lz4 xz-utils binutils debian-archive-keyring ca-certificates python3-venv
 
 help: ## this text
 	@echo 'bpfseal: make TARGET'
@@ -44,7 +44,8 @@ lint: ## format and clippy, with warnings as errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
 
-soak: fetch build ## the kernel tests again and again, all four kernels (ROUNDS=10), with 200 kills and a crowd
+soak: fetch build ## the kernel tests again and again, all four kernels (ROUNDS=10), with 200 kills and a crowd; 100 kills of the registry
+	BPFSEAL_SOAK=100 $(CARGO) test --release --locked -p bpfseal-registry --test crash -- --nocapture
 	@for round in $$(seq $(or $(ROUNDS),10)); do \
 		echo "round $$round"; \
 		KILLS=200 KERNELS='6.1 6.12 7.2 7.3' $(CARGO) test --release --workspace --locked --test kernel; \

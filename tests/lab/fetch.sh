@@ -26,7 +26,8 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/bpfseal
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # name, suite, package, and what of its dependencies is needed: `alone` (runs with any
-# recent glibc), or `libs` (its libraries come along, from the same suite).
+# recent glibc), `libs` (its libraries come along, from the same suite), or `native` (the same
+# without a libc: programs that start each other use this machine's).
 tools="
 bpftool          trixie    bpftool          libs
 bpftool-sid      sid       bpftool          libs
@@ -39,11 +40,17 @@ libbpf-tools     trixie    libbpf-tools     libs
 libbpf-tools-sid sid       libbpf-tools     libs
 notation         sid       notation         alone
 oras             sid       oras             alone
+postgresql       bookworm  postgresql-15    native
 skopeo           sid       skopeo           libs
 softhsm2         bookworm  softhsm2         libs
 sqlite3          bookworm  sqlite3          libs
 umoci            sid       umoci            libs
 xdp-tools        trixie    xdp-tools        libs
+"
+
+# From PyPI, each in a virtual environment of its own: name, requirement, version.
+python_tools="
+moto  moto[server,s3]  5.2.5
 "
 
 # series, suite
@@ -60,10 +67,10 @@ main() {
     for name in "$@"; do
         case $name in
         -h | --help) usage; exit 0 ;;
-        --list) list_tools; list_kernels; exit 0 ;;
-        tools) mapfile -t -O "${#names[@]}" names < <(list_tools) ;;
+        --list) list_tools; list_python; list_kernels; exit 0 ;;
+        tools) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python) ;;
         kernels) mapfile -t -O "${#names[@]}" names < <(list_kernels) ;;
-        all) mapfile -t -O "${#names[@]}" names < <(list_tools; list_kernels) ;;
+        all) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_kernels) ;;
         *) names+=("$name") ;;
         esac
     done
@@ -75,6 +82,7 @@ main() {
     for name in "${names[@]}"; do
         case $name in
         kernel-*) fetch_kernel "${name#kernel-}" ;;
+        moto) fetch_python "$name" ;;
         *) fetch_tool "$name" ;;
         esac
     done
@@ -82,6 +90,7 @@ main() {
 
 usage() { sed -n '2,6s/^# \{0,1\}//p' "$0"; }
 list_tools() { awk 'NF { print $1 }' <<<"$tools"; }
+list_python() { awk 'NF { print $1 }' <<<"$python_tools"; }
 list_kernels() { awk 'NF { print "kernel-" $1 }' <<<"$kernels"; }
 say() { echo "fetch: $*"; }
 fail() { echo "fetch: $*" >&2; exit 1; }
@@ -112,6 +121,23 @@ fetch_tool() {
     fi
     ln -sfn "$directory" "$cache/tools/$name"
     say "$name: $cache/tools/$directory"
+}
+
+# A virtual environment cannot be moved: it is made where it stays.
+fetch_python() {
+    local name=$1 requirement version directory
+    read -r requirement version < <(awk -v n="$name" '$1 == n { print $2, $3 }' <<<"$python_tools")
+    directory="$cache/tools/$name-$version"
+    if [ ! -e "$directory/.complete" ]; then
+        say "$name: installing $requirement $version from PyPI"
+        rm -rf "$directory"
+        python3 -m venv "$directory" || fail "python3 cannot make virtual environments: run 'make deps'"
+        "$directory/bin/pip" install --quiet --disable-pip-version-check \
+            "$requirement==$version" || fail "$name: pip cannot install it"
+        touch "$directory/.complete"
+    fi
+    ln -sfn "$name-$version" "$cache/tools/$name"
+    say "$name: $directory"
 }
 
 fetch_kernel() {
@@ -249,10 +275,13 @@ version_of() { apt_here apt-cache policy "$1" | awk '$1 == "Candidate:" && $2 !=
 # apt checks each file against the signed package list.
 download() {
     local folder=$1 package=$2 packages=("$2")
-    if [ "$3" = libs ]; then
+    if [ "$3" != alone ]; then
         mapfile -t packages < <(apt_here apt-get -qq -y --print-uris install "$package" |
             awk '{ sub(/_.*/, "", $2); print $2 }' |
             grep -E -x "$package|lib.*|zlib1g|golang-github-containers-common")
+        if [ "$3" = native ]; then
+            mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep -E -v -x 'libc6|libc-.*|libllvm.*')
+        fi
     fi
     (cd "$folder" && apt_here apt-get -qq download "${packages[@]}") || {
         # The lists may be older than the archive: read them anew the next time.
@@ -280,7 +309,7 @@ RUN
         else
             ln -s "../root/$path" "$runner"
         fi
-    done < <(dpkg-deb --fsys-tarfile "$2" | tar -t | sed 's,^\./,,' | grep -E '^(usr/)?s?bin/[^/]+$')
+    done < <(dpkg-deb --fsys-tarfile "$2" | tar -t | sed 's,^\./,,' | { grep -E '^(usr/)?s?bin/[^/]+$' || true; })
 }
 
 is_dynamic() { head -c 4 "$1" | grep -q ELF && LC_ALL=C readelf -lW "$1" 2>/dev/null | grep -q INTERP; }
