@@ -8,7 +8,7 @@ use crate::{
     digest::{Digest, Hasher},
     error::OciError,
     metadata::Metadata,
-    store::Store,
+    store::{Object, Store},
 };
 
 /// What a check read and found.
@@ -38,7 +38,7 @@ pub struct Damage {
     pub problem: String,
     /// The blob, if forgetting it lets clients push it again.
     #[serde(skip)]
-    pub blob: Option<Digest>,
+    pub blob: Option<Object>,
 }
 
 /// Reads everything once. `blocking` because it reads files: run it where that is fine.
@@ -53,8 +53,8 @@ pub async fn check(metadata: &Metadata, store: &dyn Store) -> Result<Report, Oci
     }
     check_blobs(metadata, store, &mut report).await?;
     check_manifests(metadata, &mut report).await?;
-    for (digest, _) in store.list()? {
-        report.unrecorded += u64::from(!metadata.has_blob(&digest).await?);
+    for (object, _) in store.list()? {
+        report.unrecorded += u64::from(!metadata.has_blob(&object).await?);
     }
     Ok(report)
 }
@@ -70,19 +70,19 @@ async fn check_blobs(
         let Some((last, _)) = blobs.last() else {
             return Ok(());
         };
-        after = last.to_string();
-        for (digest, size) in blobs {
+        after = last.digest.to_string();
+        for (object, size) in blobs {
             report.blobs += 1;
             report.bytes += size;
             // Deleted since it was listed: the server may be running.
-            if let Some(problem) = problem(store, &digest, size)
-                && metadata.has_blob(&digest).await?
+            if let Some(problem) = problem(store, &object, size)
+                && metadata.has_blob(&object).await?
             {
-                let what = format!("blob {digest}");
+                let what = format!("blob {}", object.digest);
                 report.damage.push(Damage {
                     what,
                     problem,
-                    blob: Some(digest),
+                    blob: Some(object),
                 });
             }
         }
@@ -117,22 +117,24 @@ async fn check_manifests(metadata: &Metadata, report: &mut Report) -> Result<(),
 }
 
 /// What is wrong with a blob's bytes, if anything.
-fn problem(store: &dyn Store, digest: &Digest, size: u64) -> Option<String> {
-    match read(store, digest) {
+fn problem(store: &dyn Store, object: &Object, size: u64) -> Option<String> {
+    match read(store, object) {
         Ok(None) => Some("its bytes are missing".to_owned()),
         Ok(Some((got, _))) if got != size => Some(format!("it has {got} bytes and had {size}")),
-        Ok(Some((_, got))) if got != *digest => Some(format!("its bytes have the digest {got}")),
+        Ok(Some((_, got))) if got != object.digest => {
+            Some(format!("its bytes have the digest {got}"))
+        }
         Ok(Some(_)) => None,
         Err(error) => Some(format!("it cannot be read: {error}")),
     }
 }
 
-fn read(store: &dyn Store, digest: &Digest) -> io::Result<Option<(u64, Digest)>> {
-    let Some(content) = store.open(digest)? else {
+fn read(store: &dyn Store, object: &Object) -> io::Result<Option<(u64, Digest)>> {
+    let Some(content) = store.open(object)? else {
         return Ok(None);
     };
     let size = content.size();
-    let mut hasher = Hasher::new(digest.algorithm());
+    let mut hasher = Hasher::new(object.digest.algorithm());
     let mut buffer = vec![0; size.min(1 << 20) as usize];
     let mut offset = 0;
     while offset < size {

@@ -35,6 +35,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where the audit log is.
     pub audit: Audit,
+    /// Where everything is kept, if not in the folder.
+    pub storage: Storage,
 }
 
 /// `[tls]`
@@ -131,6 +133,22 @@ pub struct Limits {
     pub failed_logins_per_minute: Option<u32>,
 }
 
+/// `[storage]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// `postgres://…`. Else an SQLite file in the folder.
+    pub database: Option<String>,
+    /// `s3://BUCKET[/PREFIX]`, or a folder that instances share. Else the registry's folder.
+    pub blobs: Option<String>,
+    /// Address of the S3-compatible store, if it is not AWS.
+    pub s3_endpoint: Option<String>,
+    /// Its region.
+    pub s3_region: Option<String>,
+    /// Seconds that it may take to answer.
+    pub s3_timeout_seconds: Option<u64>,
+}
+
 /// `[audit]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -202,6 +220,11 @@ impl Config {
         let at = |path: &mut PathBuf| *path = folder.join(&path);
         self.root.iter_mut().for_each(at);
         self.audit.file.iter_mut().for_each(at);
+        if let Some(blobs) = &mut self.storage.blobs
+            && !blobs.starts_with("s3://")
+        {
+            *blobs = folder.join(&blobs).display().to_string();
+        }
         if let Some(tls) = &mut self.tls {
             at(&mut tls.certificate);
             at(&mut tls.key);

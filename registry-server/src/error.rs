@@ -150,6 +150,17 @@ impl OciError {
         Self::new(Code::TooManyRequests, message).header(header::RETRY_AFTER, "1")
     }
 
+    /// Something behind the registry does not answer; the client may try again.
+    pub fn unavailable(cause: impl fmt::Display) -> Self {
+        tracing::error!(%cause, "what is behind the registry does not answer");
+        Self::new(
+            Code::Unknown,
+            "the registry cannot reach its database or its store of blobs, try again",
+        )
+        .status(StatusCode::SERVICE_UNAVAILABLE)
+        .header(header::RETRY_AFTER, "2")
+    }
+
     /// The error document of the specification.
     pub fn body(&self) -> Vec<u8> {
         let mut error = serde_json::json!({ "code": self.code.as_str(), "message": self.message });
@@ -191,32 +202,62 @@ impl From<NameError> for OciError {
 
 impl From<sqlx::Error> for OciError {
     fn from(error: sqlx::Error) -> Self {
-        if is_full(&error) {
-            return Self::new(Code::Unknown, "the registry has no room left")
-                .status(StatusCode::INSUFFICIENT_STORAGE);
+        let code = error.as_database_error().and_then(|error| error.code());
+        match (code.as_deref(), &error) {
+            (Some(SQLITE_FULL | POSTGRES_FULL), _) => no_room(),
+            (Some(POSTGRES_NOT_TEXT), _) => Self::new(
+                Code::NameInvalid,
+                "a name or a type has a character that cannot be stored",
+            ),
+            (Some(code), _)
+                if POSTGRES_UNAVAILABLE
+                    .iter()
+                    .any(|class| code.starts_with(class)) =>
+            {
+                Self::unavailable(format_args!("metadata: {error}"))
+            }
+            (
+                None,
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed,
+            ) => Self::unavailable(format_args!("metadata: {error}")),
+            _ => Self::internal(format_args!("metadata: {error}")),
         }
-        Self::internal(format_args!("metadata: {error}"))
     }
 }
 
 impl From<std::io::Error> for OciError {
     fn from(error: std::io::Error) -> Self {
-        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
-            return Self::new(Code::Unknown, "the registry has no room left")
-                .status(StatusCode::INSUFFICIENT_STORAGE);
+        use std::io::ErrorKind::{
+            FileTooLarge, NotConnected, QuotaExceeded, ResourceBusy, StorageFull, TimedOut,
+        };
+        match error.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => no_room(),
+            ResourceBusy => Self::busy("another request is writing to this upload"),
+            NotConnected | TimedOut => Self::unavailable(format_args!("storage: {error}")),
+            _ => Self::internal(format_args!("storage: {error}")),
         }
-        Self::internal(format_args!("storage: {error}"))
     }
 }
 
-/// `SQLITE_FULL` is primary result code 13.
-fn is_full(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .is_some_and(|code| code == "13")
+fn no_room() -> OciError {
+    OciError::new(Code::Unknown, "the registry has no room left")
+        .status(StatusCode::INSUFFICIENT_STORAGE)
 }
+
+/// Primary result code of SQLite.
+const SQLITE_FULL: &str = "13";
+
+/// `disk_full`, and `character_not_in_repertoire`: text with a NUL.
+const POSTGRES_FULL: &str = "53100";
+const POSTGRES_NOT_TEXT: &str = "22021";
+
+/// Connections broke, resources are short, a lock took too long, the operator intervened.
+const POSTGRES_UNAVAILABLE: [&str; 5] = ["08", "53", "55", "57", "25"];
 
 #[cfg(test)]
 mod tests {

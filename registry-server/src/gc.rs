@@ -105,10 +105,12 @@ async fn remove(
     grace: Duration,
 ) -> Result<Option<u64>, OciError> {
     let _shelf = registry.clear_shelf(&digest).await;
-    let Some(size) = registry.metadata.forget_unshown(&digest, grace).await? else {
+    let forgotten = registry.metadata.forget_unshown(&digest, grace).await?;
+    let Some((object, size)) = forgotten else {
         return Ok(None);
     };
-    remove_file(registry, digest).await?;
+    registry.blobs.forget(&digest);
+    registry.remove(object).await?;
     Ok(Some(size))
 }
 
@@ -117,25 +119,26 @@ async fn remove_unrecorded(registry: &Arc<Registry>, grace: Duration) -> Result<
     let listed = spawn_blocking(move || store.list())
         .await
         .map_err(OciError::internal)??;
-    let mut removed = 0;
-    for (digest, age) in listed {
-        if age < grace.as_secs() || registry.metadata.has_blob(&digest).await? {
+    // Among instances a push writes its bytes some time before it records them.
+    let young = if registry.has_copies() {
+        grace.max(ARRIVAL)
+    } else {
+        grace
+    };
+    let mut removed = registry.uploads.remove_lost().await?;
+    for (object, age) in listed {
+        if age < young.as_secs() || registry.metadata.has_blob(&object).await? {
             continue;
         }
-        let _shelf = registry.clear_shelf(&digest).await;
+        let _shelf = registry.clear_shelf(&object.digest).await;
         // A push may have recorded it before the lock was taken.
-        if !registry.metadata.has_blob(&digest).await? {
-            remove_file(registry, digest).await?;
+        if !registry.metadata.has_blob(&object).await? {
+            registry.remove(object).await?;
             removed += 1;
         }
     }
     Ok(removed)
 }
 
-async fn remove_file(registry: &Arc<Registry>, digest: Digest) -> Result<(), OciError> {
-    registry.blobs.forget(&digest);
-    let store = Arc::clone(&registry.store);
-    Ok(spawn_blocking(move || store.remove(&digest))
-        .await
-        .map_err(OciError::internal)??)
-}
+/// Longest time between a blob's bytes and its record.
+const ARRIVAL: Duration = Duration::from_secs(3600);

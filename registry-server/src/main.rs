@@ -1,7 +1,7 @@
-//! `bpfseal-registry`: an OCI distribution 1.1 registry on a local folder.
+//! `bpfseal-registry`: an OCI distribution 1.1 registry on a local folder, or on PostgreSQL and S3.
 //!
 //! A request becomes a [`route::Route`], which one handler in `api` answers from the
-//! metadata (SQLite), the blobs (`store`) and the caches in front of both.
+//! metadata (SQLite or PostgreSQL), the blobs (`store`) and the caches in front of both.
 
 mod access;
 mod admission;
@@ -14,8 +14,10 @@ mod commands;
 mod config;
 mod digest;
 mod error;
+mod export;
 mod failure;
 mod gc;
+mod import;
 mod manifest;
 mod metadata;
 mod metrics;
@@ -25,6 +27,7 @@ mod registry;
 mod route;
 mod server;
 mod site;
+mod storage;
 mod store;
 mod tls;
 mod upload;

@@ -11,19 +11,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore};
+use tokio::{
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore},
+    task::spawn_blocking,
+};
 
 use crate::{
     admission::Verdict,
     audit::Audit,
     cache::Cache,
     digest::Digest,
+    error::OciError,
     metadata::{Metadata, OpenError, StoredManifest},
     metrics::Metrics,
     name::Repository,
     route::Reference,
     site::Current,
-    store::{Directory, Store},
+    storage::Storage,
+    store::{BucketError, Object, Store},
     upload::Uploads,
 };
 
@@ -87,12 +92,15 @@ pub struct Registry {
     /// What is counted.
     pub metrics: Metrics,
     shelves: Vec<RwLock<()>>,
+    copies: bool,
 }
 
 /// A blob that a repository shows.
 pub struct Shown {
     /// How many bytes it has.
     pub size: u64,
+    /// Which copy of it.
+    pub copy: String,
     /// When the metadata last learned that somebody wants it, in seconds since 1970.
     pub touched: AtomicI64,
 }
@@ -118,6 +126,15 @@ pub enum RegistryError {
     /// The metadata cannot be used.
     #[error(transparent)]
     Metadata(#[from] OpenError),
+    /// The store of blobs cannot be used.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// The database or the store does not say whether they belong together.
+    #[error("cannot tell whose store of blobs this is")]
+    Claim(#[source] OciError),
+    /// The store has the blobs of another registry.
+    #[error("the store of blobs belongs to another database")]
+    Foreign,
 }
 
 /// Locks between keeping a blob and collecting it: enough that two different blobs
@@ -131,41 +148,62 @@ pub const ROOM_UNIT: usize = 64 * 1024;
 const MANIFEST_ROOM: usize = 1024;
 
 impl Registry {
-    /// Opens or creates a registry in the folder `root`. The caller holds its lock.
+    /// Opens or creates a registry. The caller holds the lock of its folder.
     pub async fn open(
-        root: &Path,
+        storage: &Storage,
         settings: Settings,
         current: Current,
         audit: Option<Audit>,
     ) -> Result<Arc<Self>, RegistryError> {
         let folder = |error| RegistryError::Folder {
-            path: root.display().to_string(),
+            path: storage.root.display().to_string(),
             error,
         };
-        let store: Arc<dyn Store> = Arc::new(Directory::open(root).map_err(folder)?);
-        let metadata = Metadata::open(&root.join(DATABASE)).await?;
+        let metadata = Metadata::open(&storage.database).await?;
+        let store = storage.open_store(&metadata).await?;
         // The database file's name is as durable as its content from here on.
-        std::fs::File::open(root)
+        std::fs::File::open(&storage.root)
             .and_then(|file| file.sync_all())
             .map_err(folder)?;
-        let uploads = Uploads::open(Arc::clone(&store), settings.uploads, settings.upload_idle);
+        let copies = storage.is_shared();
+        let (most, idle) = (settings.uploads, settings.upload_idle);
+        let uploads = match copies {
+            true => Uploads::share(Arc::clone(&store), metadata.clone(), most, idle),
+            false => Uploads::open(Arc::clone(&store), most, idle).map_err(folder)?,
+        };
         let quarter = settings.cache_bytes / 4;
+        // What another instance may change is asked of the database; bytes never change.
+        let own = if metadata.is_shared() { 0 } else { quarter };
         Ok(Arc::new(Self {
             metadata,
-            uploads: Arc::new(uploads.map_err(folder)?),
-            shown: Cache::new(quarter),
+            uploads: Arc::new(uploads),
+            shown: Cache::new(own),
             blobs: Cache::new(2 * quarter),
             manifests: Cache::new(quarter),
             manifest_room: Arc::new(Semaphore::new(MANIFEST_ROOM)),
             shelves: (0..SHELVES).map(|_| RwLock::new(())).collect(),
-            verdicts: Cache::new(quarter),
+            verdicts: Cache::new(own),
             epoch: AtomicU64::new(0),
             current,
             audit,
             metrics: Metrics::default(),
             store,
             settings,
+            copies,
         }))
+    }
+
+    /// Whether each push keeps its bytes under a name of its own.
+    pub fn has_copies(&self) -> bool {
+        self.copies
+    }
+
+    /// Removes bytes that no row names.
+    pub async fn remove(&self, object: Object) -> Result<(), OciError> {
+        let store = Arc::clone(&self.store);
+        Ok(spawn_blocking(move || store.remove(&object))
+            .await
+            .map_err(OciError::internal)??)
     }
 
     /// Held while a blob is made durable and recorded: the collector waits.
@@ -183,9 +221,6 @@ impl Registry {
         &self.shelves[usize::from(first) % SHELVES]
     }
 }
-
-/// File name of the metadata.
-pub const DATABASE: &str = "metadata.db";
 
 /// The lock of a registry's folder. Dropped, it lets the next process in.
 pub struct Lock(#[expect(dead_code, reason = "the open file is the lock")] std::fs::File);

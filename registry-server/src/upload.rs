@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, Read as _},
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,9 +14,10 @@ use crate::{
     body::Intake,
     digest::{Algorithm, Digest, Hasher},
     error::{Code, OciError},
+    metadata::{self, Metadata},
     name::Repository,
     route::UploadId,
-    store::{Partial, Store},
+    store::{self, Object, Partial, Store},
 };
 
 /// Bytes collected before they are written: few system calls, little memory.
@@ -29,9 +29,17 @@ const FIRST_BYTE: Duration = Duration::from_secs(60);
 /// Every session of this server.
 pub struct Uploads {
     store: Arc<dyn Store>,
-    sessions: Mutex<HashMap<UploadId, Session>>,
+    sessions: Sessions,
     most: usize,
     idle: Duration,
+}
+
+/// Who knows of sessions.
+enum Sessions {
+    /// This process alone.
+    Own(Mutex<HashMap<UploadId, Session>>),
+    /// The database: any instance goes on with any upload.
+    Shared(Metadata),
 }
 
 #[derive(Clone)]
@@ -56,6 +64,8 @@ pub struct Upload {
     received: OwnedMutexGuard<Received>,
     buffer: Vec<Bytes>,
     buffered: usize,
+    /// Whether its bytes become a copy of their own.
+    copies: bool,
 }
 
 impl Uploads {
@@ -87,25 +97,49 @@ impl Uploads {
         }
         Ok(Self {
             store,
-            sessions: Mutex::new(sessions),
+            sessions: Sessions::Own(Mutex::new(sessions)),
             most,
             idle,
         })
     }
 
+    /// Sessions that other instances know of too.
+    pub fn share(store: Arc<dyn Store>, metadata: Metadata, most: usize, idle: Duration) -> Self {
+        Self {
+            store,
+            sessions: Sessions::Shared(metadata),
+            most,
+            idle,
+        }
+    }
+
     /// Begins a session in `repository`.
-    pub fn start(
+    pub async fn start(
         &self,
         repository: &Repository,
         algorithm: Algorithm,
     ) -> Result<UploadId, OciError> {
-        let id = UploadId::from_random(random()?);
-        let received = Received {
-            algorithm,
-            partial: None,
-            hasher: None,
-        };
-        let mut sessions = self.sessions();
+        let id = UploadId::from_random(store::random()?);
+        match &self.sessions {
+            Sessions::Own(sessions) => self.register(lock(sessions), id, repository, algorithm)?,
+            Sessions::Shared(metadata) => {
+                if metadata.count_uploads().await? >= self.most as u64 {
+                    return Err(OciError::busy("too many uploads are under way"));
+                }
+                let session = metadata::Session::new(repository.clone(), algorithm);
+                metadata.start_upload(id, session).await?;
+            }
+        }
+        Ok(id)
+    }
+
+    fn register(
+        &self,
+        mut sessions: MutexGuard<'_, HashMap<UploadId, Session>>,
+        id: UploadId,
+        repository: &Repository,
+        algorithm: Algorithm,
+    ) -> Result<(), OciError> {
         if sessions.len() >= self.most {
             self.expire(&mut sessions);
             Self::drop_empty(&mut sessions);
@@ -113,13 +147,43 @@ impl Uploads {
                 return Err(OciError::busy("too many uploads are under way"));
             }
         }
+        let received = Received {
+            algorithm,
+            partial: None,
+            hasher: None,
+        };
         sessions.insert(id, Session::new(repository.clone(), received));
-        Ok(id)
+        Ok(())
+    }
+
+    /// An upload for one request, which brings all the bytes.
+    pub async fn whole(
+        &self,
+        repository: &Repository,
+        algorithm: Algorithm,
+    ) -> Result<(UploadId, Upload), OciError> {
+        if let Sessions::Shared(_) = &self.sessions {
+            let id = UploadId::from_random(store::random()?);
+            return Ok((id, self.upload(id, algorithm, None)?));
+        }
+        let id = self.start(repository, algorithm).await?;
+        Ok((id, self.take(repository, id).await?))
     }
 
     /// Takes a session for one request.
-    pub fn take(&self, repository: &Repository, id: UploadId) -> Result<Upload, OciError> {
-        let mut sessions = self.sessions();
+    pub async fn take(&self, repository: &Repository, id: UploadId) -> Result<Upload, OciError> {
+        match &self.sessions {
+            Sessions::Own(sessions) => self.take_own(lock(sessions), repository, id),
+            Sessions::Shared(metadata) => self.take_shared(metadata, repository, id).await,
+        }
+    }
+
+    fn take_own(
+        &self,
+        mut sessions: MutexGuard<'_, HashMap<UploadId, Session>>,
+        repository: &Repository,
+        id: UploadId,
+    ) -> Result<Upload, OciError> {
         let session = sessions
             .get_mut(&id)
             .filter(|session| session.repository == *repository);
@@ -135,24 +199,118 @@ impl Uploads {
             received,
             buffer: Vec::new(),
             buffered: 0,
+            copies: false,
+        })
+    }
+
+    async fn take_shared(
+        &self,
+        metadata: &Metadata,
+        repository: &Repository,
+        id: UploadId,
+    ) -> Result<Upload, OciError> {
+        let session = metadata.upload(id).await?;
+        let session = session.filter(|session| session.repository == *repository);
+        let session = session.ok_or_else(unknown)?;
+        // Once in a quarter of the time is enough.
+        if session.age() > self.idle / 4 && !metadata.touch_upload(id).await? {
+            return Err(unknown());
+        }
+        let store = Arc::clone(&self.store);
+        let resumed = spawn_blocking(move || match store.resume(id) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            partial => partial.map(Some),
+        });
+        let partial = resumed.await.map_err(OciError::internal)??;
+        self.upload(id, session.algorithm, partial)
+    }
+
+    fn upload(
+        &self,
+        id: UploadId,
+        algorithm: Algorithm,
+        partial: Option<Box<dyn Partial>>,
+    ) -> Result<Upload, OciError> {
+        let received = Received {
+            algorithm,
+            partial,
+            hasher: None,
+        };
+        let received = Arc::new(tokio::sync::Mutex::new(received));
+        Ok(Upload {
+            id,
+            store: Arc::clone(&self.store),
+            received: received.try_lock_owned().map_err(OciError::internal)?,
+            buffer: Vec::new(),
+            buffered: 0,
+            copies: true,
         })
     }
 
     /// How many sessions there are.
-    pub fn count(&self) -> usize {
-        self.sessions().len()
+    pub async fn count(&self) -> Result<u64, OciError> {
+        match &self.sessions {
+            Sessions::Own(sessions) => Ok(lock(sessions).len() as u64),
+            Sessions::Shared(metadata) => metadata.count_uploads().await,
+        }
     }
 
     /// Ends a session, whatever became of its bytes.
-    pub fn end(&self, id: UploadId) {
-        self.sessions().remove(&id);
+    pub async fn end(&self, id: UploadId) -> Result<(), OciError> {
+        match &self.sessions {
+            Sessions::Own(_) => self.forget(id),
+            Sessions::Shared(metadata) => {
+                metadata.end_upload(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a session of which the database knows nothing, or that it ended itself.
+    pub fn forget(&self, id: UploadId) {
+        if let Sessions::Own(sessions) = &self.sessions {
+            lock(sessions).remove(&id);
+        }
     }
 
     /// Gives up sessions that nobody touched for long. Their bytes go with them.
-    pub async fn expire_idle(self: &Arc<Self>) {
-        let uploads = Arc::clone(self);
-        // Dropping a session removes a file.
-        let _ = spawn_blocking(move || uploads.expire(&mut uploads.sessions())).await;
+    pub async fn expire_idle(self: &Arc<Self>) -> Result<(), OciError> {
+        let metadata = match &self.sessions {
+            Sessions::Shared(metadata) => metadata,
+            Sessions::Own(_) => {
+                let uploads = Arc::clone(self);
+                // Dropping a session removes a file.
+                let expired = spawn_blocking(move || match &uploads.sessions {
+                    Sessions::Own(sessions) => uploads.expire(&mut lock(sessions)),
+                    Sessions::Shared(_) => {}
+                });
+                return expired.await.map_err(OciError::internal);
+            }
+        };
+        for id in metadata.idle_uploads(self.idle).await? {
+            if metadata.end_upload(id).await? {
+                discard(&self.store, id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes bytes of uploads of which nobody knows any more: what a crash leaves.
+    /// Returns how many there were.
+    pub async fn remove_lost(&self) -> Result<u64, OciError> {
+        let Sessions::Shared(metadata) = &self.sessions else {
+            return Ok(0);
+        };
+        let (store, idle) = (Arc::clone(&self.store), self.idle);
+        let stale = spawn_blocking(move || store.stale_uploads(idle));
+        let mut removed = 0;
+        for id in stale.await.map_err(OciError::internal)?? {
+            if metadata.upload(id).await?.is_none() {
+                discard(&self.store, id).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     fn expire(&self, sessions: &mut HashMap<UploadId, Session>) {
@@ -183,10 +341,23 @@ impl Uploads {
             sessions.remove(&id);
         }
     }
+}
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<UploadId, Session>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(
+    sessions: &Mutex<HashMap<UploadId, Session>>,
+) -> MutexGuard<'_, HashMap<UploadId, Session>> {
+    sessions.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Throws the bytes of an upload away, if there are any and nobody is writing to it.
+async fn discard(store: &Arc<dyn Store>, id: UploadId) -> Result<(), OciError> {
+    use io::ErrorKind::{NotFound, ResourceBusy};
+    let store = Arc::clone(store);
+    let discarded = spawn_blocking(move || match store.resume(id).and_then(Partial::discard) {
+        Err(error) if matches!(error.kind(), NotFound | ResourceBusy) => Ok(()),
+        result => result,
+    });
+    Ok(discarded.await.map_err(OciError::internal)??)
 }
 
 impl Session {
@@ -300,10 +471,10 @@ impl Upload {
         Ok(())
     }
 
-    /// Checks the digest of everything and makes it a durable blob. Returns its size.
+    /// Checks the digest of everything and makes it a durable blob. Returns it and its size.
     /// Wrong bytes are thrown away: they cannot become right.
-    pub async fn finish(mut self, digest: Digest) -> Result<u64, OciError> {
-        let finished = spawn_blocking(move || -> Result<u64, OciError> {
+    pub async fn finish(mut self, digest: Digest) -> Result<(Object, u64), OciError> {
+        let finished = spawn_blocking(move || -> Result<(Object, u64), OciError> {
             self.write()?;
             let found = self.received.digest(digest.algorithm())?;
             let partial = match self.received.partial.take() {
@@ -316,8 +487,12 @@ impl Upload {
                 return Err(OciError::new(Code::DigestInvalid, message));
             }
             let size = partial.len();
-            partial.keep(&digest)?;
-            Ok(size)
+            let mut object = Object::only(digest);
+            if self.copies {
+                object.copy = self.id.to_string();
+            }
+            partial.keep(&object)?;
+            Ok((object, size))
         });
         finished.await.map_err(OciError::internal)?
     }
@@ -340,11 +515,4 @@ impl Upload {
 
 fn unknown() -> OciError {
     OciError::new(Code::BlobUploadUnknown, "no such upload")
-}
-
-/// An id must not be guessable: whoever knows it can write to the upload.
-fn random() -> Result<[u8; 16], OciError> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes))?;
-    Ok(bytes)
 }

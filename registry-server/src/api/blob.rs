@@ -16,7 +16,7 @@ use crate::{
     name::Repository,
     range::{self, Asked, Span},
     registry::{Registry, Shown},
-    store::Content,
+    store::{Content, Object},
 };
 
 /// Largest blob kept in memory: signatures, configs and most BPF objects.
@@ -32,7 +32,8 @@ pub async fn read(
     if !admission::sees_blob(registry, site, &call.caller, &name, &digest).await? {
         return Err(blob_unknown());
     }
-    let size = size(registry, call.head, name, digest).await?;
+    let shown = shown(registry, call.head, name, digest).await?;
+    let size = shown.size;
     let response = |status| {
         reply(status)
             .with(CONTENT_DIGEST, digest.to_string())
@@ -68,7 +69,7 @@ pub async fn read(
     if call.head {
         return Ok(head.body(Bytes::new()));
     }
-    Ok(head.stream(content(registry, digest, size, span).await?))
+    Ok(head.stream(content(registry, digest, &shown, span).await?))
 }
 
 pub async fn delete(
@@ -100,23 +101,24 @@ fn wanted_range<'a>(call: &'a Call, digest: &Digest) -> Option<&'a str> {
     call.header(header::RANGE).filter(|_| same)
 }
 
-/// The size of a blob that the repository shows.
-async fn size(
+/// A blob that the repository shows.
+async fn shown(
     registry: &Registry,
     head: bool,
     name: Repository,
     digest: Digest,
-) -> Result<u64, OciError> {
+) -> Result<Arc<Shown>, OciError> {
     let key = (name, digest);
     let shown = match registry.shown.find(&key) {
         Some(shown) => shown,
         None => {
             let ticket = registry.shown.ticket(&key);
             let found = registry.metadata.shown_blob(&key.0, &digest).await?;
-            let (size, touched) = found.ok_or_else(blob_unknown)?;
+            let found = found.ok_or_else(blob_unknown)?;
             let shown = Arc::new(Shown {
-                size,
-                touched: touched.into(),
+                size: found.size,
+                copy: found.copy,
+                touched: found.linked_at.into(),
             });
             registry
                 .shown
@@ -127,7 +129,7 @@ async fn size(
     if head {
         touch(registry, &key.0, &digest, &shown).await;
     }
-    Ok(shown.size)
+    Ok(shown)
 }
 
 /// A client that asks whether a blob is there is about to push a manifest and counts on
@@ -148,7 +150,7 @@ async fn touch(registry: &Registry, name: &Repository, digest: &Digest, shown: &
 async fn content(
     registry: &Registry,
     digest: Digest,
-    size: u64,
+    shown: &Shown,
     span: Span,
 ) -> Result<Body, OciError> {
     if let Some(bytes) = registry.blobs.find(&digest) {
@@ -156,8 +158,11 @@ async fn content(
     }
     let ticket = registry.blobs.ticket(&digest);
     let store = Arc::clone(&registry.store);
+    let size = shown.size;
+    let copy = shown.copy.clone();
+    let object = Object { digest, copy };
     let opened = spawn_blocking(move || -> Result<_, OciError> {
-        let content = store.open(&digest)?;
+        let content = store.open(&object)?;
         let content =
             content.ok_or_else(|| OciError::internal(format_args!("{digest} is lost")))?;
         if content.size() != size {
@@ -189,12 +194,14 @@ pub async fn small(
         return Ok(None);
     };
     let shown = registry.metadata.shown_blob(name, &digest).await?;
-    if shown.is_none_or(|(size, _)| size > most) {
+    let Some(shown) = shown.filter(|shown| shown.size <= most) else {
         return Ok(None);
-    }
+    };
+    let copy = shown.copy;
+    let object = Object { digest, copy };
     let store = Arc::clone(&registry.store);
     let read = spawn_blocking(move || {
-        let content = store.open(&digest)?;
+        let content = store.open(&object)?;
         content.as_deref().map(whole).transpose()
     });
     Ok(read.await.map_err(OciError::internal)??)

@@ -268,8 +268,18 @@ pub async fn find(
     name: Repository,
     reference: Reference,
 ) -> Result<Arc<StoredManifest>, OciError> {
-    let key = (name, reference);
-    if let Some(found) = registry.manifests.find(&key) {
+    let mut key = (name, reference);
+    let mut media_type = None;
+    if registry.metadata.is_shared() {
+        // Another instance may have moved the tag or deleted the manifest.
+        let now = registry.metadata.resolve(&key.0, &key.1).await?;
+        let now = now.ok_or_else(manifest_unknown)?;
+        key.1 = Reference::Digest(now.0);
+        media_type = Some(now.1);
+    }
+    let known = registry.manifests.find(&key);
+    if let Some(found) = known.filter(|found| media_type.is_none_or(|now| now == found.media_type))
+    {
         return Ok(found);
     }
     let ticket = registry.manifests.ticket(&key);

@@ -277,7 +277,7 @@ async fn handle(
         Route::VersionPage(name, reference) => page::version(registry, call, name, reference).await,
         Route::DeleteBlob(name, digest) => blob::delete(registry, call, name, digest).await,
         Route::StartUpload(name, start) => upload::start(registry, call, name, start).await,
-        Route::UploadStatus(name, id) => upload::status(registry, &name, id),
+        Route::UploadStatus(name, id) => upload::status(registry, &name, id).await,
         Route::Append(name, id) => upload::append(registry, call, &name, id).await,
         Route::FinishUpload(name, id, digest) => {
             upload::finish(registry, call, name, id, digest).await

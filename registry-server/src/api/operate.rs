@@ -36,7 +36,7 @@ pub async fn ready(registry: &Registry) -> Result<Response<Body>, OciError> {
 
 /// Prometheus' text format.
 pub async fn metrics(registry: &Registry) -> Result<Response<Body>, OciError> {
-    let uploads = registry.uploads.count() as u64;
+    let uploads = registry.uploads.count().await?;
     let gauges = [("uploads", "Uploads under way.", uploads)];
     let text = registry.metrics.text(&gauges);
     Ok(reply(StatusCode::OK).json("text/plain; version=0.0.4; charset=utf-8", text))

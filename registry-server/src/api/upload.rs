@@ -28,16 +28,15 @@ pub async fn start(
     start: Start,
 ) -> Result<Response<Body>, OciError> {
     match start {
-        Start::Session(algorithm) => begin(registry, &name, algorithm),
+        Start::Session(algorithm) => begin(registry, &name, algorithm).await,
         Start::Monolithic(digest) => {
-            let id = registry.uploads.start(&name, digest.algorithm())?;
-            let upload = registry.uploads.take(&name, id)?;
+            let (id, upload) = registry.uploads.whole(&name, digest.algorithm()).await?;
             let (upload, received) = upload.receive(&mut call.intake).await;
             let result = match received {
-                Ok(()) => finished(registry, call, upload, name, digest).await,
+                Ok(()) => finished(registry, call, upload, name, digest, None).await,
                 Err(error) => upload.cancel().await.and(Err(error)),
             };
-            registry.uploads.end(id);
+            registry.uploads.forget(id);
             result
         }
         Start::Mount(digest, from) => {
@@ -57,7 +56,7 @@ pub async fn start(
             {
                 return Ok(created(&name, &digest));
             }
-            begin(registry, &name, digest.algorithm())
+            begin(registry, &name, digest.algorithm()).await
         }
     }
 }
@@ -83,12 +82,12 @@ async fn readable(
     Ok(None)
 }
 
-pub fn status(
+pub async fn status(
     registry: &Registry,
     name: &Repository,
     id: UploadId,
 ) -> Result<Response<Body>, OciError> {
-    let upload = registry.uploads.take(name, id)?;
+    let upload = registry.uploads.take(name, id).await?;
     let location = location(name, id);
     Ok(reply(StatusCode::NO_CONTENT)
         .with(header::LOCATION, location)
@@ -103,7 +102,7 @@ pub async fn append(
     name: &Repository,
     id: UploadId,
 ) -> Result<Response<Body>, OciError> {
-    let upload = registry.uploads.take(name, id)?;
+    let upload = registry.uploads.take(name, id).await?;
     in_order(call, name, id, &upload)?;
     let (upload, came) = upload.receive(&mut call.intake).await;
     let (upload, written) = upload.flush().await;
@@ -125,7 +124,8 @@ pub async fn finish(
     id: UploadId,
     digest: Digest,
 ) -> Result<Response<Body>, OciError> {
-    let upload = registry.uploads.take(&name, id)?.expect(digest.algorithm());
+    let upload = registry.uploads.take(&name, id).await?;
+    let upload = upload.expect(digest.algorithm());
     in_order(call, &name, id, &upload)?;
     let (upload, came) = upload.receive(&mut call.intake).await;
     if let Err(error) = came {
@@ -133,8 +133,11 @@ pub async fn finish(
         let noted = upload.note(&name).await;
         return written.and(noted).and(Err(error));
     }
-    let result = finished(registry, call, upload, name, digest).await;
-    registry.uploads.end(id);
+    let result = finished(registry, call, upload, name, digest, Some(id)).await;
+    match &result {
+        Ok(_) => registry.uploads.forget(id),
+        Err(_) => registry.uploads.end(id).await?,
+    }
     result
 }
 
@@ -143,18 +146,18 @@ pub async fn cancel(
     name: &Repository,
     id: UploadId,
 ) -> Result<Response<Body>, OciError> {
-    let upload = registry.uploads.take(name, id)?;
-    registry.uploads.end(id);
+    let upload = registry.uploads.take(name, id).await?;
+    registry.uploads.end(id).await?;
     upload.cancel().await?;
     Ok(reply(StatusCode::NO_CONTENT).body(bytes::Bytes::new()))
 }
 
-fn begin(
+async fn begin(
     registry: &Registry,
     name: &Repository,
     algorithm: Algorithm,
 ) -> Result<Response<Body>, OciError> {
-    let id = registry.uploads.start(name, algorithm)?;
+    let id = registry.uploads.start(name, algorithm).await?;
     Ok(reply(StatusCode::ACCEPTED)
         .with(header::LOCATION, location(name, id))
         .with(header::RANGE, received(0))
@@ -170,14 +173,19 @@ async fn finished(
     upload: Upload,
     name: Repository,
     digest: Digest,
+    ended: Option<UploadId>,
 ) -> Result<Response<Body>, OciError> {
     let _shelf = registry.shelve(&digest).await;
-    let size = upload.finish(digest).await?;
+    let (object, size) = upload.finish(digest).await?;
     let forget = forget(registry, &name, digest);
-    registry
+    let quota = call.site.quota(&name);
+    let linked = registry
         .metadata
-        .link_blob(&name, &digest, size, call.site.quota(&name), forget)
+        .link_blob(&name, &object, size, quota, ended, forget)
         .await?;
+    if !linked {
+        registry.remove(object).await?;
+    }
     Ok(created(&name, &digest))
 }
 

@@ -3,7 +3,6 @@
 use super::{Frame, Root, failed, inspect, with_registry};
 use crate::{
     check::{self, Report},
-    digest::Digest,
     failure::{Exit, Failure},
     registry::Registry,
 };
@@ -28,14 +27,14 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
-    let (_, root) = &args.root.open()?;
+    let (_, storage) = &args.root.open()?;
     let report = if args.repair {
-        let frame = || Frame::bare(root);
-        with_registry(root, Default::default(), frame, async |registry| {
+        let frame = || Frame::bare(&storage.root);
+        with_registry(storage, Default::default(), frame, async |registry| {
             repair(&registry).await
         })?
     } else {
-        inspect(root, async |metadata, store| {
+        inspect(storage, async |metadata, store| {
             check::check(&metadata, &*store).await.map_err(failed)
         })?
     };
@@ -56,19 +55,18 @@ async fn repair(registry: &Registry) -> Result<Report, Failure> {
     let report = check::check(&registry.metadata, store)
         .await
         .map_err(failed)?;
-    let blobs: Vec<Digest> = report
+    for blob in report
         .damage
         .iter()
-        .filter_map(|damage| damage.blob)
-        .collect();
-    for blob in blobs {
+        .filter_map(|damage| damage.blob.as_ref())
+    {
         registry
             .metadata
-            .forget_damaged(&blob)
+            .forget_damaged(&blob.digest)
             .await
             .map_err(failed)?;
         store
-            .set_aside(&blob)
+            .set_aside(blob)
             .map_err(|error| Failure::from_error(Exit::Internal, &error))?;
     }
     Ok(report)

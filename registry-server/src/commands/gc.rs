@@ -32,9 +32,9 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
         grace: Duration::from_secs(args.grace),
         untagged: args.untagged,
     };
-    let (_, root) = args.root.open()?;
-    let frame = || Frame::bare(&root);
-    let collected = with_registry(&root, Default::default(), frame, async |registry| {
+    let (_, storage) = args.root.open()?;
+    let frame = || Frame::bare(&storage.root);
+    let collected = with_registry(&storage, Default::default(), frame, async |registry| {
         gc::collect(&registry, scope).await.map_err(failed)
     })?;
     if json {

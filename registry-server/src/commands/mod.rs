@@ -2,7 +2,9 @@
 
 mod check;
 mod completions;
+mod export;
 mod gc;
+mod import;
 mod man;
 mod serve;
 mod user;
@@ -11,13 +13,15 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     audit::Audit,
-    config::{Config, ConfigError},
+    config::{self, Config, ConfigError},
     error::OciError,
+    export::TransferError,
     failure::{Exit, Failure},
     metadata::Metadata,
-    registry::{DATABASE, Lock, Registry, RegistryError, Settings},
+    registry::{Lock, Registry, RegistryError, Settings},
     site::{Complete, Current, Site},
-    store::{Directory, Store},
+    storage::Storage,
+    store::{BucketError, Store},
 };
 
 /// What `bpfseal-registry` can do.
@@ -27,8 +31,12 @@ pub enum Command {
     Check(check::Args),
     /// Print a shell's completion script.
     Completions(completions::Args),
+    /// Write repositories as OCI image layouts, to a folder or a tar file.
+    Export(export::Args),
     /// Remove blobs that no manifest uses. The registry must not be serving.
     Gc(gc::Args),
+    /// Take repositories out of OCI image layouts.
+    Import(import::Args),
     /// Write the manual pages into a folder.
     Man(man::Args),
     /// Serve the registry over HTTP.
@@ -43,7 +51,9 @@ impl Command {
         match self {
             Self::Check(args) => check::run(args, json),
             Self::Completions(args) => completions::run(args),
+            Self::Export(args) => export::run(args, json),
             Self::Gc(args) => gc::run(args, json),
+            Self::Import(args) => import::run(args, json),
             Self::Man(args) => man::run(args),
             Self::Serve(args) => serve::run(args, json),
             Self::User(args) => user::run(args, json),
@@ -60,15 +70,46 @@ struct Root {
     /// Configuration: users, rights, TLS, rules of repositories, storage.
     #[arg(long, value_name = "FILE", env = "BPFSEAL_REGISTRY_CONFIG")]
     config: Option<PathBuf>,
+    /// Keep tags and manifests in PostgreSQL, which several instances may share:
+    /// postgres://USER@HOST/DATABASE (PGPASSWORD and ~/.pgpass are read) [default: SQLite]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "BPFSEAL_REGISTRY_DATABASE",
+        hide_env_values = true
+    )]
+    database: Option<String>,
+    /// Keep blobs in an S3-compatible store, s3://BUCKET[/PREFIX] (AWS_ACCESS_KEY_ID and its
+    /// like are read), or in a folder that instances share [default: the registry's folder]
+    #[arg(long, value_name = "ADDRESS", env = "BPFSEAL_REGISTRY_BLOBS")]
+    blobs: Option<String>,
+    /// Address of the S3-compatible store if it is not AWS, http://HOST:PORT
+    #[arg(long, value_name = "URL", env = "BPFSEAL_REGISTRY_S3_ENDPOINT")]
+    s3_endpoint: Option<String>,
+    /// Region of the S3-compatible store
+    #[arg(long, value_name = "NAME", env = "BPFSEAL_REGISTRY_S3_REGION")]
+    s3_region: Option<String>,
+    /// Seconds that the S3-compatible store may take to answer [default: 20]
+    #[arg(long, value_name = "SECONDS")]
+    s3_timeout: Option<u64>,
 }
 
 impl Root {
-    /// The configuration, and the folder: the flag's, else the configuration's.
-    fn open(&self) -> Result<(Config, PathBuf), Failure> {
+    /// The configuration, and where everything is: what flags say, else the configuration.
+    fn open(&self) -> Result<(Config, Storage), Failure> {
         let config = self.config.as_deref().map(Config::read).transpose();
         let config = config.map_err(misconfigured)?.unwrap_or_default();
         let root = self.root.clone().or_else(|| config.root.clone());
-        Ok((config, root.unwrap_or_else(|| PathBuf::from("registry"))))
+        let root = root.unwrap_or_else(|| PathBuf::from("registry"));
+        let flag = |flag: &Option<String>, file: &Option<String>| flag.clone().or(file.clone());
+        let storage = config::Storage {
+            database: flag(&self.database, &config.storage.database),
+            blobs: flag(&self.blobs, &config.storage.blobs),
+            s3_endpoint: flag(&self.s3_endpoint, &config.storage.s3_endpoint),
+            s3_region: flag(&self.s3_region, &config.storage.s3_region),
+            s3_timeout_seconds: self.s3_timeout.or(config.storage.s3_timeout_seconds),
+        };
+        Ok((config, Storage::new(root, &storage)))
     }
 }
 
@@ -79,7 +120,7 @@ fn misconfigured(error: ConfigError) -> Failure {
 
 /// Runs `work` with an open registry that nobody else has open.
 fn with_registry<T, F>(
-    root: &Path,
+    storage: &Storage,
     settings: Settings,
     frame: impl FnOnce() -> Result<Frame, Failure>,
     work: impl FnOnce(std::sync::Arc<Registry>) -> F,
@@ -87,6 +128,7 @@ fn with_registry<T, F>(
 where
     F: Future<Output = Result<T, Failure>>,
 {
+    let root = &storage.root;
     let lock = Lock::take(root).map_err(unusable)?;
     let Frame {
         site,
@@ -100,7 +142,7 @@ where
     let runtime = runtime.map_err(|error| Failure::from_error(Exit::Internal, &error))?;
     let result = runtime.block_on(async {
         let current = Current::new(site, config, root, flags);
-        let opened = Registry::open(root, settings, current, audit).await;
+        let opened = Registry::open(storage, settings, current, audit).await;
         let registry = opened.map_err(unusable)?;
         let metadata = registry.metadata.clone();
         let result = work(registry).await;
@@ -134,25 +176,25 @@ impl Frame {
 
 /// Runs `work` on a registry that a server may have open: it can only read.
 fn inspect<T, F>(
-    root: &Path,
-    work: impl FnOnce(Metadata, Box<dyn Store>) -> F,
+    storage: &Storage,
+    work: impl FnOnce(Metadata, std::sync::Arc<dyn Store>) -> F,
 ) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, Failure>>,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| Failure::from_error(Exit::Internal, &error))?;
     runtime.block_on(async {
-        let database = root.join(DATABASE);
-        if !database.is_file() {
-            let message = format!("{} holds no registry", root.display());
+        if storage.database_file().is_some_and(|file| !file.is_file()) {
+            let message = format!("{} holds no registry", storage.root.display());
             return Err(Failure::new(Exit::Usage, message).remedy("Name its folder with --root."));
         }
-        let metadata = Metadata::inspect(&database).await;
-        let metadata = metadata.map_err(|error| Failure::from_error(Exit::Usage, &error))?;
-        let result = work(metadata.clone(), Box::new(Directory::inspect(root))).await;
+        let metadata = Metadata::inspect(&storage.database).await;
+        let metadata = metadata.map_err(|error| unusable(error.into()))?;
+        let store = storage.inspect_store().map_err(unusable)?;
+        let result = work(metadata.clone(), store).await;
         metadata.close().await;
         result
     })
@@ -162,12 +204,41 @@ fn failed(error: OciError) -> Failure {
     Failure::from_error(Exit::Internal, &error)
 }
 
+fn transfer_failed(error: &TransferError) -> Failure {
+    match error {
+        TransferError::Damaged { .. } | TransferError::Missing(_) => {
+            Failure::from_error(Exit::Refused, error)
+                .remedy("What is damaged in a registry is named by `bpfseal-registry check`.")
+        }
+        TransferError::Registry { .. } => Failure::from_error(Exit::Internal, error),
+        TransferError::File { .. } | TransferError::Layout { .. } => {
+            Failure::from_error(Exit::Usage, error)
+                .remedy("Name a folder or a .tar file of OCI image layouts.")
+        }
+    }
+}
+
 fn unusable(error: RegistryError) -> Failure {
     let failure = Failure::from_error(Exit::Usage, &error);
     match error {
         RegistryError::Locked { .. } => {
             failure.remedy("Stop the other process, or name another folder with --root.")
         }
-        _ => failure.remedy("Name a folder that can be written with --root."),
+        RegistryError::Folder { .. } => {
+            failure.remedy("Name a folder that can be written with --root.")
+        }
+        RegistryError::Metadata(_) => {
+            failure.remedy("See that the database is there and may be written, or name another.")
+        }
+        RegistryError::Bucket(BucketError::NotAtomic { .. } | BucketError::Lies) => failure.remedy(
+            "Use a store whose conditional writes (If-None-Match) are atomic: with this one, \
+             instances would lose each other's uploads.",
+        ),
+        RegistryError::Bucket(_) | RegistryError::Claim(_) => {
+            failure.remedy("See that bucket, endpoint, region and AWS_ACCESS_KEY_ID are right.")
+        }
+        RegistryError::Foreign => {
+            failure.remedy("Name the database that these blobs belong to, or another store.")
+        }
     }
 }

@@ -103,7 +103,8 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
         idle: Duration::from_secs(args.client_timeout),
         grace: Duration::from_secs(args.gc_grace),
     };
-    let (mut config, root) = args.root.open()?;
+    let (mut config, storage) = args.root.open()?;
+    let root = &storage.root;
     args.complete(&mut config);
     let certificates = config.tls.clone().map(Certificates::open).transpose();
     let certificates = certificates.map_err(misconfigured)?.map(Arc::new);
@@ -115,7 +116,7 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
             Failure::new(Exit::Usage, message).remedy("Name another file in [audit].")
         })?;
         Ok(Frame {
-            site: Site::new(&config, &root).map_err(misconfigured)?,
+            site: Site::new(&config, root).map_err(misconfigured)?,
             config: args.root.config.clone(),
             flags: Box::new({
                 let args = args.clone();
@@ -125,7 +126,7 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
         })
     };
     let listen = config.listen.as_deref().unwrap_or("127.0.0.1:5000");
-    with_registry(&root, settings, frame, async |registry| {
+    with_registry(&storage, settings, frame, async |registry| {
         serve(args, json, registry, listen, certificates).await
     })
 }
@@ -249,7 +250,9 @@ async fn expire_uploads(registry: Arc<Registry>) {
     let mut every = tokio::time::interval(Duration::from_secs(60));
     loop {
         every.tick().await;
-        registry.uploads.expire_idle().await;
+        if let Err(error) = registry.uploads.expire_idle().await {
+            tracing::warn!(%error, "abandoned uploads could not be removed");
+        }
     }
 }
 

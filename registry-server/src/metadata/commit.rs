@@ -1,9 +1,10 @@
 //! Group commit: many writers, one transaction, one flush.
 
 use futures_util::future::BoxFuture;
-use sqlx::{Connection as _, sqlite::SqliteConnection};
+use sqlx::{Connection as _, PgPool, sqlite::SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
+use super::sql::{Connection, patiently};
 use crate::error::OciError;
 
 /// Most writes in one transaction. More would keep the first waiting longer than a
@@ -15,9 +16,8 @@ const WAITING: usize = 1024;
 
 /// Runs one write inside the open transaction, or not at all if that is lost already, and
 /// keeps its result until the commit.
-type Job = Box<
-    dyn for<'c> FnOnce(Result<&'c mut SqliteConnection, OciError>) -> BoxFuture<'c, Finish> + Send,
->;
+type Job =
+    Box<dyn for<'c> FnOnce(Result<&'c mut Connection, OciError>) -> BoxFuture<'c, Finish> + Send>;
 
 /// Told whether the transaction was committed.
 struct Finish {
@@ -35,10 +35,10 @@ enum Message {
 pub struct Writer(mpsc::Sender<Message>);
 
 impl Writer {
-    /// Takes over `connection`.
-    pub fn start(connection: SqliteConnection) -> Self {
+    /// Writes to `source`.
+    pub fn start(source: Source) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(run(connection, receiver));
+        tokio::spawn(run(source, receiver));
         Self(sender)
     }
 
@@ -55,7 +55,7 @@ impl Writer {
     pub async fn write<T, W, C>(&self, write: W, committed: C) -> Result<T, OciError>
     where
         T: Send + 'static,
-        W: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, OciError>>
+        W: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, OciError>>
             + Send
             + 'static,
         C: FnOnce(&T) + Send + 'static,
@@ -98,7 +98,35 @@ impl Writer {
     }
 }
 
-async fn run(mut connection: SqliteConnection, mut receiver: mpsc::Receiver<Message>) {
+/// Where transactions are made.
+pub enum Source {
+    /// On this connection: SQLite has one writer.
+    Sqlite(Box<Connection>),
+    /// On a connection of the pool, which replaces those that broke.
+    Postgres(PgPool),
+}
+
+impl Source {
+    /// Writes to an SQLite database.
+    pub fn sqlite(connection: SqliteConnection) -> Self {
+        Self::Sqlite(Box::new(Connection::Sqlite(connection)))
+    }
+
+    async fn close(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(connection) => match *connection {
+                Connection::Sqlite(connection) => connection.close().await,
+                Connection::Postgres(_) => Ok(()),
+            },
+            Self::Postgres(pool) => {
+                pool.close().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn run(mut source: Source, mut receiver: mpsc::Receiver<Message>) {
     let mut messages = Vec::with_capacity(GROUP);
     while receiver.recv_many(&mut messages, GROUP).await > 0 {
         let mut jobs = Vec::with_capacity(messages.len());
@@ -110,10 +138,10 @@ async fn run(mut connection: SqliteConnection, mut receiver: mpsc::Receiver<Mess
             }
         }
         if !jobs.is_empty() {
-            commit(&mut connection, jobs).await;
+            commit(&mut source, jobs).await;
         }
         if let Some(done) = closing {
-            if let Err(error) = connection.close().await {
+            if let Err(error) = source.close().await {
                 tracing::error!(%error, "the metadata database did not close cleanly");
             }
             let _ = done.send(());
@@ -122,8 +150,40 @@ async fn run(mut connection: SqliteConnection, mut receiver: mpsc::Receiver<Mess
     }
 }
 
-async fn commit(connection: &mut SqliteConnection, jobs: Vec<Job>) {
-    let mut outcome = execute(connection, "BEGIN IMMEDIATE").await;
+async fn commit(source: &mut Source, jobs: Vec<Job>) {
+    match source {
+        Source::Sqlite(connection) => {
+            if !commit_on(connection, "BEGIN IMMEDIATE", jobs).await {
+                // Fails when SQLite has rolled back by itself, which is as good.
+                let _ = execute(connection, "ROLLBACK").await;
+            }
+        }
+        Source::Postgres(pool) => match pool.acquire().await {
+            Ok(connection) => {
+                let mut connection = Connection::Postgres(connection);
+                let committed = commit_on(&mut connection, BEGIN_POSTGRES, jobs).await;
+                if let (Connection::Postgres(connection), false) = (connection, committed) {
+                    // In whatever state it is: closing it undoes what was begun.
+                    drop(connection.detach());
+                }
+            }
+            Err(error) => {
+                let lost = OciError::from(error);
+                for job in jobs {
+                    (job(Err(lost.clone())).await.tell)(Err(lost.clone()));
+                }
+            }
+        },
+    }
+}
+
+/// One writer at a time among all instances, as in SQLite: what a transaction has read is
+/// still so when it commits. The number is that of [`super::postgres::LOCK`].
+const BEGIN_POSTGRES: &str = "BEGIN; SELECT pg_advisory_xact_lock(7092837109)";
+
+/// Says whether there was a commit. Without one, the transaction is still open.
+async fn commit_on(connection: &mut Connection, begin: &'static str, jobs: Vec<Job>) -> bool {
+    let mut outcome = execute(connection, begin).await;
     let mut finishes = Vec::with_capacity(jobs.len());
     for job in jobs {
         if outcome.is_ok() {
@@ -145,17 +205,21 @@ async fn commit(connection: &mut SqliteConnection, jobs: Vec<Job>) {
     if outcome.is_ok() {
         outcome = execute(connection, "COMMIT").await;
     }
-    if outcome.is_err() {
-        // Fails when SQLite has rolled back by itself, which is as good.
-        let _ = sqlx::raw_sql("ROLLBACK").execute(connection).await;
-    }
     for finish in finishes {
         (finish.tell)(outcome.clone());
     }
+    outcome.is_ok()
 }
 
-async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), OciError> {
-    sqlx::raw_sql(sql).execute(connection).await?;
+async fn execute(connection: &mut Connection, sql: &'static str) -> Result<(), OciError> {
+    match connection {
+        Connection::Sqlite(connection) => {
+            sqlx::raw_sql(sql).execute(connection).await?;
+        }
+        Connection::Postgres(connection) => {
+            patiently(sqlx::raw_sql(sql).execute(&mut **connection)).await?;
+        }
+    }
     Ok(())
 }
 
@@ -165,7 +229,7 @@ mod tests {
     use sqlx::{ConnectOptions as _, Row as _, sqlite::SqliteConnectOptions};
 
     use super::*;
-    use crate::error::Code;
+    use crate::{error::Code, metadata::sql::query};
 
     /// A writer on a new database, and a reader of the same.
     async fn open(folder: &std::path::Path) -> (Writer, SqliteConnection) {
@@ -177,14 +241,14 @@ mod tests {
             .await
             .unwrap();
         let reader = options.connect().await.unwrap();
-        (Writer::start(connection), reader)
+        (Writer::start(Source::sqlite(connection)), reader)
     }
 
     async fn insert(writer: &Writer, n: i64, then: Result<(), OciError>) -> Result<(), OciError> {
         let write = writer.write(
             move |connection| {
                 Box::pin(async move {
-                    sqlx::query("INSERT INTO t VALUES (?1)")
+                    query("INSERT INTO t VALUES ($1)")
                         .bind(n)
                         .execute(connection)
                         .await?;
@@ -229,7 +293,7 @@ mod tests {
             |connection| {
                 Box::pin(async move {
                     // What SQLite does by itself when the disk is full.
-                    sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+                    execute(connection, "ROLLBACK").await?;
                     Err::<(), _>(refused())
                 })
             },

@@ -1,15 +1,16 @@
 //! Questions to the metadata.
 
-use bytes::Bytes;
-use sqlx::{Row as _, sqlite::SqliteRow};
-
-use super::Metadata;
+use super::{
+    Metadata,
+    sql::{Row, either, query},
+};
 use crate::{
     digest::Digest,
     error::OciError,
     name::Repository,
     route::{Page, Reference, ReferrerQuery},
 };
+use bytes::Bytes;
 
 /// A manifest as it was pushed.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,17 @@ pub struct StoredManifest {
     pub media_type: String,
     /// Exactly the bytes that were pushed.
     pub content: Bytes,
+}
+
+/// A blob that a repository shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownBlob {
+    /// How many bytes it has.
+    pub size: u64,
+    /// When it was last pushed, mounted or [touched](Metadata::touch), in seconds since 1970.
+    pub linked_at: i64,
+    /// Which copy of it, see [`Object`](crate::store::Object).
+    pub copy: String,
 }
 
 /// One page of referrers.
@@ -45,31 +57,36 @@ pub struct Names {
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 impl Metadata {
-    /// The size of a blob that `repository` shows, and when it was last pushed, mounted
-    /// or [touched](Metadata::touch), in seconds since 1970.
+    /// A blob that `repository` shows.
     pub async fn shown_blob(
         &self,
         repository: &Repository,
         digest: &Digest,
-    ) -> Result<Option<(u64, i64)>, OciError> {
-        let row = sqlx::query(
-            "SELECT blob.size, shown.linked_at FROM repository
+    ) -> Result<Option<ShownBlob>, OciError> {
+        let row = query(
+            "SELECT blob.size, blob.copy, shown.linked_at FROM repository
              JOIN repository_blob AS shown ON shown.repository = repository.id
              JOIN blob ON blob.digest = shown.digest
-             WHERE repository.name = ?1 AND shown.digest = ?2",
+             WHERE repository.name = $1 AND shown.digest = $2",
         );
         let row = row.bind(repository.as_str()).bind(digest.to_string());
         let row = row.fetch_optional(&self.readers).await?;
-        row.map(|row| Ok((size(&row)?, row.try_get("linked_at")?)))
-            .transpose()
+        row.map(|row| {
+            Ok(ShownBlob {
+                size: size(&row)?,
+                linked_at: row.try_get("linked_at")?,
+                copy: row.try_get("copy")?,
+            })
+        })
+        .transpose()
     }
 
     /// Repositories that show a blob, at most a few hundred.
     pub async fn showing(&self, digest: &Digest) -> Result<Vec<String>, OciError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT repository.name FROM repository_blob AS shown
              JOIN repository ON repository.id = shown.repository
-             WHERE shown.digest = ?1 LIMIT 256",
+             WHERE shown.digest = $1 LIMIT 256",
         );
         let rows = rows
             .bind(digest.to_string())
@@ -86,11 +103,11 @@ impl Metadata {
         digest: &Digest,
         most: u32,
     ) -> Result<Vec<Digest>, OciError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT manifest.digest FROM reference
              JOIN manifest ON manifest.id = reference.manifest
-             WHERE reference.digest = ?1
-             AND manifest.repository = (SELECT id FROM repository WHERE name = ?2) LIMIT ?3",
+             WHERE reference.digest = $1
+             AND manifest.repository = (SELECT id FROM repository WHERE name = $2) LIMIT $3",
         );
         let rows = rows.bind(digest.to_string()).bind(repository.as_str());
         let rows = rows.bind(i64::from(most)).fetch_all(&self.readers).await?;
@@ -99,18 +116,43 @@ impl Metadata {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), OciError> {
-        sqlx::query("SELECT 1").fetch_one(&self.readers).await?;
+        query("SELECT 1").fetch_one(&self.readers).await?;
         Ok(())
     }
 
     /// Whether anything was ever pushed to `repository`.
     pub async fn has_repository(&self, repository: &Repository) -> Result<bool, OciError> {
-        let row = sqlx::query("SELECT 1 FROM repository WHERE name = ?1");
+        let row = query("SELECT 1 FROM repository WHERE name = $1");
         let row = row
             .bind(repository.as_str())
             .fetch_optional(&self.readers)
             .await?;
         Ok(row.is_some())
+    }
+
+    /// The digest and the media type of the manifest that `reference` names.
+    pub async fn resolve(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Option<(Digest, String)>, OciError> {
+        let (sql, name) = match reference {
+            Reference::Digest(digest) => (
+                "SELECT digest, media_type FROM manifest
+                 WHERE repository = (SELECT id FROM repository WHERE name = $1) AND digest = $2",
+                digest.to_string(),
+            ),
+            Reference::Tag(tag) => (
+                "SELECT digest, media_type FROM manifest WHERE id =
+                 (SELECT manifest FROM tag WHERE name = $2
+                  AND repository = (SELECT id FROM repository WHERE name = $1))",
+                tag.to_string(),
+            ),
+        };
+        let row = query(sql).bind(repository.as_str()).bind(name);
+        let row = row.fetch_optional(&self.readers).await?;
+        row.map(|row| Ok((digest(&row)?, row.try_get("media_type")?)))
+            .transpose()
     }
 
     /// The manifest that `reference` names in `repository`.
@@ -119,27 +161,27 @@ impl Metadata {
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Option<StoredManifest>, OciError> {
-        let (query, name) = match reference {
+        let (sql, name) = match reference {
             Reference::Digest(digest) => (
                 "SELECT digest, media_type, content FROM manifest
-                 WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND digest = ?2",
+                 WHERE repository = (SELECT id FROM repository WHERE name = $1) AND digest = $2",
                 digest.to_string(),
             ),
             Reference::Tag(tag) => (
                 "SELECT digest, media_type, content FROM manifest WHERE id =
-                 (SELECT manifest FROM tag WHERE name = ?2
-                  AND repository = (SELECT id FROM repository WHERE name = ?1))",
+                 (SELECT manifest FROM tag WHERE name = $2
+                  AND repository = (SELECT id FROM repository WHERE name = $1))",
                 tag.to_string(),
             ),
         };
-        let row = sqlx::query(query).bind(repository.as_str()).bind(name);
+        let row = query(sql).bind(repository.as_str()).bind(name);
         let Some(row) = row.fetch_optional(&self.readers).await? else {
             return Ok(None);
         };
         Ok(Some(StoredManifest {
             digest: digest(&row)?,
             media_type: row.try_get("media_type")?,
-            content: row.try_get::<Vec<u8>, _>("content")?.into(),
+            content: row.try_get::<Vec<u8>>("content")?.into(),
         }))
     }
 
@@ -149,13 +191,20 @@ impl Metadata {
         repository: &Repository,
         page: &Page,
     ) -> Result<Option<Names>, OciError> {
-        let row = sqlx::query(
+        let row = either(
             "WITH page AS (
                  SELECT name, row_number() OVER (ORDER BY name) AS place FROM tag
-                 WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND name > ?2
-                 ORDER BY name LIMIT ?3 + 1)
-             SELECT count(*) > ?3 AS more, max(name) FILTER (WHERE place <= ?3) AS last,
-                 json_group_array(name) FILTER (WHERE place <= ?3) AS names FROM page",
+                 WHERE repository = (SELECT id FROM repository WHERE name = $1) AND name > $2
+                 ORDER BY name LIMIT $3 + 1)
+             SELECT count(*) > $3 AS more, max(name) FILTER (WHERE place <= $3) AS last,
+                 json_group_array(name) FILTER (WHERE place <= $3) AS names FROM page",
+            "WITH page AS (
+                 SELECT name, row_number() OVER (ORDER BY name) AS place FROM tag
+                 WHERE repository = (SELECT id FROM repository WHERE name = $1) AND name > $2
+                 ORDER BY name LIMIT $3 + 1)
+             SELECT count(*) > $3 AS more, max(name) FILTER (WHERE place <= $3) AS last,
+                 '[' || coalesce(string_agg(to_json(name)::text, ',' ORDER BY place)
+                     FILTER (WHERE place <= $3), '') || ']' AS names FROM page",
         );
         let row = row
             .bind(repository.as_str())
@@ -177,15 +226,15 @@ impl Metadata {
         repository: &Repository,
         most: u32,
     ) -> Result<Vec<(String, String, i64)>, OciError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT tag.name, manifest.digest, tag.updated_at FROM tag
              JOIN manifest ON manifest.id = tag.manifest
-             WHERE tag.repository = (SELECT id FROM repository WHERE name = ?1)
-             ORDER BY tag.name LIMIT ?2",
+             WHERE tag.repository = (SELECT id FROM repository WHERE name = $1)
+             ORDER BY tag.name LIMIT $2",
         );
         let rows = rows.bind(repository.as_str()).bind(i64::from(most));
         let rows = rows.fetch_all(&self.readers).await?;
-        let row = |row: &SqliteRow| {
+        let row = |row: &Row| {
             Ok((
                 row.try_get("name")?,
                 row.try_get("digest")?,
@@ -201,10 +250,10 @@ impl Metadata {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Vec<String>, OciError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT tag.name FROM tag JOIN manifest ON manifest.id = tag.manifest
-             WHERE manifest.repository = (SELECT id FROM repository WHERE name = ?1)
-             AND manifest.digest = ?2 ORDER BY tag.name LIMIT 1000",
+             WHERE manifest.repository = (SELECT id FROM repository WHERE name = $1)
+             AND manifest.digest = $2 ORDER BY tag.name LIMIT 1000",
         );
         let rows = rows.bind(repository.as_str()).bind(digest.to_string());
         let rows = rows.fetch_all(&self.readers).await?;
@@ -214,14 +263,22 @@ impl Metadata {
 
     /// Repositories that hold a manifest, in byte order.
     pub async fn repositories(&self, page: &Page) -> Result<Names, OciError> {
-        let row = sqlx::query(
+        let row = either(
             "WITH page AS (
                  SELECT name, row_number() OVER (ORDER BY name) AS place FROM repository
-                 WHERE name > ?1
+                 WHERE name > $1
                  AND EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = repository.id)
-                 ORDER BY name LIMIT ?2 + 1)
-             SELECT count(*) > ?2 AS more, max(name) FILTER (WHERE place <= ?2) AS last,
-                 json_group_array(name) FILTER (WHERE place <= ?2) AS names FROM page",
+                 ORDER BY name LIMIT $2 + 1)
+             SELECT count(*) > $2 AS more, max(name) FILTER (WHERE place <= $2) AS last,
+                 json_group_array(name) FILTER (WHERE place <= $2) AS names FROM page",
+            "WITH page AS (
+                 SELECT name, row_number() OVER (ORDER BY name) AS place FROM repository
+                 WHERE name > $1
+                 AND EXISTS (SELECT 1 FROM manifest WHERE manifest.repository = repository.id)
+                 ORDER BY name LIMIT $2 + 1)
+             SELECT count(*) > $2 AS more, max(name) FILTER (WHERE place <= $2) AS last,
+                 '[' || coalesce(string_agg(to_json(name)::text, ',' ORDER BY place)
+                     FILTER (WHERE place <= $2), '') || ']' AS names FROM page",
         );
         let row = row.bind(page.after.as_deref().unwrap_or(""));
         let row = row
@@ -236,28 +293,28 @@ impl Metadata {
         &self,
         repository: &Repository,
         subject: &Digest,
-        query: &ReferrerQuery,
+        asked: &ReferrerQuery,
     ) -> Result<Referrers, OciError> {
-        let sql = if query.artifact_type.is_some() {
+        let sql = if asked.artifact_type.is_some() {
             "SELECT digest, descriptor FROM referrer
-             WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND subject = ?2
-             AND artifact_type = ?3 AND digest > ?4 ORDER BY digest LIMIT ?5"
+             WHERE repository = (SELECT id FROM repository WHERE name = $1) AND subject = $2
+             AND artifact_type = $3 AND digest > $4 ORDER BY digest LIMIT $5"
         } else {
             "SELECT digest, descriptor FROM referrer
-             WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND subject = ?2
-             AND ?3 IS NULL AND digest > ?4 ORDER BY digest LIMIT ?5"
+             WHERE repository = (SELECT id FROM repository WHERE name = $1) AND subject = $2
+             AND $3 IS NULL AND digest > $4 ORDER BY digest LIMIT $5"
         };
-        let after = query
+        let after = asked
             .after
             .as_ref()
             .map(Digest::to_string)
             .unwrap_or_default();
-        let rows = sqlx::query(sql)
+        let rows = query(sql)
             .bind(repository.as_str())
             .bind(subject.to_string());
-        let rows = rows.bind(query.artifact_type.as_deref()).bind(after);
+        let rows = rows.bind(asked.artifact_type.as_deref()).bind(after);
         let rows = rows
-            .bind(i64::from(query.limit) + 1)
+            .bind(i64::from(asked.limit) + 1)
             .fetch_all(&self.readers)
             .await?;
         let mut descriptors: Vec<String> = Vec::with_capacity(rows.len());
@@ -267,7 +324,7 @@ impl Metadata {
             let descriptor: String = row.try_get("descriptor")?;
             bytes += descriptor.len();
             let full = !descriptors.is_empty() && bytes > PAGE_BYTES;
-            if full || descriptors.len() == query.limit as usize {
+            if full || descriptors.len() == asked.limit as usize {
                 return Ok(Referrers {
                     descriptors,
                     next: last,
@@ -284,8 +341,8 @@ impl Metadata {
 }
 
 impl Names {
-    /// SQLite makes the list: ten thousand names are one row instead of ten thousand.
-    fn read(row: &SqliteRow) -> Result<Self, OciError> {
+    /// The database makes the list: ten thousand names are one row instead of ten thousand.
+    fn read(row: &Row) -> Result<Self, OciError> {
         let more: bool = row.try_get("more")?;
         let last: Option<String> = row.try_get("last")?;
         let json = row.try_get("names")?;
@@ -296,12 +353,12 @@ impl Names {
     }
 }
 
-pub(super) fn size(row: &SqliteRow) -> Result<u64, OciError> {
-    u64::try_from(row.try_get::<i64, _>("size")?).map_err(OciError::internal)
+pub(super) fn size(row: &Row) -> Result<u64, OciError> {
+    u64::try_from(row.try_get::<i64>("size")?).map_err(OciError::internal)
 }
 
-pub(super) fn digest(row: &SqliteRow) -> Result<Digest, OciError> {
-    row.try_get::<String, _>("digest")?
+pub(super) fn digest(row: &Row) -> Result<Digest, OciError> {
+    row.try_get::<String>("digest")?
         .parse()
         .map_err(OciError::internal)
 }

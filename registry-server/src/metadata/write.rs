@@ -1,16 +1,19 @@
 //! Changes to the metadata. Each is one unit: all of it happens or nothing.
 
-use bytes::Bytes;
-use http::StatusCode;
-use sqlx::{Row as _, sqlite::SqliteConnection};
-
-use super::{Metadata, integer, now};
+use super::{
+    Metadata, integer, now,
+    sql::{Connection, either, query},
+};
 use crate::{
     digest::Digest,
     error::{Code, OciError},
     manifest::{Manifest, Part},
     name::{Repository, Tag},
+    route::UploadId,
+    store::Object,
 };
+use bytes::Bytes;
+use http::StatusCode;
 
 /// A manifest to store.
 #[derive(Clone, Debug)]
@@ -69,34 +72,43 @@ pub struct Removed {
 
 impl Metadata {
     /// Shows a durable blob in `repository`. `committed` runs after the commit.
+    /// The upload `ended` is forgotten with it. Says whether these bytes are the blob's: another copy of it may be there already.
     pub async fn link_blob(
         &self,
         repository: &Repository,
-        digest: &Digest,
+        object: &Object,
         size: u64,
         quota: Quota,
+        ended: Option<UploadId>,
         committed: impl FnOnce() + Send + 'static,
-    ) -> Result<(), OciError> {
+    ) -> Result<bool, OciError> {
         let size = integer(size)?;
-        let (repository, digest) = (repository.clone(), digest.to_string());
+        let (repository, digest) = (repository.clone(), object.digest.to_string());
+        let copy = object.copy.clone();
         let write = self.writer.write(
             move |connection| {
                 Box::pin(async move {
                     let repository = repository_id(connection, &repository).await?;
-                    sqlx::query(
-                        "INSERT INTO blob (digest, size, stored_at) VALUES (?1, ?2, ?3)
-                     ON CONFLICT DO UPDATE SET stored_at = ?3",
+                    let row = query(
+                        "INSERT INTO blob (digest, size, stored_at, copy) VALUES ($1, $2, $3, $4)
+                     ON CONFLICT (digest) DO UPDATE SET stored_at = $3 RETURNING copy",
                     )
                     .bind(&digest)
                     .bind(size)
                     .bind(now())
-                    .execute(&mut *connection)
+                    .bind(&copy)
+                    .fetch_one(&mut *connection)
                     .await?;
                     room(connection, repository, &digest, size, quota).await?;
-                    show(connection, repository, &digest).await
+                    show(connection, repository, &digest).await?;
+                    if let Some(ended) = ended {
+                        let end = query("DELETE FROM upload WHERE id = $1");
+                        end.bind(ended.to_string()).execute(connection).await?;
+                    }
+                    Ok(row.try_get::<String>("copy")? == copy)
                 })
             },
-            move |()| committed(),
+            move |_| committed(),
         );
         write.await
     }
@@ -116,10 +128,10 @@ impl Metadata {
         let write = self.writer.write(
             move |connection| {
                 Box::pin(async move {
-                    let found = sqlx::query(
+                    let found = query(
                         "SELECT 1 FROM repository_blob AS shown
                      JOIN repository ON repository.id = shown.repository
-                     WHERE shown.digest = ?1 AND (?2 IS NULL OR repository.name = ?2) LIMIT 1",
+                     WHERE shown.digest = $1 AND ($2 IS NULL OR repository.name = $2) LIMIT 1",
                     );
                     let found = found.bind(&digest).bind(from);
                     if found.fetch_optional(&mut *connection).await?.is_none() {
@@ -147,12 +159,12 @@ impl Metadata {
         let write = self.writer.write(
             move |connection| {
                 Box::pin(async move {
-                    let deleted = sqlx::query(
-                        "DELETE FROM repository_blob WHERE digest = ?2
-                     AND repository = (SELECT id FROM repository WHERE name = ?1)",
+                    let deleted = query(
+                        "DELETE FROM repository_blob WHERE digest = $2
+                     AND repository = (SELECT id FROM repository WHERE name = $1)",
                     );
                     let deleted = deleted.bind(repository.as_str()).bind(&digest);
-                    Ok(deleted.execute(connection).await?.rows_affected() > 0)
+                    Ok(deleted.execute(connection).await? > 0)
                 })
             },
             move |_| committed(),
@@ -188,23 +200,23 @@ impl Metadata {
         let write = self.writer.write(
             move |connection| {
                 Box::pin(async move {
-                    let id = sqlx::query(
-                        "SELECT id FROM manifest WHERE digest = ?2
-                     AND repository = (SELECT id FROM repository WHERE name = ?1)",
+                    let id = query(
+                        "SELECT id FROM manifest WHERE digest = $2
+                     AND repository = (SELECT id FROM repository WHERE name = $1)",
                     );
                     let id = id.bind(repository.as_str()).bind(&digest);
                     let Some(row) = id.fetch_optional(&mut *connection).await? else {
                         return Ok(None);
                     };
                     let id: i64 = row.try_get("id")?;
-                    let tags = sqlx::query("SELECT name FROM tag WHERE manifest = ?1").bind(id);
+                    let tags = query("SELECT name FROM tag WHERE manifest = $1").bind(id);
                     let tags = tags.fetch_all(&mut *connection).await?;
                     let tags = tags.iter().map(|row| row.try_get("name"));
                     let tags: Vec<String> = tags.collect::<Result<_, _>>()?;
                     if let Some(error) = tags.iter().find_map(|tag| keeps(tag)) {
                         return Err(error);
                     }
-                    let deleted = sqlx::query("DELETE FROM manifest WHERE id = ?1").bind(id);
+                    let deleted = query("DELETE FROM manifest WHERE id = $1").bind(id);
                     deleted.execute(connection).await?;
                     Ok(Some(Removed { tags }))
                 })
@@ -226,7 +238,7 @@ impl Metadata {
         let write = self.writer.write(
             move |connection| {
                 Box::pin(async move {
-                    let row = sqlx::query("SELECT id FROM repository WHERE name = ?1");
+                    let row = query("SELECT id FROM repository WHERE name = $1");
                     let row = row
                         .bind(repository.as_str())
                         .fetch_optional(&mut *connection)
@@ -236,10 +248,9 @@ impl Metadata {
                     };
                     let id: i64 = row.try_get("id")?;
                     check(connection, id, &tag, &condition).await?;
-                    let deleted =
-                        sqlx::query("DELETE FROM tag WHERE repository = ?1 AND name = ?2");
+                    let deleted = query("DELETE FROM tag WHERE repository = $1 AND name = $2");
                     let deleted = deleted.bind(id).bind(tag.as_str());
-                    Ok(deleted.execute(connection).await?.rows_affected() > 0)
+                    Ok(deleted.execute(connection).await? > 0)
                 })
             },
             move |_| committed(),
@@ -248,7 +259,7 @@ impl Metadata {
     }
 }
 
-async fn put(connection: &mut SqliteConnection, new: &NewManifest) -> Result<(), OciError> {
+async fn put(connection: &mut Connection, new: &NewManifest) -> Result<(), OciError> {
     let repository = repository_id(connection, &new.repository).await?;
     if let Some(tag) = new.tags.first() {
         check(connection, repository, tag, &new.condition).await?;
@@ -271,10 +282,11 @@ async fn put(connection: &mut SqliteConnection, new: &NewManifest) -> Result<(),
         complete(connection, repository, &new.manifest).await?;
     }
     let digest = new.digest.to_string();
-    let id: i64 = sqlx::query(
+    let id: i64 = query(
         "INSERT INTO manifest (repository, digest, media_type, size, pushed_at, content)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT DO UPDATE SET media_type = ?3, pushed_at = ?5 RETURNING id",
+         VALUES ($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (repository, digest) DO UPDATE SET media_type = $3, pushed_at = $5
+         RETURNING id",
     )
     .bind(repository)
     .bind(&digest)
@@ -285,9 +297,11 @@ async fn put(connection: &mut SqliteConnection, new: &NewManifest) -> Result<(),
     .fetch_one(&mut *connection)
     .await?
     .try_get("id")?;
-    sqlx::query(
+    either(
         "INSERT OR IGNORE INTO reference (manifest, digest)
-         SELECT ?1, value ->> 0 FROM json_each(?2)",
+         SELECT $1, value ->> 0 FROM json_each($2)",
+        "INSERT INTO reference (manifest, digest)
+         SELECT $1, value ->> 0 FROM jsonb_array_elements($2::jsonb) ON CONFLICT DO NOTHING",
     )
     .bind(id)
     .bind(parts(
@@ -296,10 +310,12 @@ async fn put(connection: &mut SqliteConnection, new: &NewManifest) -> Result<(),
     .execute(&mut *connection)
     .await?;
     if let Some(subject) = &new.manifest.subject {
-        sqlx::query(
-            "INSERT OR REPLACE INTO referrer
+        query(
+            "INSERT INTO referrer
              (repository, subject, digest, manifest, artifact_type, descriptor)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (repository, subject, digest)
+             DO UPDATE SET manifest = $4, artifact_type = $5, descriptor = $6",
         )
         .bind(repository)
         .bind(subject.to_string())
@@ -311,9 +327,9 @@ async fn put(connection: &mut SqliteConnection, new: &NewManifest) -> Result<(),
         .await?;
     }
     for tag in &new.tags {
-        sqlx::query(
-            "INSERT INTO tag (repository, name, manifest, updated_at) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT DO UPDATE SET manifest = ?3, updated_at = ?4",
+        query(
+            "INSERT INTO tag (repository, name, manifest, updated_at) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (repository, name) DO UPDATE SET manifest = $3, updated_at = $4",
         )
         .bind(repository)
         .bind(tag.as_str())
@@ -327,35 +343,48 @@ async fn put(connection: &mut SqliteConnection, new: &NewManifest) -> Result<(),
 
 /// Everything that the manifest refers to is in the repository and as large as it says.
 async fn complete(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     repository: i64,
     manifest: &Manifest,
 ) -> Result<(), OciError> {
-    const BLOBS: &str = "SELECT part.value ->> 0 AS digest, blob.size FROM json_each(?1) AS part
-         LEFT JOIN repository_blob AS shown
-             ON shown.repository = ?2 AND shown.digest = part.value ->> 0
-         LEFT JOIN blob ON blob.digest = shown.digest
-         WHERE blob.size IS NOT part.value ->> 1 LIMIT 1";
-    const CHILDREN: &str = "SELECT part.value ->> 0 AS digest, manifest.size
-         FROM json_each(?1) AS part
-         LEFT JOIN manifest
-             ON manifest.repository = ?2 AND manifest.digest = part.value ->> 0
-         WHERE manifest.size IS NOT part.value ->> 1 LIMIT 1";
-    for (kind, query, wanted) in [
-        ("blob", BLOBS, &manifest.blobs),
-        ("manifest", CHILDREN, &manifest.children),
-    ] {
+    for (kind, wanted) in [("blob", &manifest.blobs), ("manifest", &manifest.children)] {
         if wanted.is_empty() {
             continue;
         }
-        let row = sqlx::query(query)
-            .bind(parts(wanted.iter()))
-            .bind(repository);
+        let row = match kind {
+            "blob" => either(
+                "SELECT part.value ->> 0 AS digest, blob.size FROM json_each($1) AS part
+                 LEFT JOIN repository_blob AS shown
+                     ON shown.repository = $2 AND shown.digest = part.value ->> 0
+                 LEFT JOIN blob ON blob.digest = shown.digest
+                 WHERE blob.size IS NOT part.value ->> 1 LIMIT 1",
+                "SELECT part.value ->> 0 AS digest, blob.size
+                 FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY AS part (value, place)
+                 LEFT JOIN repository_blob AS shown
+                     ON shown.repository = $2 AND shown.digest = part.value ->> 0
+                 LEFT JOIN blob ON blob.digest = shown.digest
+                 WHERE blob.size IS DISTINCT FROM (part.value ->> 1)::bigint
+                 ORDER BY part.place LIMIT 1",
+            ),
+            _ => either(
+                "SELECT part.value ->> 0 AS digest, manifest.size FROM json_each($1) AS part
+                 LEFT JOIN manifest
+                     ON manifest.repository = $2 AND manifest.digest = part.value ->> 0
+                 WHERE manifest.size IS NOT part.value ->> 1 LIMIT 1",
+                "SELECT part.value ->> 0 AS digest, manifest.size
+                 FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY AS part (value, place)
+                 LEFT JOIN manifest
+                     ON manifest.repository = $2 AND manifest.digest = part.value ->> 0
+                 WHERE manifest.size IS DISTINCT FROM (part.value ->> 1)::bigint
+                 ORDER BY part.place LIMIT 1",
+            ),
+        };
+        let row = row.bind(parts(wanted.iter())).bind(repository);
         let Some(row) = row.fetch_optional(&mut *connection).await? else {
             continue;
         };
         let digest: String = row.try_get("digest")?;
-        return Err(match row.try_get::<Option<i64>, _>("size")? {
+        return Err(match row.try_get::<Option<i64>>("size")? {
             None => {
                 let message = format!("the repository does not have the {kind} {digest}");
                 OciError::new(Code::ManifestBlobUnknown, message)
@@ -378,13 +407,13 @@ fn parts<'a>(parts: impl Iterator<Item = &'a Part>) -> String {
 
 /// The digest that a tag is at.
 async fn at(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     repository: i64,
     tag: &Tag,
 ) -> Result<Option<String>, OciError> {
-    let row = sqlx::query(
+    let row = query(
         "SELECT manifest.digest FROM tag JOIN manifest ON manifest.id = tag.manifest
-         WHERE tag.repository = ?1 AND tag.name = ?2",
+         WHERE tag.repository = $1 AND tag.name = $2",
     );
     let row = row.bind(repository).bind(tag.as_str());
     let row = row.fetch_optional(connection).await?;
@@ -393,7 +422,7 @@ async fn at(
 
 /// Compares the tag as it is now with what the client last saw.
 async fn check(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     repository: i64,
     tag: &Tag,
     condition: &Condition,
@@ -432,7 +461,7 @@ impl Condition {
 
 /// Whether `digest` may be added. Looked up only where there is a quota.
 async fn room(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     repository: i64,
     digest: &str,
     size: i64,
@@ -441,24 +470,24 @@ async fn room(
     if quota == Quota::default() {
         return Ok(());
     }
-    let row = sqlx::query(
+    let row = query(
         "SELECT
-             (SELECT count(*) FROM manifest WHERE repository = ?1) AS manifests,
-             (SELECT coalesce(sum(size), 0) FROM manifest WHERE repository = ?1)
+             (SELECT count(*) FROM manifest WHERE repository = $1) AS manifests,
+             CAST((SELECT coalesce(sum(size), 0) FROM manifest WHERE repository = $1)
              + (SELECT coalesce(sum(blob.size), 0) FROM repository_blob AS shown
-                JOIN blob ON blob.digest = shown.digest WHERE shown.repository = ?1) AS bytes,
-             (SELECT count(*) FROM manifest WHERE repository = ?1 AND digest = ?2)
-             + (SELECT count(*) FROM repository_blob WHERE repository = ?1 AND digest = ?2)
+                JOIN blob ON blob.digest = shown.digest WHERE shown.repository = $1) AS BIGINT)
+             AS bytes,
+             (SELECT count(*) FROM manifest WHERE repository = $1 AND digest = $2)
+             + (SELECT count(*) FROM repository_blob WHERE repository = $1 AND digest = $2)
              AS present,
-             (SELECT coalesce(max(size), 0) FROM blob WHERE digest = ?2) AS known",
+             (SELECT coalesce(max(size), 0) FROM blob WHERE digest = $2) AS known",
     );
     let row = row
         .bind(repository)
         .bind(digest)
         .fetch_one(connection)
         .await?;
-    let number =
-        |name| -> Result<u64, OciError> { Ok(row.try_get::<i64, _>(name)?.unsigned_abs()) };
+    let number = |name| -> Result<u64, OciError> { Ok(row.try_get::<i64>(name)?.unsigned_abs()) };
     if number("present")? > 0 {
         return Ok(());
     }
@@ -480,28 +509,22 @@ async fn room(
 }
 
 async fn repository_id(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     repository: &Repository,
 ) -> Result<i64, OciError> {
-    let row = sqlx::query(
-        "INSERT INTO repository (name) VALUES (?1)
-         ON CONFLICT DO UPDATE SET name = name RETURNING id",
-    );
-    Ok(row
-        .bind(repository.as_str())
-        .fetch_one(connection)
-        .await?
-        .try_get("id")?)
+    let name = repository.as_str();
+    let known = query("SELECT id FROM repository WHERE name = $1").bind(name);
+    if let Some(row) = known.fetch_optional(&mut *connection).await? {
+        return Ok(row.try_get("id")?);
+    }
+    let new = query("INSERT INTO repository (name) VALUES ($1) RETURNING id").bind(name);
+    Ok(new.fetch_one(connection).await?.try_get("id")?)
 }
 
-async fn show(
-    connection: &mut SqliteConnection,
-    repository: i64,
-    digest: &str,
-) -> Result<(), OciError> {
-    let shown = sqlx::query(
-        "INSERT INTO repository_blob (repository, digest, linked_at) VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET linked_at = ?3",
+async fn show(connection: &mut Connection, repository: i64, digest: &str) -> Result<(), OciError> {
+    let shown = query(
+        "INSERT INTO repository_blob (repository, digest, linked_at) VALUES ($1, $2, $3)
+         ON CONFLICT (repository, digest) DO UPDATE SET linked_at = $3",
     );
     shown
         .bind(repository)

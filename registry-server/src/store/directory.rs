@@ -5,25 +5,38 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use super::{Content, Partial, Store};
-use crate::{
-    digest::{Algorithm, Digest},
-    route::UploadId,
-};
+use super::{Content, Object, Partial, Store, StoreId};
+use crate::{digest::Algorithm, route::UploadId};
 
 /// A folder on a local file system.
 pub struct Directory {
     blobs: PathBuf,
     uploads: PathBuf,
     damaged: PathBuf,
+    id: PathBuf,
+    shared: bool,
 }
 
 impl Directory {
     /// Opens or creates the folders under `root`. Bytes of uploads that cannot be
     /// resumed are removed.
     pub fn open(root: &Path) -> io::Result<Self> {
+        let directory = Self::create(root)?;
+        directory.remove_lost_uploads()?;
+        Ok(directory)
+    }
+
+    /// Opens or creates the folders under `root`, which other instances use too.
+    pub fn share(root: &Path) -> io::Result<Self> {
+        let mut directory = Self::create(root)?;
+        directory.shared = true;
+        Ok(directory)
+    }
+
+    fn create(root: &Path) -> io::Result<Self> {
         let directory = Self::inspect(root);
         fs::create_dir_all(&directory.uploads)?;
         for algorithm in Algorithm::ALL {
@@ -31,7 +44,6 @@ impl Directory {
         }
         sync(&directory.blobs)?;
         sync(root)?;
-        directory.remove_lost_uploads()?;
         Ok(directory)
     }
 
@@ -41,13 +53,24 @@ impl Directory {
             blobs: root.join("blobs"),
             uploads: root.join("uploads"),
             damaged: root.join("damaged"),
+            id: root.join(super::STORE_ID),
+            shared: false,
         }
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.to_hex();
-        let folder = self.blobs.join(digest.algorithm().name());
-        folder.join(&hex[..2]).join(hex)
+    fn path(&self, object: &Object) -> PathBuf {
+        let folder = self.blobs.join(object.digest.algorithm().name());
+        let file = object.file_name();
+        folder.join(&file[..2]).join(file)
+    }
+
+    /// Among instances only one writes to an upload at a time.
+    fn hold(&self, file: &File) -> io::Result<()> {
+        match self.shared.then(|| file.try_lock()) {
+            Some(Err(fs::TryLockError::WouldBlock)) => Err(io::ErrorKind::ResourceBusy.into()),
+            Some(Err(fs::TryLockError::Error(error))) => Err(error),
+            None | Some(Ok(())) => Ok(()),
+        }
     }
 
     fn remove_lost_uploads(&self) -> io::Result<()> {
@@ -72,7 +95,12 @@ impl Store for Directory {
             .read(true)
             .write(true)
             .create_new(true)
-            .open(&path)?;
+            .open(&path);
+        let file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => io::ErrorKind::ResourceBusy.into(),
+            _ => error,
+        })?;
+        self.hold(&file)?;
         let blobs = self.blobs.clone();
         Ok(Box::new(FilePartial {
             file,
@@ -86,6 +114,7 @@ impl Store for Directory {
     fn resume(&self, id: UploadId) -> io::Result<Box<dyn Partial>> {
         let path = self.uploads.join(id.to_string());
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        self.hold(&file)?;
         let len = file.metadata()?.len();
         let blobs = self.blobs.clone();
         Ok(Box::new(FilePartial {
@@ -114,8 +143,24 @@ impl Store for Directory {
         Ok(found)
     }
 
-    fn open(&self, digest: &Digest) -> io::Result<Option<Box<dyn Content>>> {
-        let file = match File::open(self.path(digest)) {
+    fn stale_uploads(&self, age: Duration) -> io::Result<Vec<UploadId>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.uploads)? {
+            let entry = entry?;
+            let id = UploadId::parse(&entry.file_name().to_string_lossy());
+            // Finished since it was listed.
+            let (Some(id), Ok(metadata)) = (id, entry.metadata()) else {
+                continue;
+            };
+            if metadata.modified()?.elapsed().unwrap_or_default() >= age {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+
+    fn open(&self, object: &Object) -> io::Result<Option<Box<dyn Content>>> {
+        let file = match File::open(self.path(object)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
@@ -123,17 +168,17 @@ impl Store for Directory {
         Ok(Some(Box::new(FileContent { file, size })))
     }
 
-    fn remove(&self, digest: &Digest) -> io::Result<()> {
-        match fs::remove_file(self.path(digest)) {
+    fn remove(&self, object: &Object) -> io::Result<()> {
+        match fs::remove_file(self.path(object)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
     }
 
-    fn set_aside(&self, digest: &Digest) -> io::Result<()> {
+    fn set_aside(&self, object: &Object) -> io::Result<()> {
         fs::create_dir_all(&self.damaged)?;
-        let name = digest.to_string().replace(':', "-");
-        match fs::rename(self.path(digest), self.damaged.join(name)) {
+        let name = object.to_string().replace(':', "-");
+        match fs::rename(self.path(object), self.damaged.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
@@ -143,15 +188,15 @@ impl Store for Directory {
         fs::metadata(&self.uploads).map(drop)
     }
 
-    fn list(&self) -> io::Result<Vec<(Digest, u64)>> {
+    fn list(&self) -> io::Result<Vec<(Object, u64)>> {
         let mut found = Vec::new();
         for algorithm in Algorithm::ALL {
             for folder in fs::read_dir(self.blobs.join(algorithm.name()))? {
                 for entry in fs::read_dir(folder?.path())? {
                     let entry = entry?;
                     let name = entry.file_name();
-                    let name = format!("{}:{}", algorithm.name(), name.to_string_lossy());
-                    let Ok(digest) = name.parse() else {
+                    let Some(object) = Object::parse(algorithm.name(), &name.to_string_lossy())
+                    else {
                         continue;
                     };
                     // Collected since it was listed.
@@ -159,11 +204,25 @@ impl Store for Directory {
                         continue;
                     };
                     let age = metadata.modified()?.elapsed().unwrap_or_default();
-                    found.push((digest, age.as_secs()));
+                    found.push((object, age.as_secs()));
                 }
             }
         }
         Ok(found)
+    }
+
+    fn claim(&self, id: &StoreId) -> io::Result<StoreId> {
+        let temporary = self.uploads.join(id.as_str());
+        fs::write(&temporary, id.as_str())?;
+        File::open(&temporary)?.sync_all()?;
+        // A link is made or refused as one, also on network file systems.
+        let linked = fs::hard_link(&temporary, &self.id);
+        fs::remove_file(&temporary)?;
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => sync(self.id.parent().unwrap_or(Path::new(".")))?,
+        }
+        Ok(StoreId::from(fs::read_to_string(&self.id)?))
     }
 }
 
@@ -223,14 +282,15 @@ impl Partial for FilePartial {
         Ok(())
     }
 
-    fn keep(mut self: Box<Self>, digest: &Digest) -> io::Result<()> {
-        let hex = digest.to_hex();
-        let folder = self.blobs.join(digest.algorithm().name()).join(&hex[..2]);
+    fn keep(mut self: Box<Self>, object: &Object) -> io::Result<()> {
+        let name = object.file_name();
+        let folder = self.blobs.join(object.digest.algorithm().name());
+        let folder = folder.join(&name[..2]);
         // A resumed upload may be shorter than its file after a failed append.
         self.file.set_len(self.len)?;
         self.file.sync_all()?;
         if let Some(path) = &self.path {
-            let name = folder.join(hex);
+            let name = folder.join(name);
             match fs::rename(path, &name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     create(&folder)?;

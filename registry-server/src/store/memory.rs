@@ -4,18 +4,20 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use super::{Content, Partial, Store};
-use crate::{digest::Digest, route::UploadId};
+use super::{Content, Object, Partial, Store, StoreId};
+use crate::route::UploadId;
 
 #[derive(Clone, Default)]
 pub struct Memory(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    blobs: HashMap<Digest, Arc<Vec<u8>>>,
+    blobs: HashMap<String, Arc<Vec<u8>>>,
     uploads: HashMap<UploadId, (String, Vec<u8>)>,
+    id: Option<StoreId>,
 }
 
 impl Memory {
@@ -53,26 +55,38 @@ impl Store for Memory {
         }))
     }
 
-    fn open(&self, digest: &Digest) -> io::Result<Option<Box<dyn Content>>> {
-        let found = self.with(|state| state.blobs.get(digest).cloned());
+    fn stale_uploads(&self, _: Duration) -> io::Result<Vec<UploadId>> {
+        Ok(Vec::new())
+    }
+
+    fn open(&self, object: &Object) -> io::Result<Option<Box<dyn Content>>> {
+        let found = self.with(|state| state.blobs.get(&object.to_string()).cloned());
         Ok(found.map(|bytes| Box::new(MemoryContent(bytes)) as Box<dyn Content>))
     }
 
-    fn remove(&self, digest: &Digest) -> io::Result<()> {
-        self.with(|state| state.blobs.remove(digest));
+    fn remove(&self, object: &Object) -> io::Result<()> {
+        self.with(|state| state.blobs.remove(&object.to_string()));
         Ok(())
     }
 
-    fn set_aside(&self, digest: &Digest) -> io::Result<()> {
-        self.remove(digest)
+    fn set_aside(&self, object: &Object) -> io::Result<()> {
+        self.remove(object)
     }
 
     fn ping(&self) -> io::Result<()> {
         Ok(())
     }
 
-    fn list(&self) -> io::Result<Vec<(Digest, u64)>> {
-        Ok(self.with(|state| state.blobs.keys().map(|digest| (*digest, 0)).collect()))
+    fn list(&self) -> io::Result<Vec<(Object, u64)>> {
+        let parse = |name: &String| {
+            let (algorithm, file) = name.split_once(':')?;
+            Some((Object::parse(algorithm, file)?, 0))
+        };
+        Ok(self.with(|state| state.blobs.keys().filter_map(parse).collect()))
+    }
+
+    fn claim(&self, id: &StoreId) -> io::Result<StoreId> {
+        Ok(self.with(|state| state.id.get_or_insert_with(|| id.clone()).clone()))
     }
 }
 
@@ -103,10 +117,11 @@ impl Partial for MemoryPartial {
         Ok(())
     }
 
-    fn keep(mut self: Box<Self>, digest: &Digest) -> io::Result<()> {
+    fn keep(mut self: Box<Self>, object: &Object) -> io::Result<()> {
         self.note = None;
         let bytes = Arc::new(std::mem::take(&mut self.bytes));
-        self.store.with(|state| state.blobs.insert(*digest, bytes));
+        let name = object.to_string();
+        self.store.with(|state| state.blobs.insert(name, bytes));
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! A real server process and a client small enough to send anything.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod backends;
+
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -27,11 +29,19 @@ impl Server {
     }
 
     pub fn with(root: &Path, flags: &[&str]) -> Self {
+        Self::with_environment(root, flags, &[])
+    }
+
+    pub fn with_environment(root: &Path, flags: &[&str], set: &[(&str, &Path)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_bpfseal-registry"))
             .args(["serve", "--listen", "127.0.0.1:0", "--root"])
             .arg(root)
             .args(flags)
             .env("RUST_LOG", "warn")
+            // Of the S3-compatible stores that tests start.
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .envs(set.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
