@@ -14,9 +14,9 @@ use std::{
 use super::{Client, eventually};
 
 /// Runs a command until standard input ends, which it also does when the test dies; then
-/// runs `$after`.
-const SUPERVISOR: &str =
-    r#"after=$1; shift; "$@" & pid=$!; cat >/dev/null; kill -QUIT $pid; wait $pid; eval "$after""#;
+/// runs `$after`. SIGQUIT stops PostgreSQL at once; a shell's background processes start with
+/// it ignored, so the others need SIGTERM.
+const SUPERVISOR: &str = r#"after=$1; shift; "$@" & pid=$!; cat >/dev/null; kill -QUIT $pid; kill -TERM $pid; wait $pid; eval "$after""#;
 
 /// A process that ends with the test.
 struct Supervised(Child);
