@@ -2,6 +2,7 @@
 //! and the numbered reasons for refusing.
 
 pub mod admit;
+pub mod anchor;
 pub mod attached;
 mod base32;
 pub mod condition;

@@ -60,6 +60,11 @@ impl TrustRoot {
         .clone()
     }
 
+    /// The file that [`TrustRoot::embedded`] reads.
+    pub const fn embedded_json() -> &'static str {
+        SIGSTORE_PRODUCTION_TRUSTED_ROOT
+    }
+
     /// Reads a `trusted_root.json`.
     ///
     /// # Errors
@@ -191,6 +196,11 @@ impl SigningConfig {
     /// The certificate authority.
     pub fn fulcio(&self) -> Option<&str> {
         self.0.fulcio_url().map(|service| service.url.as_str())
+    }
+
+    /// Who vouches for people.
+    pub fn issuer(&self) -> Option<&str> {
+        self.0.oidc_url().map(|service| service.url.as_str())
     }
 
     /// The time-stamp authorities, as many as the config wants.

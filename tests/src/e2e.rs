@@ -71,6 +71,7 @@ impl Workshop {
             .env("HOME", self.folder.path())
             .env_remove("XDG_CACHE_HOME")
             .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_DATA_HOME")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .output()

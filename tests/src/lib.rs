@@ -5,3 +5,4 @@ pub mod e2e;
 pub mod fixtures;
 pub mod lab;
 pub mod sigstore;
+pub mod tuf;

@@ -3,12 +3,13 @@
 //! both of its APIs, and a time-stamp authority by `openssl ts`. It ends with the test.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -39,6 +40,9 @@ struct Inner {
     certificate_log: Signer,
     log: Signer,
     folder: PathBuf,
+    address: String,
+    /// What the login page was asked for, by the code it gave: challenge, nonce, client.
+    logins: Mutex<HashMap<String, [String; 3]>>,
 }
 
 /// Which of the log's APIs a signing config names.
@@ -60,7 +64,11 @@ impl Sigstore {
             extension(&[0x55, 0x1d, 0x0f], true, &[3, 2, 1, 6]),
         ];
         let tbs = to_be_signed(&name, &name, authority.public_key().spki(), &extensions);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
         let inner = Arc::new(Inner {
+            address: address.clone(),
+            logins: Mutex::default(),
             issuer: key(),
             authority_certificate: signed(&tbs, &authority),
             authority,
@@ -68,8 +76,6 @@ impl Sigstore {
             log: key(),
             folder: folder.to_owned(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it is bound").to_string();
         let server = Arc::clone(&inner);
         thread::spawn(move || {
             for stream in listener.incoming().take(MOST_REQUESTS).flatten() {
@@ -97,7 +103,7 @@ impl Sigstore {
         json!({
             "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
             "caUrls": service("", 1),
-            "oidcUrls": [],
+            "oidcUrls": service("", 1),
             "rekorTlogUrls": service("", if log == LogApi::First { 1 } else { 2 }),
             "rekorTlogConfig": { "selector": "ANY" },
             "tsaUrls": if log == LogApi::First { json!([]) } else { service("/stamp", 1) },
@@ -166,11 +172,44 @@ pub fn key() -> Signer {
 impl Inner {
     fn serve(&self, mut stream: TcpStream) {
         let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
-        let Some((path, body)) = read_request(&stream) else {
+        let Some((path, bearer, body)) = read_request(&stream) else {
             return;
         };
+        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+        if path == "/login" {
+            let back = self.log_in(&fields(query));
+            let head =
+                format!("HTTP/1.1 302 Found\r\nlocation: {back}\r\ncontent-length: 0\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes());
+            return;
+        }
         let json_body = || serde_json::from_slice::<Value>(&body).unwrap_or_default();
-        let (status, kind, reply) = match path.as_str() {
+        let (status, kind, reply) = match path {
+            "/.well-known/openid-configuration" => {
+                let of = |path: &str| format!("http://{}{path}", self.address);
+                let said = json!({
+                    "issuer": of(""), "authorization_endpoint": of("/login"),
+                    "token_endpoint": of("/token"),
+                });
+                (200, "application/json", said.to_string().into_bytes())
+            }
+            // What a GitHub runner asks with its bearer, and answers for one audience.
+            "/github" => {
+                let asked = fields(query);
+                let said = json!({ "value": asked.get("give"), "audience": asked.get("audience") });
+                let is_right = asked.get("audience").is_some_and(|aud| aud == "sigstore");
+                let status = if is_right && bearer == BEARER {
+                    200
+                } else {
+                    401
+                };
+                (status, "application/json", said.to_string().into_bytes())
+            }
+            "/token" => {
+                let said = self.redeem(&fields(&String::from_utf8_lossy(&body)));
+                let status = if said["error"].is_null() { 200 } else { 400 };
+                (status, "application/json", said.to_string().into_bytes())
+            }
             "/api/v2/signingCert" => match self.certify(&json_body()) {
                 Ok(reply) => (201, "application/json", reply.to_string().into_bytes()),
                 Err(why) => (400, "text/plain", why.into_bytes()),
@@ -192,6 +231,49 @@ impl Inner {
         );
         let _ = stream.write_all(head.as_bytes());
         let _ = stream.write_all(&reply);
+    }
+
+    /// What an issuer does once somebody has logged in: back to the program with a code. A
+    /// field `lie` makes it refuse, or mix up two questions.
+    fn log_in(&self, asked: &HashMap<String, String>) -> String {
+        let of = |name: &str| asked.get(name).cloned().unwrap_or_default();
+        let (back, state) = (of("redirect_uri"), of("state"));
+        if of("lie") == "refuse" {
+            return format!("{back}?error=access_denied&state={state}");
+        }
+        assert_eq!(of("response_type"), "code");
+        assert_eq!(of("code_challenge_method"), "S256");
+        assert_eq!(of("scope"), "openid email");
+        let nonce = match of("lie").as_str() {
+            "nonce" => "another".to_owned(),
+            _ => of("nonce"),
+        };
+        let challenge = match of("lie").as_str() {
+            "challenge" => "another".to_owned(),
+            _ => of("code_challenge"),
+        };
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = format!("{CODE}{}", logins.len());
+        logins.insert(code.clone(), [challenge, nonce, of("client_id")]);
+        format!("{back}?code={code}&state={state}")
+    }
+
+    /// A token for a code, once, to whoever has the verifier of its challenge.
+    fn redeem(&self, asked: &HashMap<String, String>) -> Value {
+        let of = |name: &str| asked.get(name).cloned().unwrap_or_default();
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some([challenge, nonce, client]) = logins.remove(&of("code")) else {
+            return json!({ "error": "invalid_grant" });
+        };
+        let shown = BASE64_URL.encode(Digest::of(of("code_verifier").as_bytes()).as_bytes());
+        if shown != challenge || of("grant_type") != "authorization_code" {
+            return json!({ "error": "invalid_grant" });
+        }
+        let claims = json!({
+            "iss": format!("http://{}", self.address), "aud": client, "nonce": nonce,
+            "exp": now() + 60, "sub": "7", "email": "ann@acme.test", "email_verified": true,
+        });
+        json!({ "id_token": token(&self.issuer, &claims), "token_type": "Bearer" })
     }
 
     /// What Fulcio checks, and what it answers.
@@ -427,12 +509,36 @@ impl Inner {
     }
 }
 
-fn read_request(stream: &TcpStream) -> Option<(String, Vec<u8>)> {
+/// A query or form; what is encoded is decoded.
+fn fields(text: &str) -> HashMap<String, String> {
+    let decoded = |text: &str| {
+        let mut bytes = Vec::new();
+        let mut rest = text.bytes();
+        while let Some(byte) = rest.next() {
+            bytes.push(match byte {
+                b'+' => b' ',
+                b'%' => {
+                    let digits = [rest.next(), rest.next()].map(Option::unwrap_or_default);
+                    let digits = std::str::from_utf8(&digits).unwrap_or_default();
+                    u8::from_str_radix(digits, 16).unwrap_or_default()
+                }
+                byte => byte,
+            });
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+    pairs
+        .map(|(name, value)| (decoded(name), decoded(value)))
+        .collect()
+}
+
+fn read_request(stream: &TcpStream) -> Option<(String, String, Vec<u8>)> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let path = line.split(' ').nth(1)?.to_owned();
-    let mut length = 0;
+    let (mut length, mut bearer) = (0, String::new());
     loop {
         line.clear();
         reader.read_line(&mut line).ok()?;
@@ -443,10 +549,13 @@ fn read_request(stream: &TcpStream) -> Option<(String, Vec<u8>)> {
         if let Some(value) = header.strip_prefix("content-length:") {
             length = value.trim().parse().ok()?;
         }
+        if let Some(value) = header.strip_prefix("authorization: bearer ") {
+            bearer = value.to_owned();
+        }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some((path, body))
+    Some((path, bearer, body))
 }
 
 fn vector(name: &str) -> Vec<u8> {
@@ -558,5 +667,9 @@ fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 /// `AlgorithmIdentifier` of ECDSA with SHA-256.
 const ECDSA_SHA256: &[u8] = &[0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+/// With what a GitHub job asks for its token.
+pub const BEARER: &str = "runner-bearer";
+/// How each code of the login page begins.
+pub const CODE: &str = "code-of-the-login-page-";
 /// A test asks a handful.
 const MOST_REQUESTS: usize = 200;

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
 use serde_json::{Value, json};
 use tests::{
     e2e::{Said, Workshop, program},
@@ -216,18 +218,40 @@ fn the_ci_system_s_identity_is_found() {
     let file = file.to_str().unwrap();
     let sign = "sign-blob --bundle b.json --trusted-root root.json --signing-config first.json \
                 tool --json";
-    for variable in [
-        ("SIGSTORE_ID_TOKEN", token.as_str()),
-        ("SIGSTORE_ID_TOKEN_FILE", file),
+    let agent = scene.workshop.write(
+        "buildkite-agent",
+        format!("#!/bin/sh\n[ \"$*\" = 'oidc request-token --audience sigstore' ] && cat {file}\n"),
+    );
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
+    let home = scene.workshop.path("");
+    let path = format!("{}:{}", home.display(), std::env::var("PATH").unwrap());
+    let url = format!("http://{}/github?give={token}", scene.sigstore.address);
+    let github = |bearer| {
+        vec![
+            ("ACTIONS_ID_TOKEN_REQUEST_URL", url.as_str()),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", bearer),
+        ]
+    };
+    let run = |variables: &[(&str, &str)]| {
+        scene
+            .workshop
+            .run_with(&program("bpfseal"), sign.split_whitespace(), variables)
+    };
+    for variables in [
+        vec![("SIGSTORE_ID_TOKEN", token.as_str())],
+        vec![("SIGSTORE_ID_TOKEN_FILE", file)],
+        vec![("BUILDKITE", "true"), ("PATH", path.as_str())],
+        github(sigstore::BEARER),
     ] {
-        let said =
-            scene
-                .workshop
-                .run_with(&program("bpfseal"), sign.split_whitespace(), &[variable]);
-        assert_eq!(said.code, 0, "{}", said.out);
+        let said = run(&variables);
+        assert_eq!(said.code, 0, "{variables:?}: {}", said.out);
         let made: Value = serde_json::from_str(&said.out).unwrap();
-        assert_eq!(made["identity"], FLOW);
+        assert_eq!(made["identity"], FLOW, "{variables:?}");
     }
+    // A system that refuses is an error, not a reason to look elsewhere.
+    let mut refused = github("another");
+    refused.push(("SIGSTORE_ID_TOKEN", &token));
+    assert_eq!(run(&refused).code, 4);
     let said = scene.run(sign);
     assert_eq!(said.code, 2, "{}", said.out);
 }

@@ -54,9 +54,8 @@ pub struct Args {
     /// Who must have vouched for that identity.
     #[arg(long, value_name = "URL", requires = "certificate_identity")]
     certificate_oidc_issuer: Option<String>,
-    /// Believe this `trusted_root.json` instead of the public-good instance's.
-    #[arg(long, value_name = "FILE", requires = "certificate_identity")]
-    trusted_root: Option<PathBuf>,
+    #[command(flatten)]
+    root: trust::RootArgs,
     /// Decide about a file as if it came from there: host[:port]/repository. Else its
     /// package name is its scope.
     #[arg(long, value_name = "SCOPE")]
@@ -184,6 +183,12 @@ fn scope_of_file(args: &Args, bundle: &UnverifiedBundle) -> String {
 }
 
 fn read_policy(args: &Args) -> Result<Policy, Failure> {
+    if args.root.is_given() && args.certificate_identity.is_none() {
+        return Err(Failure::usage(
+            "`--trusted-root` and `--trust` go with `--certificate-identity`",
+        )
+        .with_remedy("A policy names its own roots: [keyless.NAME] trusted_root = \"FILE\"."));
+    }
     match (&args.policy, &args.key) {
         (Some(path), _) => policy_file::read(path),
         (None, Some(path)) => {
@@ -216,10 +221,11 @@ fn identity_policy(args: &Args) -> Result<Policy, Failure> {
         quote(issuer)
     );
     let mut root = Vec::new();
-    if let Some(path) = &args.trusted_root {
+    let place = args.root.place()?;
+    if !matches!(place, trust::Place::Embedded) {
         // Read here, so that what is wrong with it is said about the file.
-        trust::root(Some(path))?;
-        root = crate::files::read_bundle(path)?;
+        args.root.root()?;
+        root = place.json()?.into_bytes();
         text += "trusted_root = \"root\"\n";
     }
     implied_policy(&text, root)

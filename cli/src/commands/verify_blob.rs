@@ -27,9 +27,9 @@ Examples:
       --certificate-oidc-issuer https://token.actions.githubusercontent.com tool
   bpfseal verify-blob --bundle b.json --key k.pub sha256:9f86d081884c7d659a2feaa0c55ad015…
 
-Nothing is looked up anywhere. Without --trusted-root, the public-good instance's root that
-this program carries decides (`bpfseal trust show`). If the bundle holds in-toto attestations,
-the file is one of their subjects.")]
+Nothing is looked up anywhere. Without --trusted-root or --trust, the public-good instance's
+root decides: the stored one, or that of this program if it is newer (`bpfseal trust show`).
+If the bundle holds in-toto attestations, the file is one of their subjects.")]
 #[command(group = clap::ArgGroup::new("who").required(true).multiple(true))]
 pub struct Args {
     /// The signature: a Sigstore bundle.
@@ -54,9 +54,8 @@ pub struct Args {
     /// Which public key must have signed.
     #[arg(long, value_name = "PEM", group = "who", conflicts_with_all = ["certificate_identity", "certificate_oidc_issuer"])]
     key: Option<PathBuf>,
-    /// Believe this `trusted_root.json` instead of the public-good instance's.
-    #[arg(long, value_name = "FILE")]
-    trusted_root: Option<PathBuf>,
+    #[command(flatten)]
+    root: trust::RootArgs,
     /// The file, or its digest.
     #[arg(value_name = "FILE|sha256:HEX")]
     subject: String,
@@ -81,7 +80,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let blob = Blob::read(&args.subject)?;
     // The root has the largest part in the time that this takes, and a key needs none.
     let root = match sigstore::needs_root(&parsed) {
-        true => Some(trust::root(args.trusted_root.as_deref())?),
+        true => Some(args.root.root()?),
         false => None,
     };
     let proof = match &expected {

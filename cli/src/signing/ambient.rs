@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{Failure, Output};
 
-/// Asks the system that runs this for a token with the audience `sigstore`.
-pub fn token(http: &Http, output: &Output) -> Result<Token, Failure> {
+/// Asks the system that runs this for a token with the audience `sigstore`; `None` where no
+/// system offers an identity.
+pub fn token(http: &Http, output: &Output) -> Result<Option<Token>, Failure> {
     let found = [github as Source, gitlab, buildkite, kubernetes]
         .into_iter()
         .find_map(|source| source(http).transpose());
@@ -19,17 +20,22 @@ pub fn token(http: &Http, output: &Output) -> Result<Token, Failure> {
         Some(Ok((system, text))) => {
             let token = token::parse(text.trim())?;
             output.note(&format!("signing as {} ({system})", token.subject));
-            Ok(token)
+            Ok(Some(token))
         }
         Some(Err(failure)) => Err(failure),
-        None => Err(Failure::usage(
-            "neither a key nor an identity token is given, and no CI system offers an identity",
-        )
-        .with_remedy(
-            "Give --key or --identity-token; on GitHub set `permissions: id-token: write`, on \
-             GitLab `id_tokens: SIGSTORE_ID_TOKEN: aud: sigstore`.",
-        )),
+        None => Ok(None),
     }
+}
+
+/// Nobody signs.
+pub fn nobody() -> Failure {
+    Failure::usage(
+        "neither a key nor an identity token is given, and no CI system offers an identity",
+    )
+    .with_remedy(
+        "Give --key or --identity-token, or log in with --browser; on GitHub set `permissions: \
+         id-token: write`, on GitLab `id_tokens: SIGSTORE_ID_TOKEN: aud: sigstore`.",
+    )
 }
 
 type Found = Result<Option<(&'static str, String)>, Failure>;

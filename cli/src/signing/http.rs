@@ -106,7 +106,8 @@ impl Http {
         Ok((value, answer))
     }
 
-    fn parts(&self) -> Result<&(Runtime, Client), Failure> {
+    /// The event loop and the client, for who speaks differently.
+    pub fn parts(&self) -> Result<&(Runtime, Client), Failure> {
         if let Some(parts) = self.parts.get() {
             return Ok(parts);
         }

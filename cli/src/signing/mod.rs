@@ -21,8 +21,9 @@ use crate::{
 };
 
 mod ambient;
+mod browser;
 mod fulcio;
-mod http;
+pub mod http;
 pub mod pkcs11;
 pub mod plugin;
 mod rekor;
@@ -47,13 +48,14 @@ pub struct SignArgs {
     #[arg(long, value_name = "URL", requires = "key")]
     timestamp_server: Vec<String>,
     /// Sign without a key, by this OIDC token (or the file that holds it). Without --key and
-    /// this, the token of the CI system that runs here is asked for: GitHub, GitLab,
-    /// Buildkite, Kubernetes.
+    /// this, the token of the CI system that runs here is asked for (GitHub, GitLab,
+    /// Buildkite, Kubernetes), and at a terminal you log in with a browser.
     #[arg(long, value_name = "TOKEN")]
     identity_token: Option<String>,
-    /// Check the keyless signature against this `trusted_root.json` before it is kept.
-    #[arg(long, value_name = "FILE")]
-    trusted_root: Option<PathBuf>,
+    #[command(flatten)]
+    login: browser::LoginArgs,
+    #[command(flatten)]
+    root: trust::RootArgs,
     /// Services that vouch for keyless signatures (`signing_config.json`), instead of the
     /// public-good instance's.
     #[arg(long, value_name = "FILE")]
@@ -72,8 +74,8 @@ pub struct Seal {
     by: By,
     http: Http,
     stamps: Vec<String>,
-    check: Option<PathBuf>,
-    given_root: bool,
+    /// Against which root a keyless signature is checked before it is kept.
+    check: Option<trust::RootArgs>,
 }
 
 enum By {
@@ -139,23 +141,36 @@ impl Seal {
             by: By::Key(signer),
             http,
             stamps: args.timestamp_server.clone(),
-            check: args.trusted_root.clone(),
-            given_root: args.trusted_root.is_some(),
+            check: None,
         })
     }
 
     fn keyless(args: &SignArgs, http: Http, output: &Output) -> Result<Self, Failure> {
         let config = match &args.signing_config {
-            None => SigningConfig::embedded().map_err(|refusal| config_failure(None, &refusal))?,
+            None => match args.root.signing_config()? {
+                Some(config) => config,
+                None if args.root.trusted_root.is_some() => trust::RootArgs::default()
+                    .signing_config()?
+                    .ok_or_else(no_config)?,
+                None => return Err(no_config()),
+            },
             Some(path) => {
                 let json = files::read_bundle(path)?;
-                SigningConfig::from_json(&json)
-                    .map_err(|refusal| config_failure(Some(path), &refusal))?
+                SigningConfig::from_json(&json).map_err(|refusal| config_failure(path, &refusal))?
             }
         };
         let token = match &args.identity_token {
             Some(text) => token::given(text)?,
-            None => ambient::token(&http, output)?,
+            None if args.login.is_wanted() => {
+                browser::token(&http, &args.login, config.issuer(), output)?
+            }
+            None => match ambient::token(&http, output)? {
+                Some(token) => token,
+                None if browser::LoginArgs::is_possible() => {
+                    browser::token(&http, &args.login, config.issuer(), output)?
+                }
+                None => return Err(ambient::nobody()),
+            },
         };
         let fulcio = config.fulcio().ok_or_else(|| {
             Failure::usage("the signing config names no certificate authority that is in use")
@@ -167,8 +182,7 @@ impl Seal {
             by: By::Identity(Box::new(certified), config),
             http,
             stamps: Vec::new(),
-            check: args.trusted_root.clone(),
-            given_root: args.trusted_root.is_some() || is_public,
+            check: (args.root.is_given() || is_public).then(|| args.root.clone()),
         })
     }
 
@@ -243,8 +257,8 @@ impl Seal {
         };
         let mut by = by;
         by.identity = certified.identity.clone();
-        if self.given_root {
-            let root = trust::root(self.check.as_deref())?;
+        if let Some(root) = &self.check {
+            let root = root.root()?;
             let proof = sigstore::parse(&bundle)
                 .and_then(|parsed| sigstore::prove_identity(&parsed, subject, &root))
                 .map_err(|refusal| {
@@ -268,9 +282,13 @@ fn with_certificate(signer: Signer, path: &std::path::Path) -> Result<Signer, Fa
         .map_err(|error| failed(error.to_string()))
 }
 
-fn config_failure(path: Option<&std::path::Path>, refusal: &policy::Refusal) -> Failure {
-    let place = path.map_or_else(|| "embedded".to_owned(), |path| path.display().to_string());
-    Failure::usage(format!("the signing config {place}: {refusal}"))
+fn config_failure(path: &std::path::Path, refusal: &policy::Refusal) -> Failure {
+    Failure::usage(format!("the signing config {}: {refusal}", path.display()))
+}
+
+fn no_config() -> Failure {
+    Failure::usage("the instance publishes no signing config")
+        .with_remedy("Give `--signing-config FILE`, which names its services.")
 }
 
 /// What a person is told when a key does not sign.
