@@ -14,6 +14,7 @@ mod output;
 mod passphrase;
 mod policy_file;
 mod provenance;
+mod quick;
 mod reference;
 mod registry;
 mod signing;
@@ -41,7 +42,9 @@ struct Cli {
 }
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let quick = quick::parse(words.iter().map(AsRef::as_ref));
+    let cli = quick.unwrap_or_else(Cli::parse);
     let output = Output::new(cli.json);
     match cli.command.run(&output) {
         Ok(()) => std::process::ExitCode::SUCCESS,

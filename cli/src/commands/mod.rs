@@ -23,8 +23,8 @@ mod revoke;
 mod sign;
 mod sign_blob;
 mod trust;
-mod verify;
-mod verify_blob;
+pub mod verify;
+pub mod verify_blob;
 
 /// What to do.
 #[derive(Subcommand)]
