@@ -30,7 +30,7 @@ pub mod verify_blob;
 #[derive(Subcommand)]
 pub enum Command {
     /// Sign a statement about a bundle: provenance, an SBOM, the inventory, anything.
-    Attest(attest::Args),
+    Attest(Box<attest::Args>),
     /// Print a completion script for a shell.
     Completions(completions::Args),
     /// Copy an artifact and everything that refers to it between registries.
