@@ -15,6 +15,7 @@ const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("refuse_ptrace", "refuse_ptrace", &[]),
     ("tamper_exec", "count_exec", &["-DTAMPERED"]),
     ("trace_unlink", "trace_unlink", &[]),
+    ("universal_loader", "universal_loader", &[]),
     ("watch_open", "watch_open", &[]),
 ];
 

@@ -241,6 +241,7 @@ impl Anatomy {
             words: layout.words.clone(),
             maps: maps.collect::<Option<_>>()?,
             places: measured.places.clone(),
+            result: None,
         })
     }
 

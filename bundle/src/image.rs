@@ -42,6 +42,10 @@ pub struct Image {
     /// Names of places where it may be attached, `*` for any characters; empty: anywhere.
     #[serde(default)]
     pub places: Vec<String>,
+    /// For a layout that names maps by index and may leave CO-RE to the kernel: the kernel's
+    /// SHA-256 of the relocated instructions ([`crate::indexed`]).
+    #[serde(default)]
+    pub result: Option<Digest>,
 }
 
 /// What a map must be.
@@ -104,7 +108,7 @@ pub enum Allowed {
 /// `FINGERPRINT_WORDS` in `lsm-enforcer/bpf/shared.h`.
 const FINGERPRINT_WORDS: usize = 32;
 
-/// `BPF_PSEUDO_MAP_VALUE`.
+/// A bit of `BPF_PSEUDO_MAP_VALUE` and `BPF_PSEUDO_MAP_IDX_VALUE` that the two others lack.
 const MAP_VALUE_SOURCE: u64 = 2;
 
 /// 2^64 divided by the golden ratio, made odd. `FINGERPRINT_PRIME` in `shared.h`.
@@ -115,6 +119,13 @@ const FINGERPRINT_PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
 pub const fn is_map_reference(word: u64) -> bool {
     let source = (word >> 12) & 0xf;
     word & 0xff == 0x18 && (source == 1 || source == 2)
+}
+
+/// Is this word the first half of an `ld_imm64` whose immediate is a map's index in `fd_array`
+/// (`BPF_PSEUDO_MAP_IDX`, `BPF_PSEUDO_MAP_IDX_VALUE`)?
+pub const fn is_index_reference(word: u64) -> bool {
+    let source = (word >> 12) & 0xf;
+    word & 0xff == 0x18 && (source == 5 || source == 6)
 }
 
 /// The word without what differs from load to load: a map's descriptor.
@@ -187,17 +198,35 @@ impl Image {
             .collect()
     }
 
+    /// The slots of `fd_array` that instructions name, as they first appear: those of its maps.
+    pub fn slots(&self) -> Vec<u32> {
+        let mut slots = Vec::new();
+        for word in self.words.iter().filter(|word| is_index_reference(**word)) {
+            let slot = (word >> 32) as u32;
+            if !slots.contains(&slot) {
+                slots.push(slot);
+            }
+        }
+        slots
+    }
+
     /// Which map each reference is to, in the order of instructions: the map's index in the
     /// upper half and, for a reference to the map's value, the top bit and the offset.
     pub fn map_references(&self) -> Vec<u64> {
         let second_halves = self.words.iter().skip(1).chain([&0]);
+        let slots = self.slots();
         self.words
             .iter()
             .zip(second_halves)
-            .filter(|(word, _)| is_map_reference(**word))
+            .filter(|(word, _)| is_map_reference(**word) || is_index_reference(**word))
             .map(|(word, second)| {
-                let index = u64::from((word >> 32) as u32 & !MAP_INDEX) << 32;
-                if (word >> 12) & 0xf == MAP_VALUE_SOURCE {
+                let number = (word >> 32) as u32 & !MAP_INDEX;
+                let number = match slots.iter().position(|&slot| slot == number) {
+                    Some(map) if is_index_reference(*word) => map as u32,
+                    _ => number,
+                };
+                let index = u64::from(number) << 32;
+                if (word >> 12) & MAP_VALUE_SOURCE != 0 {
                     1 << 63 | index | second >> 32
                 } else {
                     index
@@ -274,6 +303,7 @@ mod tests {
             words,
             maps: vec![],
             places: vec![],
+            result: None,
         };
         assert_eq!(
             image.stored_words(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bundle::embedded;
+use bundle::{embedded, light};
 use policy::Reason;
 
 use crate::{Failure, files};
@@ -15,6 +15,10 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
         let name = title(path)?;
         if embedded::is_object(&bytes) {
             objects.push((name, bytes));
+            continue;
+        }
+        if light::is_skeleton(&bytes) {
+            objects.push((loader_title(&name), loader(path, &bytes)?));
             continue;
         }
         let found = embedded::find_in(&name, &bytes);
@@ -33,6 +37,22 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, Failure> {
 pub fn any_executable(objects: &[(String, Vec<u8>)], paths: &[PathBuf]) -> bool {
     let titles: Vec<_> = paths.iter().filter_map(|path| title(path).ok()).collect();
     objects.iter().any(|(name, _)| !titles.contains(name))
+}
+
+/// The loader of a light skeleton, as an object.
+fn loader(path: &Path, header: &[u8]) -> Result<Vec<u8>, Failure> {
+    let loader = light::read(header).map_err(|why| {
+        Failure::refused(
+            Reason::MalformedObject,
+            format!("{} is a light skeleton, but {why}", path.display()),
+        )
+        .with_remedy("Give the header as `bpftool gen skeleton -L` wrote it.")
+    })?;
+    Ok(loader.to_object())
+}
+
+fn loader_title(header: &str) -> String {
+    format!("{}.loader.o", header.strip_suffix(".h").unwrap_or(header))
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {

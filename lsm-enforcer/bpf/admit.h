@@ -18,6 +18,8 @@ struct load {
 	u32 maps;
 	u32 refs;
 	u32 places;
+	u32 fd_array_cnt;
+	u32 indexed;
 	u32 spare;
 };
 
@@ -27,8 +29,6 @@ static __noinline u32 refuse_facts(struct load *l)
 	struct bpf_prog_aux *aux = l->aux;
 	struct btf *btf;
 
-	if (l->core_relos)
-		return REASON_KERNEL_CORE;
 	if (l->odd_flags)
 		return REASON_LOAD_FLAGS;
 	if (BPF_CORE_READ(aux, dst_prog))
@@ -172,6 +172,27 @@ static __noinline void *find_any_target(struct load *l, void *index)
 	return bpf_map_lookup_elem(index, &key);
 }
 
+/*
+ * A light skeleton: maps by index, and the kernel is to relocate. Instructions are compared as they
+ * come; gate 2 compares what the kernel made of them, on kernels that tell.
+ */
+static __noinline void *find_indexed(struct load *l, void *index)
+{
+	struct key key = l->key;
+	void *found;
+
+	key.use = USE_INDEXED;
+	found = bpf_map_lookup_elem(index, &key);
+	l->indexed = found != 0;
+	return found;
+}
+
+/* A table whose length is known comes first in the verifier's list, with what nothing refers to. */
+static __always_inline bool is_array_in_order(struct load *l, struct header *h)
+{
+	return !l->fd_array_cnt || (h->mode && l->fd_array_cnt == h->maps);
+}
+
 /* 0: admitted; else the reason. */
 static __always_inline u32 judge(struct load *l, void *index)
 {
@@ -183,7 +204,16 @@ static __always_inline u32 judge(struct load *l, void *index)
 	l->key.fingerprint = fingerprint(l->src, l->key.len);
 	if (!l->key.fingerprint)
 		return REASON_UNREADABLE;
-	c.next = l->fd_array ? 0 : bpf_map_lookup_elem(index, &l->key);
+	if (l->fd_array || l->core_relos) {
+		c.next = find_indexed(l, index);
+		/* Without references by index it does not matter what stands there. */
+		if (!c.next && l->core_relos)
+			return REASON_KERNEL_CORE;
+		if (c.next && !is_array_in_order(l, c.next))
+			return REASON_MAP_INDEX;
+	}
+	if (!c.next && !l->fd_array_cnt)
+		c.next = bpf_map_lookup_elem(index, &l->key);
 	if (!c.next && l->key.btf_id && !l->fd_array)
 		c.next = find_any_target(l, index);
 	if (!c.next)
@@ -201,12 +231,14 @@ static __noinline u32 remember(struct load *l, u32 reason, u32 audited)
 		.image = l->image,
 		.class = l->class,
 		.state = reason && !audited ? STATE_REFUSED : STATE_ADMITTED,
-		.files = loader_shares_files() ? FILES_SHARED : FILES_OWN,
+		/* The table of descriptors is memory, and memory can be shared unseen. */
+		.files = l->indexed || loader_shares_files() ? FILES_SHARED : FILES_OWN,
 		.audited = audited,
 		.reason = reason,
 		.maps = l->maps,
 		.refs = l->refs,
 		.places = l->places,
+		.indexed = l->indexed,
 		.detail = l->detail,
 		.pid = id >> 32,
 		.uid = (u32)bpf_get_current_uid_gid(),

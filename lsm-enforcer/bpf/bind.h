@@ -172,6 +172,21 @@ static long check_map_at(u32 i, struct maps_of *m)
 	return m->reason != 0;
 }
 
+/* Did the kernel make of the instructions what the image says? */
+__noinline int is_result(u64 address, u32 image)
+{
+	struct bpf_prog_aux *aux = (void *)address;
+	struct bpf_prog___digest *prog = (void *)BPF_CORE_READ(aux, prog);
+	struct result *want = bpf_map_lookup_elem(&results, &image);
+	struct result got = {};
+
+	if (!want || !bpf_core_field_exists(prog->digest) ||
+	    bpf_core_read(&got, sizeof(got), &prog->digest))
+		return 0;
+	return got.digest[0] == want->digest[0] && got.digest[1] == want->digest[1] &&
+	       got.digest[2] == want->digest[2] && got.digest[3] == want->digest[3];
+}
+
 /* 0, or the reason; place says where: the map's number, and what of it. */
 __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 {
@@ -188,6 +203,8 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 		return REASON_MODULE_BTF;
 	if (bpf_core_field_exists(aux->exception_cb) && BPF_CORE_READ(aux, exception_cb))
 		return REASON_EXCEPTION_CALLBACK;
+	if (r->indexed && !is_result(address, r->image))
+		return REASON_CORE_RESULT;
 	place->at = maps;
 	m.shape = r->class == CLASS_SHAPE || r->class == CLASS_GENERATED;
 	m.kinds = PLAIN_MAPS;

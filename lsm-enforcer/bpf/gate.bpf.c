@@ -51,7 +51,10 @@ int BPF_PROG(gate1_load, struct bpf_prog *prog, struct prog_load_attr *attr)
 		.fd_array = attr->fd_array != 0,
 		.attach_fd = attr->attach_prog_fd,
 	};
+	union bpf_attr___later *later = (void *)attr;
 
+	if (bpf_core_field_exists(later->fd_array_cnt))
+		l.fd_array_cnt = BPF_CORE_READ(later, fd_array_cnt);
 	return deny(admit(&l));
 }
 

@@ -111,6 +111,16 @@ union attach_attr {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+/* Fields that came later: 6.14. */
+union bpf_attr___later {
+	u32 fd_array_cnt;
+};
+
+/* 6.18. */
+struct bpf_prog___digest {
+	u8 digest[32];
+};
+
 enum bpf_prog_type { BPF_PROG_TYPE_UNSPEC };
 enum bpf_attach_type { BPF_CGROUP_INET_INGRESS };
 enum bpf_map_type { BPF_MAP_TYPE_UNSPEC };

@@ -69,6 +69,15 @@ struct {
 	__type(value, struct chunk);
 } refs SEC(".maps");
 
+/* Of images with maps by index. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, u32);
+	__type(value, struct result);
+} results SEC(".maps");
+
 /* What was seen of programs that are being verified for a loader with threads, by aux. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -21,6 +21,13 @@ static __always_inline u32 loader_shares_files(void)
 	return BPF_CORE_READ(task, files, count.counter) != 1;
 }
 
+/* Of an ld_imm64 that refers to a map, by descriptor or by index. */
+static __always_inline bool is_map_source(u32 source)
+{
+	return source == PSEUDO_MAP_FD || source == PSEUDO_MAP_VALUE || source == PSEUDO_MAP_IDX ||
+	       source == PSEUDO_MAP_IDX_VALUE;
+}
+
 struct walk {
 	u64 src;
 	u64 aux;
@@ -44,7 +51,7 @@ __noinline int match_reference(struct walk *w, u64 first, u64 second)
 
 	if (!w)
 		return 1;
-	if (w->used ? SRC(first) != 0 : SRC(first) != PSEUDO_MAP_FD && SRC(first) != PSEUDO_MAP_VALUE)
+	if (w->used ? SRC(first) != 0 : !is_map_source(SRC(first)))
 		return 0;
 	if (w->next >= w->refs) {
 		w->failed |= !w->used;
@@ -70,7 +77,7 @@ __noinline int match_reference(struct walk *w, u64 first, u64 second)
 	}
 	aux = w->aux;
 	bound = bpf_map_lookup_elem(&bounds, &aux);
-	if (!bound || (SRC(first) == PSEUDO_MAP_VALUE) != !!(want & REF_VALUE) ||
+	if (!bound || !(SRC(first) & PSEUDO_MAP_VALUE) != !(want & REF_VALUE) ||
 	    (bound->maps[number] && bound->maps[number] != map)) {
 		w->failed = 1;
 		return 1;
@@ -126,8 +133,6 @@ static __always_inline void see_references(struct bpf_prog *prog)
 	struct bound *zeros;
 	u32 zero = 0;
 
-	if (!loader_shares_files())
-		return;
 	r = bpf_map_lookup_elem(&records, &aux);
 	zeros = bpf_map_lookup_elem(&unbound, &zero);
 	if (!r || !zeros || r->files != FILES_SHARED || r->maps < 2)

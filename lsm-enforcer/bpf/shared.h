@@ -75,6 +75,7 @@ enum use {
 	USE_SIBLING = 7,  /* fingerprint = image: the next one that differs only in its maps */
 	USE_GENERATOR = 9, /* len = image: a generator of the policy; mode = 1: functions allowed */
 	USE_ANY_TARGET = 8, /* like USE_IMAGE, whatever the BTF target: probes only */
+	USE_INDEXED = 10, /* like USE_IMAGE, for loads with maps by index or kernel-side CO-RE */
 };
 /* Most images that share a key, in either way. */
 #define MAX_ALIKE 8
@@ -96,7 +97,7 @@ struct header {
 	u32 class;
 	u32 maps;      /* exact count; most for shapes */
 	u32 max_insns; /* shapes; insns of the image otherwise */
-	u32 mode;      /* USE_SETTINGS */
+	u32 mode;      /* USE_SETTINGS; USE_INDEXED: do the maps stand in fd_array as they appear? */
 	u32 places;    /* patterns of places where it may be attached; 0: anywhere.
 			* USE_SETTINGS: ways into kernel memory that are closed, bit by number */
 	u64 helpers[4];/* shapes: helper ids that may be called */
@@ -129,6 +130,11 @@ struct map_spec {
 	u32 size;      /* bytes of contents to compare; 0: contents are not compared */
 	u32 tunables;
 	u32 spare;
+};
+
+/* What the kernel says of an image's instructions when it has relocated them: SHA-256. */
+struct result {
+	u64 digest[4];
 };
 
 struct data_key {
@@ -177,7 +183,7 @@ struct record {
 	u32 id;		/* the kernel's, known at gate 2 */
 	u32 refs;	/* of the image */
 	u32 places;	/* of the image */
-	u32 spare;
+	u32 indexed;	/* compare the result of relocation */
 	char comm[16];
 };
 
@@ -315,6 +321,7 @@ SAME_SIZE(struct chunk_key, 8);
 SAME_SIZE(struct chunk, 512);
 SAME_SIZE(struct map_key, 8);
 SAME_SIZE(struct map_spec, 40);
+SAME_SIZE(struct result, 32);
 SAME_SIZE(struct data_key, 16);
 SAME_SIZE(struct data, 512);
 SAME_SIZE(struct tunable, 80);

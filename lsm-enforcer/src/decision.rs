@@ -105,6 +105,7 @@ pub fn measure(object: &Approved, kernel: Option<&Path>) -> Result<Vec<Measured>
             Err(why) => Some(why.clone()),
         })
         .collect();
+    let indexed = measurement.indexed;
     let images = measurement.images.into_iter().zip(unchecked);
     let measured: Vec<Measured> = images
         .map(|(image, unchecked)| Measured {
@@ -112,7 +113,15 @@ pub fn measure(object: &Approved, kernel: Option<&Path>) -> Result<Vec<Measured>
             others: match (&anatomy, &unchecked) {
                 (Ok(anatomy), None) => other_layouts(anatomy, &image),
                 _ => Vec::new(),
-            },
+            }
+            .into_iter()
+            .chain(
+                indexed
+                    .iter()
+                    .filter(|other| other.name == image.name)
+                    .cloned(),
+            )
+            .collect(),
             image: Ok(image),
             unchecked,
         })

@@ -612,6 +612,7 @@ pub fn image(name: &str) -> Image {
             map("start", 1, 10, None),
         ],
         places: Vec::new(),
+        result: None,
     }
 }
 

@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, ffi::CString, io, path::Path, ptr, slice};
 use bundle::{
     image::{Allowed, Contents, Identity, Image, MAX_MAPS, MapSpec, TunableRange, index_maps},
     inventory::Object,
+    light,
 };
 use libbpf_rs::{
     AsRawLibbpf, MapType, ObjectBuilder, OpenObject, ProgramType,
@@ -24,11 +25,19 @@ use libbpf_rs::{
 };
 use serde::{Deserialize, Serialize};
 
+pub mod skeleton;
+
+use skeleton::Skeleton;
+
 /// What was measured, and what could not be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measurement {
     /// One image per program, in the object's order.
     pub images: Vec<Image>,
+    /// The same programs as a light skeleton loads them, where that differs and this kernel
+    /// tells what it made of them.
+    #[serde(default)]
+    pub indexed: Vec<Image>,
     /// Programs that this kernel, or this version of bpfseal, cannot have.
     pub unmeasured: Vec<Unmeasured>,
 }
@@ -71,19 +80,59 @@ pub fn measure_for(
     inventory: &Object,
     kernel: Option<&Path>,
 ) -> Result<Measurement, MeasureError> {
-    let opened = |elf| {
-        open(elf, kernel).map_err(|source| MeasureError {
-            name: inventory.name.clone(),
-            source,
-        })
+    let failed = |source| MeasureError {
+        name: inventory.name.clone(),
+        source,
     };
     let btf = kernel
         .map(|path| Btf::from_path(path).map_err(io::Error::other))
         .transpose()
-        .map_err(|source| MeasureError {
-            name: inventory.name.clone(),
-            source,
-        })?;
+        .map_err(failed)?;
+    let mut done = measure_as_libbpf_loads(elf, inventory, kernel, btf.as_ref()).map_err(failed)?;
+    let tells = match &btf {
+        Some(btf) => skeleton::tells_digest(btf),
+        None => Btf::from_vmlinux().is_ok_and(|btf| skeleton::tells_digest(&btf)),
+    };
+    if let Some(data) = light::data_of(elf) {
+        let images = std::mem::take(&mut done.images);
+        for image in images {
+            let name = image.name.clone();
+            done.add(&name, skeleton::loader(image, data, tells));
+        }
+    } else if tells {
+        // What has no light skeleton (struct_ops, too many maps) has no layout in one.
+        let generated = open(elf, None).and_then(|mut object| {
+            choose(&mut object, &|_| true);
+            skeleton::generate(&mut object)
+        });
+        done.indexed = generated.map_or_else(
+            |_| Vec::new(),
+            |made| layouts(&made, &done.images, inventory),
+        );
+    }
+    Ok(done)
+}
+
+fn layouts(made: &Skeleton, images: &[Image], inventory: &Object) -> Vec<Image> {
+    let relocations = |name: &str| {
+        let mut programs = inventory.programs.iter();
+        programs
+            .find(|program| program.name == name)
+            .map_or(u32::MAX, |program| program.core_relocations)
+    };
+    images
+        .iter()
+        .filter_map(|image| made.layout(image, relocations(&image.name)).ok().flatten())
+        .collect()
+}
+
+fn measure_as_libbpf_loads(
+    elf: &[u8],
+    inventory: &Object,
+    kernel: Option<&Path>,
+    btf: Option<&Btf<'_>>,
+) -> io::Result<Measurement> {
+    let opened = |elf| open(elf, kernel);
     let mut all = opened(elf)?;
     let names: Vec<String> = all
         .progs()
@@ -93,7 +142,7 @@ pub fn measure_for(
     choose(&mut all, &|_| true);
     if prepare(&mut all).is_ok() {
         for name in &names {
-            done.add(name, read(&all, name, inventory, btf.as_ref()));
+            done.add(name, read(&all, name, inventory, btf));
         }
         return Ok(done);
     }
@@ -102,7 +151,7 @@ pub fn measure_for(
         let mut alone = opened(elf)?;
         choose(&mut alone, &|candidate| candidate == name);
         let image = match prepare(&mut alone) {
-            Ok(()) => read(&alone, name, inventory, btf.as_ref()),
+            Ok(()) => read(&alone, name, inventory, btf),
             Err(error) => Err(format!("libbpf cannot prepare it for this kernel: {error}")),
         };
         done.add(name, image);
@@ -206,6 +255,7 @@ fn read(
         words,
         maps,
         places: Vec::new(),
+        result: None,
     })
 }
 

@@ -196,6 +196,7 @@ pub fn entries() -> Vec<Entry> {
                 words: probe.words.to_vec(),
                 maps: probe.map.map(array).into_iter().collect(),
                 places: Vec::new(),
+                result: None,
             },
             class: Class::Probe,
             bundle: None,

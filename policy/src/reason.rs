@@ -165,6 +165,8 @@ reasons! {
         "Load it as its publisher signed it.";
     ExceptionCallback = 509, "exception-callback", "it has another exception callback than signed",
         "Load it with an unmodified loader.";
+    CoreResult = 510, "core-result", "what the kernel made of it by relocating is not the admitted program",
+        "Somebody changed the light skeleton's relocations; make it anew from the signed object.";
 
     // 6xx: gate 3 and self-protection.
     ProbeAttach = 601, "probe-attach", "a loader's probe program may not be attached",

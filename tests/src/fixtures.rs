@@ -10,6 +10,7 @@ pub const NAMES: &[&str] = &[
     "refuse_ptrace",
     "tamper_exec",
     "trace_unlink",
+    "universal_loader",
     "watch_open",
 ];
 

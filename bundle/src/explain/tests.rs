@@ -100,6 +100,7 @@ fn measured(mut words: Vec<u64>) -> Image {
         words,
         maps: vec![spec("events"), spec(".rodata")],
         places: vec!["sys_*".to_owned()],
+        result: None,
     }
 }
 

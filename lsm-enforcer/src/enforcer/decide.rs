@@ -155,10 +155,15 @@ impl Enforcer {
     pub(super) fn admissions(&self, policy: &Trusted, bundles: &[Accepted]) -> Admissions {
         let mut entries = self.tools.probes.clone();
         for known in bundles {
-            let good = known
-                .layouts()
-                .filter(|image| self.revoked_program(image).is_none());
-            entries.extend(good.map(|image| known.entry(image)));
+            let good = known.programs.iter().filter_map(|measured| {
+                let image = measured.image.as_ref().ok()?;
+                self.revoked_program(image)
+                    .is_none()
+                    .then_some((image, &measured.others))
+            });
+            let layouts = good.flat_map(|(image, others)| std::iter::once(image).chain(others));
+            let layouts = layouts.filter(|image| self.revoked_program(image).is_none());
+            entries.extend(layouts.map(|image| known.entry(image)));
         }
         Admissions {
             entries,

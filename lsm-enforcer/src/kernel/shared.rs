@@ -44,6 +44,8 @@ pub enum Use {
     AnyTarget = 8,
     /// A generator, by its image.
     Generator = 9,
+    /// Like an image, for loads with maps by index or kernel-side CO-RE.
+    Indexed = 10,
 }
 
 /// Writes fields in memory order.

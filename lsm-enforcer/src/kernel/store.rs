@@ -263,6 +263,7 @@ impl Store<'_> {
                 }
                 self.map("specs")?.delete(&key).map_err(other)?;
             }
+            let _absent_for_most = self.map("results")?.delete(&id.to_ne_bytes());
             self.map("origins")?
                 .delete(&id.to_ne_bytes())
                 .map_err(other)?;
@@ -335,6 +336,9 @@ impl Store<'_> {
                     .bytes(place.as_bytes(), PLACE_BYTES)
                     .done(PLACE_BYTES),
             )?;
+        }
+        if let Some(result) = image.result {
+            write(self.map("results")?, &id.to_ne_bytes(), result.as_bytes())?;
         }
         for (number, spec) in image.maps.iter().enumerate() {
             self.write_spec(id, number as u32, spec)?;
@@ -482,6 +486,7 @@ fn header_of(image: &Image, class: Class, id: u32) -> Header {
         places: image.places.len() as u32,
         prog_type: image.identity.prog_type,
         refs: references(image).len() as u32,
+        mode: u32::from(image.slots().into_iter().eq(0..image.maps.len() as u32)),
         ..Header::default()
     }
 }
@@ -523,7 +528,11 @@ impl<'a> Alike<'a> {
             attach_type: image.identity.expected_attach_type,
             btf_id: if any { 0 } else { image.identity.attach_btf_id },
             flags: image.identity.flags,
-            usage: if any { Use::AnyTarget } else { Use::Image } as u32,
+            usage: match image.result {
+                _ if any => Use::AnyTarget,
+                Some(_) => Use::Indexed,
+                None => Use::Image,
+            } as u32,
         };
         let groups = self.by_key.entry(exact.to_bytes()).or_default();
         let after = |usage, image: u32| Key {
@@ -541,7 +550,8 @@ impl<'a> Alike<'a> {
             .find(|group| group[0].0.words == image.words)
         {
             Some(group) => {
-                if group.iter().any(|(known, _)| known.maps == image.maps) {
+                let same = |known: &Image| known.maps == image.maps && known.result == image.result;
+                if group.iter().any(|(known, _)| same(known)) {
                     return Ok(());
                 }
                 let &(_, last) = group.last().ok_or_else(full)?;
@@ -560,8 +570,10 @@ impl<'a> Alike<'a> {
                 groups.push(vec![(image, id)]);
             }
         }
-        if entry.class == Class::Probe {
-            return Ok(()); // `r0 = 0; exit` is like too many programs to help anybody
+        // `r0 = 0; exit` is like too many programs to help anybody, and of a light skeleton's
+        // programs the other layout helps.
+        if entry.class == Class::Probe || image.result.is_some() {
+            return Ok(());
         }
         let alike = Key {
             fingerprint: exact.fingerprint,

@@ -17,6 +17,8 @@ mod cost;
 mod doors;
 #[path = "attacker/follow.rs"]
 mod follow;
+#[path = "attacker/light.rs"]
+mod light;
 #[path = "attacker/place.rs"]
 mod place;
 #[path = "attacker/stale.rs"]
@@ -267,6 +269,7 @@ fn entry(load: &Load, maps: Vec<MapSpec>, class: Class) -> Entry {
             words,
             maps,
             places: vec![],
+            result: None,
         },
         class,
         bundle: (class == Class::Signed).then(|| Digest::of(b"the attacker's bundle")),
@@ -609,6 +612,8 @@ fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         let bytes = fs::read(file)?;
         let objects = if bundle::embedded::is_object(&bytes) {
             vec![bytes]
+        } else if bundle::light::is_skeleton(&bytes) {
+            vec![bundle::light::read(&bytes)?.to_object()]
         } else {
             bundle::embedded::find_in(file, &bytes)
                 .iter()
@@ -628,14 +633,24 @@ fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
             for program in &measured.unmeasured {
                 println!("unmeasured {file} {}: {}", program.name, program.why);
             }
-            println!("measured {file}: {}", measured.images.len());
+            let light = measured.indexed.len();
+            println!(
+                "measured {file}: {}, {light} of them otherwise in a light skeleton",
+                measured.images.len()
+            );
             admissions
                 .entries
-                .extend(measured.images.into_iter().map(|image| Entry {
-                    image,
-                    class: Class::Signed,
-                    bundle: Some(Digest::of(file.as_bytes())),
-                }));
+                .extend(
+                    measured
+                        .images
+                        .into_iter()
+                        .chain(measured.indexed)
+                        .map(|image| Entry {
+                            image,
+                            class: Class::Signed,
+                            bundle: Some(Digest::of(file.as_bytes())),
+                        }),
+                );
         }
     }
     let armed = Armed::now(
@@ -1207,6 +1222,7 @@ fn main() -> ExitCode {
         Some("follow") => follow::run(words.get(1).map_or("", String::as_str)),
         Some("truncate") => return truncate(words.get(1).map_or("", String::as_str)),
         Some("doors") => done(doors::run()),
+        Some("light") => done(light::run(&words[1..])),
         Some("stale") => done(stale::run(number(&words))),
         Some("churn") => done(churn::run(number(&words))),
         Some("cycle") => done(cycle(number(&words))),
@@ -1232,7 +1248,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|doors|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|doors|light HEADER FIXTURE|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }

@@ -91,6 +91,7 @@ fn entry(number: u32) -> Entry {
             words: words(number).to_vec(),
             maps: Vec::new(),
             places: Vec::new(),
+            result: None,
         },
         class: Class::Signed,
         bundle: Some(Digest::of(b"crowd")),
