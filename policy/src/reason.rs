@@ -127,12 +127,12 @@ reasons! {
         "Load it with an unmodified loader.";
     ModuleBtf = 405, "module-btf", "it refers to a kernel module's BTF, which is not supported yet",
         "Use a kernel with the function built in.";
-    KernelCore = 406, "kernel-core", "it asks the kernel to relocate after the check (light skeleton)",
-        "Load the object with libbpf instead of the light skeleton.";
+    KernelCore = 406, "kernel-core", "it asks the kernel to relocate after the check, and is not admitted in this form",
+        "Admit the object; before 6.18, load it with libbpf instead of the light skeleton.";
     LoadFlags = 407, "load-flags", "the load flags differ from the admitted program's",
         "Load it without test or alignment flags.";
-    MapIndex = 408, "map-index", "it names maps by index into a table in user memory",
-        "Load the object with libbpf instead of the light skeleton.";
+    MapIndex = 408, "map-index", "it names maps by index into a table, and is not admitted in this form",
+        "Admit the object and its light skeleton; before 6.18, load it with libbpf instead.";
     NoVerdict = 409, "no-verdict", "no verdict was recorded for it, so it is refused",
         "Try again; if it stays so, the gate's records are full: `bpfseal-enforcer status`.";
     Unreadable = 410, "unreadable", "its instructions could not be read by the gate",

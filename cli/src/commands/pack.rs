@@ -21,12 +21,13 @@ Examples:
   bpfseal pack xdp.bpf.o -o xdp.tar --name net/xdp --version 1.2.0
   bpfseal pack /usr/sbin/opensnoop -o opensnoop.tar --tunable-volatile
   bpfseal pack xdp.bpf.o -o image.tar --format bpfman
+  bpfseal pack xdp.bpf.o xdp.lskel.h -o xdp.tar
 
 The same input gives the same bytes everywhere. A loader may set the variables declared
 tunable before it loads the object; all other read-only data is as packed."
 )]
 pub struct Args {
-    /// BPF objects, or executables that carry some.
+    /// BPF objects, executables that carry some, or headers of light skeletons.
     #[arg(required = true, value_name = "OBJECT|EXECUTABLE")]
     objects: Vec<PathBuf>,
     /// Where to write the bundle.

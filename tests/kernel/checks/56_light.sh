@@ -21,3 +21,24 @@ fails "bpftool loads the light skeleton of tamper_exec" "err -1 failed to execut
 attacker light /run/trace_unlink.lskel.h $objects/universal_loader.bpf.o
 attacker watch
 attacker disarm
+
+# The same from a signed bundle: the loader is a syscall program, which the policy has to name.
+. /lab/policy.sh
+cp /run/count_exec.lskel.h .
+bundle() {
+    bpfseal pack $objects/count_exec.bpf.o count_exec.lskel.h -o light.tar --name light --version 1.0 &&
+        bpfseal sign light.tar --key release.key
+}
+check "a bundle with a light skeleton is packed" bundle
+prints "its loader is in the inventory" 'syscall' bpfseal inspect light.tar
+prints "arm" '^Enforcing' $arm
+fails "a rule that does not name syscall does not admit it" E303 $X admit light.tar
+sed -i 's/^version = .*/version = 2/; /^scope/a program_types = ["tracepoint", "syscall"]' policy.toml
+bpfseal policy sign policy.toml --key authority.key >/dev/null 2>&1
+prints "arm with a rule that does" '^Enforcing' $arm
+fails "nothing loads before" 'err -1 failed' bpftool -L prog load $objects/count_exec.bpf.o
+prints "the loader is admitted" 'admitted +__loader.prog' $X admit light.tar
+check "bpftool loads the light skeleton" bpftool -L prog load $objects/count_exec.bpf.o
+fails "and no other one" 'err -1 failed' bpftool -L prog load $objects/drop_port.bpf.o
+permitted disarm
+prints "disarm" Disarmed $X disarm --permit disarm.permit
