@@ -16,7 +16,7 @@ for object in $names; do
     check "bpftool loads the light skeleton of $object" bpftool -L prog load $objects/$object.bpf.o
 done
 attacker watch
-fails "bpftool loads the light skeleton of tamper_exec" "err -1 failed to execute" \
+fails "bpftool loads the light skeleton of tamper_exec" "failed to execute loader" \
     bpftool -L prog load $objects/tamper_exec.bpf.o
 attacker light /run/trace_unlink.lskel.h $objects/universal_loader.bpf.o
 attacker watch
@@ -36,9 +36,9 @@ fails "a rule that does not name syscall does not admit it" E303 $X admit light.
 sed -i 's/^version = .*/version = 2/; /^scope/a program_types = ["tracepoint", "syscall"]' policy.toml
 bpfseal policy sign policy.toml --key authority.key >/dev/null 2>&1
 prints "arm with a rule that does" '^Enforcing' $arm
-fails "nothing loads before" 'err -1 failed' bpftool -L prog load $objects/count_exec.bpf.o
+fails "nothing loads before" 'failed to load loader' bpftool -L prog load $objects/count_exec.bpf.o
 prints "the loader is admitted" 'admitted +__loader.prog' $X admit light.tar
 check "bpftool loads the light skeleton" bpftool -L prog load $objects/count_exec.bpf.o
-fails "and no other one" 'err -1 failed' bpftool -L prog load $objects/drop_port.bpf.o
+fails "and no other one" 'failed to load loader' bpftool -L prog load $objects/drop_port.bpf.o
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit
