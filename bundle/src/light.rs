@@ -103,8 +103,7 @@ impl Loader {
         let names = section_names();
         let symbols = [vec![0; 24], symbol(self.insns.len())].concat();
         let strings = [b"\0", PROGRAM.as_bytes(), b"\0"].concat();
-        // Name, type, flags, contents, link, info, alignment, entry size.
-        let sections: [(&str, u32, u64, &[u8], u32, u32, u64, u64); 6] = [
+        let sections: [Section<'_>; 6] = [
             (SYSCALL, PROGBITS, ALLOC | EXEC, &self.insns, 0, 0, 8, 0),
             ("license", PROGBITS, ALLOC | WRITE, LICENSE, 0, 0, 1, 0),
             (DATA, PROGBITS, 0, &self.data, 0, 0, 8, 0),
@@ -135,6 +134,9 @@ impl Loader {
         body
     }
 }
+
+/// Name, type, flags, contents, link, info, alignment, entry size.
+type Section<'a> = (&'a str, u32, u64, &'a [u8], u32, u32, u64, u64);
 
 /// ELF64, little-endian, relocatable, for BPF (`gABI`, chapter 4).
 fn header(sections_at: u64, sections: usize) -> Vec<u8> {
