@@ -386,7 +386,7 @@ fn write_generator(text: &mut String, generator: &Generator) {
         format!(
             "{{ path = {}, sha256 = {} }}",
             quote(&file.path),
-            list(&sums.collect::<BTreeSet<String>>())
+            list(sums.collect::<BTreeSet<String>>())
         )
     };
     let _ = writeln!(text, "\n[[generator]] # line {}", generator.line);

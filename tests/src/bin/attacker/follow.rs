@@ -19,6 +19,7 @@ const WAYS: &[Way] = &[
     ("attached to and left again", |pid| {
         // SAFETY: PTRACE_SEIZE and PTRACE_DETACH take no pointers here.
         number(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) })?;
+        // SAFETY: as above.
         number(unsafe { libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0, 0) })?;
         // SAFETY: waits for our own child; no status is asked for.
         number(unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) }.into())?;
