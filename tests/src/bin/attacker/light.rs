@@ -1,6 +1,8 @@
 //! Programs that programs load: light skeletons with something changed, and an admitted loader
 //! that loads whatever it is given. The gate is armed by `attacker admit` before.
 
+#![expect(unsafe_code, reason = "system calls that load programs by hand")]
+
 use std::{fs, io, os::fd::AsRawFd};
 
 use bundle::light::{self, Loader};
