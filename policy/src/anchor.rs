@@ -193,7 +193,6 @@ fn hash(base64: &str) -> Result<Digest, String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::sigstore::TrustRoot;
