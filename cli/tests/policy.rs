@@ -27,7 +27,7 @@ fn folder() -> tempfile::TempDir {
     fs::write(folder.path().join("good.toml"), good).unwrap();
     let bad = "[[rule]]\nname = \"all\"\nscope = \"*\"\nsigned_bye = 1\nwhen = \"true\"\n";
     fs::write(folder.path().join("bad.toml"), bad).unwrap();
-    let later = format!("{good}when = \"true\"\n");
+    let later = format!("{good}[kernel_keyring.fleet]\nkeyring = \"secondary\"\n");
     fs::write(folder.path().join("later.toml"), later).unwrap();
     folder
 }
@@ -45,8 +45,7 @@ fn check_says_ok_or_every_mistake() {
             String::new(),
             "bad.toml:1:1: rule lacks `signed_by`\n\
              bad.toml:4:1: unknown key \"signed_bye\" in rule; did you mean `signed_by`?\n\
-             bad.toml:5:1: `when` is known but not supported yet: conditions are not evaluated \
-             yet; remove it\n\
+             bad.toml:5:9: condition: it looks at nothing; a condition is about inventory\n\
              error: E312 bad-policy: bad.toml: 3 mistakes\n  \
              help: Correct it; `bpfseal policy check` names every line.\n"
                 .to_owned()
@@ -54,7 +53,7 @@ fn check_says_ok_or_every_mistake() {
     );
     let (code, _, error) = check("later.toml");
     assert_eq!(code, 1);
-    let want = "error: E311 unsupported: later.toml:7:1: `when` is known but not supported yet";
+    let want = "error: E311 unsupported: later.toml:7:2: `kernel_keyring` is known but not";
     assert!(error.starts_with(want), "{error}");
     assert_eq!(check("none.toml").0, 3);
     assert_eq!(check(".").0, 2);
