@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, io::Read};
 use serde::Deserialize;
 
 use crate::{
+    Blob,
     inventory::{self, Inventory},
     layout::{Layout, MalformedBundle},
     manifest::{Descriptor, Index, Manifest},
@@ -39,7 +40,7 @@ impl Maker {
 pub(crate) struct Package {
     pub(crate) manifest: Manifest,
     pub(crate) inventory: Inventory,
-    pub(crate) objects: Vec<(String, Vec<u8>)>,
+    pub(crate) objects: Vec<(String, Blob)>,
 }
 
 /// Whose package `descriptor` is, if anybody's that is known.
@@ -60,12 +61,13 @@ pub(crate) fn read(layout: &Layout, descriptor: &Descriptor) -> Result<Package, 
     let mut reader = inventory::Reader::default();
     let mut read = Vec::new();
     for (name, bytes) in &objects {
-        let mut object = reader
-            .read(name, bytes)
-            .map_err(|error| MalformedBundle::Object {
-                name: name.clone(),
-                detail: error.to_string(),
-            })?;
+        let mut object =
+            reader
+                .read_blob(name, bytes)
+                .map_err(|error| MalformedBundle::Object {
+                    name: name.clone(),
+                    detail: error.to_string(),
+                })?;
         // Its loader sets what is `const volatile`; nothing else could be meant by that.
         for section in object.data.iter_mut().filter(|section| section.readonly) {
             for variable in &mut section.variables {
@@ -140,26 +142,23 @@ fn maker_of(layout: &Layout, manifest: &Manifest) -> Option<Maker> {
 }
 
 /// The one layer with an ELF object as it is.
-fn gadget(layout: &Layout, manifest: &Manifest) -> Result<Vec<(String, Vec<u8>)>, MalformedBundle> {
+fn gadget(layout: &Layout, manifest: &Manifest) -> Result<Vec<(String, Blob)>, MalformedBundle> {
     let programs = manifest.layers.iter();
     let mut programs = programs.filter(|layer| layer.media_type == GADGET_PROGRAM);
     let (Some(layer), None) = (programs.next(), programs.next()) else {
         return Err(structure("a gadget has one layer with BPF programs"));
     };
-    let bytes = layout.described(layer)?.to_vec();
-    Ok(vec![("program.bpf.o".to_owned(), bytes)])
+    let blob = layout.described(layer)?.clone();
+    Ok(vec![("program.bpf.o".to_owned(), blob)])
 }
 
 /// The one layer, a tar that holds an object; bpfman reads it compressed or not, and takes
 /// the first.
-fn bytecode(
-    layout: &Layout,
-    manifest: &Manifest,
-) -> Result<Vec<(String, Vec<u8>)>, MalformedBundle> {
+fn bytecode(layout: &Layout, manifest: &Manifest) -> Result<Vec<(String, Blob)>, MalformedBundle> {
     let [layer] = manifest.layers.as_slice() else {
         return Err(structure("a bytecode image has exactly one layer"));
     };
-    let packed = layout.described(layer)?;
+    let packed: &[u8] = layout.described(layer)?;
     let mut plain = Vec::new();
     match packed {
         [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(packed)
@@ -177,7 +176,7 @@ fn bytecode(
         )));
     }
     if plain.starts_with(b"\x7fELF") {
-        return Ok(vec![("program.bpf.o".to_owned(), plain)]);
+        return Ok(vec![("program.bpf.o".to_owned(), Blob::new(plain))]);
     }
     let mut found = Vec::new();
     let mut archive = tar::Archive::new(plain.as_slice());
@@ -192,7 +191,7 @@ fn bytecode(
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes)?;
         if bytes.starts_with(b"\x7fELF") {
-            found.push((name, bytes));
+            found.push((name, Blob::new(bytes)));
         }
     }
     // Which one is meant would be for the reader to guess, and readers guess differently.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Digest, foreign,
+    Blob, Digest, foreign,
     manifest::{Descriptor, Index, Manifest},
     media,
     unverified::{Referrer, UnverifiedBundle},
@@ -87,7 +87,7 @@ pub enum MalformedBundle {
 /// An OCI layout in memory. Every blob has the digest that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    blobs: BTreeMap<Digest, Vec<u8>>,
+    blobs: BTreeMap<Digest, Blob>,
     index: Index,
 }
 
@@ -134,7 +134,7 @@ impl Layout {
         let mut files: Vec<_> = self
             .blobs
             .iter()
-            .map(|(digest, bytes)| (format!("{BLOBS}{}", digest.to_hex()), bytes.into()))
+            .map(|(digest, bytes)| (format!("{BLOBS}{}", digest.to_hex()), bytes[..].into()))
             .collect();
         let mut index = self.index.clone();
         index.media_type = Some(media::INDEX.to_owned());
@@ -145,8 +145,9 @@ impl Layout {
 
     /// Adds bytes and says their digest.
     pub fn add_blob(&mut self, bytes: Vec<u8>) -> Digest {
-        let digest = Digest::of(&bytes);
-        self.blobs.insert(digest, bytes);
+        let blob = Blob::new(bytes);
+        let digest = blob.digest();
+        self.blobs.insert(digest, blob);
         digest
     }
 
@@ -215,15 +216,15 @@ impl Layout {
     }
 
     /// The bytes of a blob.
-    pub fn blob(&self, digest: &Digest) -> Option<&[u8]> {
-        self.blobs.get(digest).map(Vec::as_slice)
+    pub fn blob(&self, digest: &Digest) -> Option<&Blob> {
+        self.blobs.get(digest)
     }
 
     /// The bytes that a descriptor names, if their size is as it says.
     ///
     /// # Errors
     /// When they are missing or of another size.
-    pub fn described(&self, descriptor: &Descriptor) -> Result<&[u8], MalformedBundle> {
+    pub fn described(&self, descriptor: &Descriptor) -> Result<&Blob, MalformedBundle> {
         let bytes = self
             .blob(&descriptor.digest)
             .ok_or_else(|| structure(format!("blob {} is missing", descriptor.digest)))?;
@@ -239,9 +240,7 @@ impl Layout {
 
     /// Digest and bytes of every blob, sorted by digest.
     pub fn blobs(&self) -> impl Iterator<Item = (&Digest, &[u8])> {
-        self.blobs
-            .iter()
-            .map(|(digest, bytes)| (digest, bytes.as_slice()))
+        self.blobs.iter().map(|(digest, blob)| (digest, &blob[..]))
     }
 
     /// What `index.json` lists.

@@ -4,6 +4,7 @@
 //! environment variable or file system in this crate, so that the registry, the
 //! command line and the privileged enforcer share exactly one reading of a bundle.
 
+mod blob;
 mod btf;
 pub mod cyclonedx;
 pub mod digest;
@@ -27,6 +28,7 @@ pub mod section;
 pub mod unverified;
 pub mod verifier;
 
+pub use blob::Blob;
 pub use digest::Digest;
 pub use elf::{EM_BPF, MAX_SIZE as MAX_OBJECT_SIZE};
 pub use layout::{Layout, MalformedBundle};

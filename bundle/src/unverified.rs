@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::{
-    Digest, foreign,
+    Blob, Digest, foreign,
     inventory::{self, Inventory, Object},
     layout::{Layout, Limits, MalformedBundle},
     manifest::{Descriptor, Manifest},
@@ -22,7 +22,7 @@ pub struct UnverifiedBundle {
     descriptor: Descriptor,
     manifest: Manifest,
     inventory: Inventory,
-    objects: Vec<(String, Vec<u8>)>,
+    objects: Vec<(String, Blob)>,
     referrers: Vec<Referrer>,
 }
 
@@ -49,7 +49,7 @@ pub struct Parts {
     /// [`UnverifiedBundle::check_inventory`] passed before.
     pub inventory: Inventory,
     /// Title and ELF bytes of every object, in layer order.
-    pub objects: Vec<(String, Vec<u8>)>,
+    pub objects: Vec<(String, Blob)>,
 }
 
 impl Referrer {
@@ -169,7 +169,7 @@ impl UnverifiedBundle {
         for ((title, bytes), recorded) in self.objects.iter().zip(&mut self.inventory.objects) {
             let mut derived =
                 reader
-                    .read(title, bytes)
+                    .read_blob(title, bytes)
                     .map_err(|error| MalformedBundle::Object {
                         name: title.clone(),
                         detail: error.to_string(),
@@ -298,7 +298,7 @@ fn read_inventory(config: &[u8]) -> Result<Inventory, MalformedBundle> {
 fn read_objects(
     layout: &Layout,
     manifest: &Manifest,
-) -> Result<Vec<(String, Vec<u8>)>, MalformedBundle> {
+) -> Result<Vec<(String, Blob)>, MalformedBundle> {
     let mut titles = BTreeSet::new();
     let mut objects = Vec::new();
     let mut room = Limits::default().total;
@@ -326,7 +326,7 @@ fn read_objects(
         room = room
             .checked_sub(layer.size.saturating_add(LAYER_COST))
             .ok_or_else(|| MalformedBundle::Limit("its objects have too many bytes".to_owned()))?;
-        objects.push((title.to_owned(), bytes.to_vec()));
+        objects.push((title.to_owned(), bytes.clone()));
     }
     if objects.is_empty() {
         return Err(MalformedBundle::Structure(

@@ -46,7 +46,7 @@ fn verdict(admitted: &Admitted, scope: String, at_least: usize) -> Verdict {
         .map(|(((name, elf), object), limits)| Approved {
             name: name.clone(),
             size: elf.len(),
-            elf: elf.clone(),
+            elf: elf.to_vec(),
             inventory: object.clone(),
             limits: Limits {
                 tunables: limits.tunables.clone(),

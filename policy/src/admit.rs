@@ -86,6 +86,6 @@ impl Admitted {
             .iter()
             .zip(self.bundle.objects())
             .zip(&self.decision.limits)
-            .map(|((object, (_, bytes)), limits)| (object, bytes.as_slice(), limits))
+            .map(|((object, (_, bytes)), limits)| (object, &bytes[..], limits))
     }
 }

@@ -1,7 +1,7 @@
 //! The one function that turns a bundle nobody vouches for into one that somebody does.
 
 use bundle::{
-    Digest, MalformedBundle, UnverifiedBundle,
+    Blob, Digest, MalformedBundle, UnverifiedBundle,
     inventory::Inventory,
     manifest::{Descriptor, Manifest},
     unverified::Parts,
@@ -112,7 +112,7 @@ impl VerifiedBundle {
     }
 
     /// Title and ELF bytes of every object, in the inventory's order.
-    pub fn objects(&self) -> &[(String, Vec<u8>)] {
+    pub fn objects(&self) -> &[(String, Blob)] {
         &self.parts.objects
     }
 

@@ -11,7 +11,7 @@ use super::{
     needs::needs,
 };
 use crate::{
-    Digest, kernel,
+    Blob, Digest, kernel,
     malformed::{At, MalformedObject},
     section::convention,
 };
@@ -50,14 +50,37 @@ impl Reader {
     ///
     /// Those of [`read`], and a limit where this and the objects before are too much.
     pub fn read(&mut self, name: &str, bytes: &[u8]) -> Result<Object, MalformedObject> {
+        self.object(name, bytes, Digest::of(bytes))
+    }
+
+    /// As [`Self::read`], without computing the digest again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::read`].
+    pub fn read_blob(&mut self, name: &str, blob: &Blob) -> Result<Object, MalformedObject> {
+        self.object(name, blob, blob.digest())
+    }
+
+    fn object(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        digest: Digest,
+    ) -> Result<Object, MalformedObject> {
         let mut budget = self.budget.of_object(bytes.len());
-        let object = object(name, bytes, &mut budget);
+        let object = object(name, bytes, digest, &mut budget);
         self.budget.charge(&budget);
         object
     }
 }
 
-fn object(name: &str, bytes: &[u8], budget: &mut Budget) -> Result<Object, MalformedObject> {
+fn object(
+    name: &str,
+    bytes: &[u8],
+    digest: Digest,
+    budget: &mut Budget,
+) -> Result<Object, MalformedObject> {
     let file = File::read(bytes, budget)?;
     let mut externs = Externs::read(&file, budget)?;
     let declared = maps::read(&file, budget)?;
@@ -92,7 +115,7 @@ fn object(name: &str, bytes: &[u8], budget: &mut Budget) -> Result<Object, Malfo
     data.extend(externs.kconfig.take());
     let mut object = Object {
         name: name.to_owned(),
-        digest: Digest::of(bytes),
+        digest,
         size: bytes.len() as u64,
         endianness: file.elf.endianness,
         license: license(&file)?,

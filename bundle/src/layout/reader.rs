@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{BLOBS, Layout, Limits, MalformedBundle, structure};
-use crate::{Digest, manifest::Index};
+use crate::{Blob, Digest, manifest::Index};
 
 impl Layout {
     /// Reads a layout from a tar stream.
@@ -49,7 +49,7 @@ pub struct Builder {
     entries: usize,
     bytes: u64,
     names: BTreeSet<String>,
-    blobs: BTreeMap<Digest, Vec<u8>>,
+    blobs: BTreeMap<Digest, Blob>,
     index: Option<Vec<u8>>,
     version: Option<Vec<u8>>,
 }
@@ -103,7 +103,8 @@ impl Builder {
         let content = self.take(&name, size, &mut bytes)?;
         match digest {
             Some(want) => {
-                let got = Digest::of(&content);
+                let blob = Blob::new(content);
+                let got = blob.digest();
                 if got != want {
                     return Err(MalformedBundle::Digest {
                         what: format!("blob {}", want.to_hex()),
@@ -111,7 +112,7 @@ impl Builder {
                         got: got.to_string(),
                     });
                 }
-                self.blobs.insert(want, content);
+                self.blobs.insert(want, blob);
             }
             None if name == "index.json" => self.index = Some(content),
             None => self.version = Some(content),
@@ -189,7 +190,7 @@ impl Builder {
             )));
         }
         // Memory grows with what is really there, never with what a header claims.
-        let mut content = Vec::with_capacity(size.min(64 << 10) as usize);
+        let mut content = Vec::with_capacity(size.min(1 << 20) as usize);
         bytes
             .take(size.saturating_add(1))
             .read_to_end(&mut content)?;
