@@ -14,6 +14,7 @@ const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("drop_port", "drop_port", &[]),
     ("refuse_ptrace", "refuse_ptrace", &[]),
     ("tamper_exec", "count_exec", &["-DTAMPERED"]),
+    ("throw_error", "throw_error", &[]),
     ("trace_unlink", "trace_unlink", &[]),
     ("universal_loader", "universal_loader", &[]),
     ("watch_open", "watch_open", &[]),

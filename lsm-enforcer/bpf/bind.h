@@ -187,6 +187,21 @@ __noinline int is_result(u64 address, u32 image)
 	       got.digest[2] == want->digest[2] && got.digest[3] == want->digest[3];
 }
 
+/* Has it another callback for exceptions than none? From 6.7 on. */
+static __noinline bool may_throw(struct bpf_prog_aux *aux)
+{
+	void *callback;
+
+	/* The callback's own function has the one, the program that may throw the other. */
+	if (bpf_core_field_exists(aux->exception_cb) && BPF_CORE_READ(aux, exception_cb))
+		return true;
+	if (!bpf_core_field_exists(aux->bpf_exception_cb))
+		return false;
+	callback = BPF_CORE_READ(aux, bpf_exception_cb);
+	/* A program of several functions without one has its own beginning there. */
+	return callback && callback != BPF_CORE_READ(aux, prog, bpf_func);
+}
+
 /* 0, or the reason; place says where: the map's number, and what of it. */
 __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 {
@@ -201,7 +216,7 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 		return REASON_ATTACH_PROGRAM;
 	if (btf && (!BPF_CORE_READ(btf, kernel_btf) || BPF_CORE_READ(btf, base_btf)))
 		return REASON_MODULE_BTF;
-	if (bpf_core_field_exists(aux->exception_cb) && BPF_CORE_READ(aux, exception_cb))
+	if (may_throw(aux))
 		return REASON_EXCEPTION_CALLBACK;
 	if (r->indexed && !is_result(address, r->image))
 		return REASON_CORE_RESULT;

@@ -186,6 +186,7 @@ struct bpf_prog_aux {
 	bool sleepable;
 	bool xdp_has_frags;
 	bool exception_cb;
+	void *bpf_exception_cb;
 	const struct bpf_prog_ops *ops;
 	struct bpf_map **used_maps;
 	struct bpf_prog *prog;
@@ -199,6 +200,7 @@ struct bpf_prog {
 	u32 len;
 	u8 tag[8];
 	struct bpf_prog_aux *aux;
+	void *bpf_func;
 	struct bpf_insn insnsi[0];
 };
 

@@ -9,6 +9,7 @@ pub const NAMES: &[&str] = &[
     "drop_port",
     "refuse_ptrace",
     "tamper_exec",
+    "throw_error",
     "trace_unlink",
     "universal_loader",
     "watch_open",
