@@ -1,15 +1,19 @@
 //! Admission: what a repository's policy says about an artifact, and who sees it.
 //!
 //! Nothing of a verdict is stored. It is a function of the artifact, of what is attached to
-//! it and of the policy, so that a signature that arrives, one that is deleted and a policy
-//! that changes all decide anew by themselves.
+//! it, of the policy and of the revocation list, so that a signature that arrives, one that is
+//! deleted, a policy and a list that change all decide anew by themselves.
+
+mod judge;
 
 use std::sync::{Arc, atomic::Ordering};
 
-use bundle::{Layout, media};
-use policy::{Context, Policy, Reason, Refusal, attached};
+use bundle::Layout;
 use serde_json::Value;
-use tokio::task::spawn_blocking;
+
+pub use judge::{Law, State, Verdict};
+
+use judge::{is_bundle, judge};
 
 use crate::{
     access::{Action, Caller},
@@ -21,42 +25,6 @@ use crate::{
     route::{Reference, ReferrerQuery},
     site::Site,
 };
-
-/// What a policy says about one artifact.
-#[derive(Clone, Debug)]
-pub struct Verdict {
-    /// Whether readers see it.
-    pub state: State,
-    /// Why not.
-    pub refusal: Option<Refusal>,
-    /// Names of the keys of the rule that signed.
-    pub signers: Vec<String>,
-    /// SHA-256 of the policy that says so.
-    pub policy: String,
-    epoch: u64,
-}
-
-/// Who sees an artifact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Whoever may pull.
-    Released,
-    /// Who may push or sign: signatures are missing.
-    Quarantined,
-    /// The same, and no signature will help.
-    Refused,
-}
-
-impl State {
-    /// In headers and in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Released => "released",
-            Self::Quarantined => "quarantined",
-            Self::Refused => "refused",
-        }
-    }
-}
 
 /// Most bytes of blobs that are read to decide about one artifact.
 const MOST_BYTES: u64 = 64 << 20;
@@ -81,26 +49,30 @@ pub fn sees_all(caller: &Caller, name: &Repository) -> bool {
     rights.into_iter().any(allows)
 }
 
-/// Refuses what no signature can mend. To be asked before a manifest is stored.
+/// Refuses what no signature can mend. To be asked before a manifest is stored. `tags` are
+/// those that it gets.
 pub async fn check_push(
     registry: &Registry,
     site: &Site,
     name: &Repository,
     content: &[u8],
+    tags: &[Tag],
 ) -> Result<(), OciError> {
-    let Some(policy) = site.policy(name) else {
+    let Some(law) = site.law(name) else {
         return Ok(());
     };
     let document: Value = serde_json::from_slice(content).unwrap_or_default();
-    if !document["subject"].is_null() {
+    let mut abouts = tags.iter().map(|tag| about(tag.as_str()));
+    let attached = !document["subject"].is_null() || abouts.any(|about| about.is_some());
+    // A bundle is never a mere attachment: what it is about does not say what it does.
+    if attached && !is_bundle(&document) {
         return Ok(());
     }
     let Some(layout) = gather(registry, name, content, &document, false).await? else {
         return Ok(());
     };
-    let scope = site.scope(name);
     let digest = bundle::Digest::of(content);
-    let verdict = judge(layout, digest, is_bundle(&document), policy, scope).await?;
+    let verdict = judge(Some(layout), digest, is_bundle(&document), law).await?;
     match (verdict.state, verdict.refusal) {
         (State::Refused, Some(refusal)) => {
             registry.metrics.refused.fetch_add(1, Ordering::Relaxed);
@@ -121,33 +93,23 @@ pub async fn verdict(
     name: &Repository,
     found: &StoredManifest,
 ) -> Result<Option<Arc<Verdict>>, OciError> {
-    let Some(policy) = site.policy(name) else {
+    let Some(law) = site.law(name) else {
         return Ok(None);
     };
     let epoch = registry.epoch.load(Ordering::SeqCst);
     let key = (name.clone(), found.digest);
     if let Some(known) = registry.verdicts.find(&key)
         && known.epoch == epoch
-        && known.policy == policy.digest().to_string()
+        && known.policy == law.policy.digest().to_string()
+        && known.revocations == law.revocations()
     {
         return Ok(Some(known));
     }
     let ticket = registry.verdicts.ticket(&key);
     let document: Value = serde_json::from_slice(&found.content).unwrap_or_default();
     let layout = gather(registry, name, &found.content, &document, true).await?;
-    let scope = site.scope(name);
     let digest = bundle::Digest::of(&found.content);
-    let mut verdict = match layout {
-        Some(layout) => judge(layout, digest, is_bundle(&document), policy, scope).await?,
-        None => Verdict::of(
-            policy,
-            State::Quarantined,
-            Some(Refusal::new(
-                Reason::MalformedBundle,
-                "parts of it are not in the repository",
-            )),
-        ),
-    };
+    let mut verdict = judge(layout, digest, is_bundle(&document), law).await?;
     verdict.epoch = epoch;
     let verdict = Arc::new(verdict);
     registry
@@ -156,28 +118,43 @@ pub async fn verdict(
     Ok(Some(verdict))
 }
 
-/// Whether readers see a manifest: it is released, is about something released, or is a
-/// member of a released index.
+/// Whether readers see a manifest under the name `reference`: it is released, is about
+/// something released, or is a member of a released index.
 pub async fn is_released(
     registry: &Registry,
     site: &Site,
     name: &Repository,
+    reference: &Reference,
     found: &StoredManifest,
 ) -> Result<bool, OciError> {
     let mut waiting = vec![(found.clone(), DEPTH)];
+    // Under a tag of its own nothing is an attachment: else whoever pushes could show readers
+    // anything as `latest` by calling it a signature of something released.
+    let mut is_tagged = match reference {
+        Reference::Tag(tag) => about(tag.as_str()).is_none(),
+        Reference::Digest(_) => false,
+    };
     while let Some((found, depth)) = waiting.pop() {
         if depth == 0 {
             continue;
         }
         let document: Value = serde_json::from_slice(&found.content).unwrap_or_default();
+        let by_itself = std::mem::take(&mut is_tagged) || is_bundle(&document);
+        let subject = match by_itself {
+            true => None,
+            false => subject(registry, name, &found, &document).await?,
+        };
         let mut above: Vec<Digest> = Vec::new();
-        match subject(registry, name, &found, &document).await? {
+        match subject {
             // What is about another artifact is seen with it, never by itself.
             Some(subject) => above.extend(subject),
             None => {
                 let verdict = verdict(registry, site, name, &found).await?;
-                if verdict.is_none_or(|verdict| verdict.state == State::Released) {
-                    return Ok(true);
+                match verdict.map_or(State::Released, |verdict| verdict.state) {
+                    State::Released => return Ok(true),
+                    // No index brings back what is refused or revoked.
+                    State::Refused => continue,
+                    State::Quarantined => {}
                 }
                 above = registry
                     .metadata
@@ -195,18 +172,19 @@ pub async fn is_released(
     Ok(false)
 }
 
-/// Whether `caller` sees a manifest.
+/// Whether `caller` sees a manifest under the name `reference`.
 pub async fn sees(
     registry: &Registry,
     site: &Site,
     caller: &Caller,
     name: &Repository,
+    reference: &Reference,
     found: &StoredManifest,
 ) -> Result<bool, OciError> {
     if site.policy(name).is_none() || sees_all(caller, name) {
         return Ok(true);
     }
-    is_released(registry, site, name, found).await
+    is_released(registry, site, name, reference, found).await
 }
 
 /// Whether `caller` sees a blob: a manifest that they see refers to it.
@@ -223,7 +201,7 @@ pub async fn sees_blob(
     for manifest in registry.metadata.referring(name, digest, 64).await? {
         let reference = Reference::Digest(manifest);
         if let Some(found) = registry.metadata.manifest(name, &reference).await?
-            && is_released(registry, site, name, &found).await?
+            && is_released(registry, site, name, &reference, &found).await?
         {
             return Ok(true);
         }
@@ -260,10 +238,6 @@ fn about(tag: &str) -> Option<Digest> {
     let (algorithm, rest) = tag.split_once('-')?;
     let hex = rest.split('.').next()?;
     format!("{algorithm}:{hex}").parse().ok()
-}
-
-fn is_bundle(document: &Value) -> bool {
-    document["artifactType"] == media::BUNDLE || document["config"]["mediaType"] == media::INVENTORY
 }
 
 /// The artifact and, if wanted, what is attached to it. Nothing where a part is missing.
@@ -353,91 +327,4 @@ async fn add(
     *room -= bytes.len() as u64;
     layout.add_blob(bytes.to_vec());
     Ok(true)
-}
-
-async fn judge(
-    layout: Layout,
-    digest: bundle::Digest,
-    is_bundle: bool,
-    policy: &Arc<Policy>,
-    scope: String,
-) -> Result<Verdict, OciError> {
-    let policy = Arc::clone(policy);
-    // Signatures and instructions are checked: that is work for another thread.
-    let judged = spawn_blocking(move || match is_bundle {
-        true => judge_bundle(&layout, &policy, &scope),
-        false => {
-            let referrers = layout.referrers(&digest);
-            match attached::signed_by(digest, &referrers, &policy, &scope) {
-                Ok(signed) => Verdict::released(&policy, &signed),
-                Err(refusal) => Verdict::refused(&policy, refusal),
-            }
-        }
-    });
-    judged.await.map_err(OciError::internal)
-}
-
-fn judge_bundle(layout: &Layout, policy: &Policy, scope: &str) -> Verdict {
-    let context = Context::of(scope);
-    let bundle = || {
-        layout
-            .bundle()
-            .map_err(|error| Refusal::new(policy::verify::reason_of(&error), error.to_string()))
-    };
-    let decide = || -> Result<Verdict, (State, Refusal)> {
-        let refused = |refusal| (State::Refused, refusal);
-        let mut unsigned = bundle().map_err(refused)?;
-        attached::foresee(&mut unsigned, policy, &context).map_err(refused)?;
-        let verified = policy::verify(bundle().map_err(refused)?, policy, scope);
-        let verified = verified.map_err(|refusal| (State::Quarantined, refusal))?;
-        let admitted = policy::admit(verified, policy, &context).map_err(refused)?;
-        Ok(Verdict::released(policy, admitted.signed_by()))
-    };
-    decide().unwrap_or_else(|(state, refusal)| Verdict::of(policy, state, Some(refusal)))
-}
-
-impl Verdict {
-    fn of(policy: &Policy, state: State, refusal: Option<Refusal>) -> Self {
-        Self {
-            state,
-            refusal,
-            signers: Vec::new(),
-            policy: policy.digest().to_string(),
-            epoch: 0,
-        }
-    }
-
-    fn released(policy: &Policy, signed: &[policy::decision::SignedBy]) -> Self {
-        let names = signed.iter().map(|signed| signed.names.join("="));
-        let mut signers: Vec<String> = names.collect();
-        // They come in the order of their keys, which says nothing to a reader.
-        signers.sort();
-        Self {
-            signers,
-            ..Self::of(policy, State::Released, None)
-        }
-    }
-
-    /// Signatures can mend everything but a policy that says nothing.
-    fn refused(policy: &Policy, refusal: Refusal) -> Self {
-        let state = match refusal.reason {
-            Reason::NoRule => State::Refused,
-            _ => State::Quarantined,
-        };
-        Self::of(policy, state, Some(refusal))
-    }
-
-    /// For the API.
-    pub fn document(&self, digest: &Digest) -> Value {
-        let refusal = self.refusal.as_ref();
-        serde_json::json!({
-            "digest": digest.to_string(),
-            "state": self.state.as_str(),
-            "signed_by": self.signers,
-            "policy": self.policy,
-            "reason": refusal.map(|refusal| refusal.reason.code()),
-            "number": refusal.map(|refusal| refusal.reason.number()),
-            "message": refusal.map(ToString::to_string),
-        })
-    }
 }

@@ -31,6 +31,8 @@ pub struct Config {
     pub access: Vec<Rule>,
     /// What holds in which repositories.
     pub repository: Vec<RepositoryRule>,
+    /// What was signed once and is not good any more.
+    pub revocation: Option<Revocation>,
     /// How much one client may ask for.
     pub limits: Limits,
     /// Where the audit log is.
@@ -119,6 +121,16 @@ pub struct RepositoryRule {
     /// Most manifests in one repository.
     #[serde(default)]
     pub quota_manifests: Option<u64>,
+}
+
+/// `[revocation]`: a list counts wherever a policy does.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// The public key, in PEM, that must have signed the list.
+    pub authority: PathBuf,
+    /// The signed list, as `bpfseal revoke` writes it.
+    pub list: PathBuf,
 }
 
 /// `[limits]`
@@ -233,6 +245,10 @@ impl Config {
         if let Some(auth) = &mut self.auth {
             auth.htpasswd.iter_mut().for_each(at);
             auth.token_key.iter_mut().for_each(at);
+        }
+        if let Some(revocation) = &mut self.revocation {
+            at(&mut revocation.authority);
+            at(&mut revocation.list);
         }
         for rule in &mut self.repository {
             rule.policy.iter_mut().for_each(at);

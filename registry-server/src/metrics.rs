@@ -46,6 +46,8 @@ pub struct Metrics {
     pub quarantined: AtomicU64,
     /// Artifacts that a policy refused.
     pub refused: AtomicU64,
+    /// Changes of the configuration, of a policy or a list that were not taken.
+    pub misconfigured: AtomicU64,
     /// Blobs that garbage collection removed, and their bytes.
     pub collected: AtomicU64,
     /// Their bytes.
@@ -134,6 +136,11 @@ impl Metrics {
                 "policy_refused_total",
                 "Artifacts refused by a policy.",
                 &self.refused,
+            ),
+            (
+                "configuration_errors_total",
+                "Changes of the configuration that were not taken.",
+                &self.misconfigured,
             ),
             (
                 "collected_blobs_total",

@@ -10,9 +10,11 @@ use policy::Policy;
 
 use crate::{
     access::{Access, Rates},
-    config::{Config, ConfigError, RepositoryRule},
+    admission::Law,
+    config::{Config, ConfigError, RepositoryRule, Revocation},
     metadata::Quota,
     name::{Repository, Tag},
+    revocation::Revoked,
 };
 
 /// Rights, rules of repositories and limits, all from one reading of the configuration.
@@ -27,6 +29,9 @@ pub struct Site {
     pub https: bool,
     rules: Vec<RepositoryRule>,
     policies: Vec<Option<Arc<Policy>>>,
+    /// What was signed once and is not good any more.
+    pub revoked: Option<Arc<Revoked>>,
+    revocation: Option<Revocation>,
 }
 
 impl Site {
@@ -47,6 +52,8 @@ impl Site {
             name: config.name.clone(),
             https,
             policies: policies(config)?,
+            revoked: revoked(config)?.map(Arc::new),
+            revocation: config.revocation.clone(),
             rules: config.repository.clone(),
         })
     }
@@ -64,8 +71,17 @@ impl Site {
         self.policies.get(place)?.as_ref()
     }
 
+    /// What decides about a repository, if anything does.
+    pub fn law(&self, repository: &Repository) -> Option<Law> {
+        Some(Law {
+            policy: Arc::clone(self.policy(repository)?),
+            revoked: self.revoked.clone(),
+            scope: self.scope(repository),
+        })
+    }
+
     /// What policies call a repository.
-    pub fn scope(&self, repository: &Repository) -> String {
+    fn scope(&self, repository: &Repository) -> String {
         match &self.name {
             Some(host) => format!("{host}/{repository}"),
             None => repository.to_string(),
@@ -133,6 +149,18 @@ fn policies(config: &Config) -> Result<Vec<Option<Arc<Policy>>>, ConfigError> {
         .collect()
 }
 
+/// Reads the revocation list.
+fn revoked(config: &Config) -> Result<Option<Revoked>, ConfigError> {
+    let Some(revocation) = &config.revocation else {
+        return Ok(None);
+    };
+    if config.repository.iter().all(|rule| rule.policy.is_none()) {
+        let message = "[revocation] needs a [[repository]] with a policy: else nothing is decided";
+        return Err(ConfigError::Unusable(message.to_owned()));
+    }
+    Revoked::read(revocation).map(Some)
+}
+
 /// The site in force.
 pub struct Current {
     site: RwLock<Arc<Site>>,
@@ -160,7 +188,10 @@ impl Current {
     pub fn files(&self) -> Vec<PathBuf> {
         let site = self.site();
         let policies = site.rules.iter().filter_map(|rule| rule.policy.clone());
-        self.config.iter().cloned().chain(policies).collect()
+        let revocation = site.revocation.iter();
+        let lists = revocation.flat_map(|files| [files.authority.clone(), files.list.clone()]);
+        let config = self.config.iter().cloned();
+        config.chain(policies).chain(lists).collect()
     }
 
     /// The site as it is now.
@@ -176,6 +207,9 @@ impl Current {
         let mut config = Config::read(path)?;
         (self.flags)(&mut config);
         let site = Arc::new(Site::new(&config, &self.root)?);
+        if let (Some(new), Some(old)) = (&site.revoked, &self.site().revoked) {
+            new.check_not_older(old)?;
+        }
         *self.site.write().unwrap_or_else(PoisonError::into_inner) = site;
         Ok(())
     }

@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{Client, Server, artifact, command, image, sha256, users};
+use common::{Client, Server, artifact, basic, command, image, sha256, users};
 use serde_json::Value;
 
 const CONFIG: &str = r#"
@@ -368,6 +368,38 @@ fn nobody_mounts_what_they_may_not_pull() {
         sha256(b"shared")
     );
     assert_eq!(alice.send(&line, &[], b"").status, 201);
+}
+
+/// Its owner may read the other repository, the token was not asked for it: the client is told
+/// to ask for both, as a registry of Docker's would.
+#[test]
+fn a_mount_from_elsewhere_asks_for_a_wider_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = closed(folder.path());
+    let shared = user(&server, "alice").push_blob("team/tool", b"shared");
+    user(&server, "root").push_blob("secret", b"secret");
+    let mut anybody = server.client();
+    let mut mount = |scope: &str, from: &str| {
+        let scopes = scope.replace(' ', "&scope=");
+        let headers = [("authorization", &*basic("alice", "pw-alice"))];
+        let line = format!("GET /token?service=bpfseal-registry&scope={scopes}");
+        let token = anybody.send(&line, &headers, b"").json()["token"].clone();
+        let bearer = format!("Bearer {}", token.as_str().unwrap());
+        let line = format!("POST /v2/team/app/blobs/uploads/?mount={shared}&from={from}");
+        anybody.send(&line, &[("authorization", &*bearer)], b"")
+    };
+    let narrow = "repository:team/app:pull,push";
+    let refused = mount(narrow, "team/tool");
+    let challenge = refused.header("www-authenticate").to_owned();
+    let wide = "repository:team/app:pull,push repository:team/tool:pull";
+    assert_eq!(refused.status, 401);
+    assert!(
+        challenge.contains(&format!("scope=\"{wide}\"")),
+        "{challenge}"
+    );
+    assert_eq!(mount(wide, "team/tool").status, 201);
+    // Where the right is missing, no token helps: an upload begins.
+    assert_eq!(mount(narrow, "secret").status, 202);
 }
 
 #[test]

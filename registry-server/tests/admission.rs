@@ -6,104 +6,11 @@ mod common;
 
 use std::{fs, path::Path};
 
-use bundle::{manifest::Descriptor, media};
-use common::{Client, Server, image, sha256, users};
-use policy::{key::Algorithm, signature, signer};
-use ring::rand::SystemRandom;
-
-const CONFIG: &str = r#"
-name = "registry.example"
-[auth]
-htpasswd = "users"
-[[access]]
-who = ["pusher"]
-repository = "*"
-actions = ["pull", "push", "delete"]
-[[access]]
-who = ["signer"]
-repository = "*"
-actions = ["pull", "sign"]
-[[access]]
-who = ["reader"]
-repository = "*"
-actions = ["pull"]
-[[repository]]
-name = "tools/*"
-policy = "policy.toml"
-"#;
-
-fn policy_for(threshold: u32, types: &str) -> String {
-    format!(
-        "version = 1\nmode = \"enforce\"\n\
-         [keys.first]\nfile = \"first.pub\"\n[keys.second]\nfile = \"second.pub\"\n\
-         [[rule]]\nname = \"tools\"\nscope = \"registry.example/tools/*\"\n\
-         signed_by = {{ of = [\"first\", \"second\"], at_least = {threshold} }}\n\
-         program_types = [{types}]\n"
-    )
-}
-
-struct Bench {
-    folder: tempfile::TempDir,
-    server: Server,
-    keys: [signer::Signer; 2],
-}
-
-impl Bench {
-    fn new(threshold: u32) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let random = SystemRandom::new();
-        let keys = ["first", "second"].map(|name| {
-            let made = signer::generate(Algorithm::EcdsaP256, None, &random).unwrap();
-            fs::write(
-                folder.path().join(name).with_extension("pub"),
-                made.public.to_pem(),
-            )
-            .unwrap();
-            let mut none = || unreachable!("the key is not encrypted");
-            let read = signer::Signer::from_pem(made.private.as_bytes(), &mut none, &random);
-            read.unwrap().0
-        });
-        users(
-            &folder.path().join("users"),
-            &["pusher", "signer", "reader"],
-        );
-        fs::write(
-            folder.path().join("policy.toml"),
-            policy_for(threshold, "\"xdp\""),
-        )
-        .unwrap();
-        let config = folder.path().join("registry.toml");
-        fs::write(&config, CONFIG).unwrap();
-        let flags = ["--config", config.to_str().unwrap()];
-        let server = Server::with(&folder.path().join("root"), &flags);
-        Self {
-            folder,
-            server,
-            keys,
-        }
-    }
-
-    fn user(&self, name: &str) -> Client {
-        self.server.user(name, &format!("pw-{name}"))
-    }
-
-    /// Attaches a signature, as the signer; returns its manifest's digest.
-    fn sign(&self, repository: &str, manifest: &str, key: usize) -> String {
-        let subject = Descriptor::of(media::MANIFEST, manifest.as_bytes());
-        let random = SystemRandom::new();
-        let attached = signature::sign(&subject, &self.keys[key], None, &random).unwrap();
-        let mut signer = self.user("signer");
-        for blob in &attached.blobs {
-            signer.push_blob(repository, blob);
-        }
-        let text = String::from_utf8(attached.manifest).unwrap();
-        signer.push_manifest(repository, &sha256(text.as_bytes()), &text)
-    }
-
-    fn statuses(&self, path: &str) -> [u16; 3] {
-        ["pusher", "signer", "reader"].map(|who| self.user(who).get(path).status)
-    }
-}
+use common::{
+    image,
+    quarantine::{Bench, bundle_of, policy_for},
+    sha256,
+};
 
 fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
@@ -209,14 +116,10 @@ fn what_breaks_the_policy_is_refused_with_the_reason() {
     let bench = Bench::new(1);
     let mut pusher = bench.user("pusher");
     let mut push = |section: &str| {
-        let object = bundle::fixture::object(section, "program");
-        let objects = vec![("program.bpf.o".to_owned(), object)];
-        let packed = bundle::pack::pack(objects, &Default::default()).unwrap();
-        pusher.push_blob("tools/app", &packed.config);
-        pusher.push_blob("tools/app", &packed.layers[0].1);
+        let packed = bundle_of(&mut pusher, "tools/app", section);
         let headers = [("content-type", common::IMAGE)];
-        let reply = pusher.send("PUT /v2/tools/app/manifests/v1", &headers, &packed.manifest);
-        (reply, String::from_utf8(packed.manifest).unwrap())
+        let reply = pusher.send("PUT /v2/tools/app/manifests/v1", &headers, &packed);
+        (reply, String::from_utf8(packed).unwrap())
     };
     let (reply, _) = push("kprobe/do_unlinkat");
     assert_eq!(reply.refusal(), (403, "DENIED".into()));
@@ -247,6 +150,54 @@ fn what_breaks_the_policy_is_refused_with_the_reason() {
     );
     let audit = fs::read_to_string(bench.folder.path().join("root/audit.jsonl")).unwrap();
     assert!(audit.contains("\"reason\":\"program-type\""), "{audit}");
+}
+
+#[test]
+fn an_attachment_is_no_way_around_the_policy() {
+    let bench = Bench::new(1);
+    let mut pusher = bench.user("pusher");
+    let released = pusher.push_image("tools/app", "v1", b"layer");
+    bench.sign("tools/app", &image(&[b"layer"], None), 0);
+    let mut reader = bench.user("reader");
+    let mut statuses = |paths: &[&str]| -> Vec<u16> {
+        let status = |path: &&str| {
+            reader
+                .get(&format!("/v2/tools/app/manifests/{path}"))
+                .status
+        };
+        paths.iter().map(status).collect()
+    };
+    // Something unsigned that says it is about what is released: by digest it is an
+    // attachment, and no tag shows it to readers.
+    pusher.push_blob("tools/app", b"evil");
+    let about = image(&[b"evil"], Some((&released, 1)));
+    let about = pusher.push_manifest("tools/app", "v2", &about);
+    assert_eq!(statuses(&["v1", "v2", &about]), [200, 404, 200]);
+    // The same by the older schemes' tags.
+    let older = format!("sha256-{}.sig", &released["sha256:".len()..]);
+    let unsigned = pusher.push_image("tools/app", &older, b"evil");
+    pusher.push_image("tools/app", "v3", b"evil");
+    assert_eq!(statuses(&[&older, "v3", &unsigned]), [200, 404, 200]);
+    // A bundle is never an attachment.
+    let mut push = |section: &str, tag: &str| {
+        let packed = bundle_of(&mut pusher, "tools/app", section);
+        let mut manifest: serde_json::Value = serde_json::from_slice(&packed).unwrap();
+        manifest["subject"] = serde_json::json!({
+            "mediaType": common::IMAGE, "digest": released, "size": 1,
+        });
+        let headers = [("content-type", common::IMAGE)];
+        let line = format!("PUT /v2/tools/app/manifests/{tag}");
+        pusher.send(&line, &headers, manifest.to_string().as_bytes())
+    };
+    for (section, tag) in [("xdp", "v4"), ("kprobe/x", "v4"), ("kprobe/x", &*older)] {
+        let reply = push(section, tag);
+        assert_eq!(reply.refusal(), (403, "DENIED".into()), "{section} {tag}");
+    }
+    let tags = reader.get("/v2/tools/app/tags/list").json();
+    assert_eq!(tags["tags"], serde_json::json!([older, "v1"]));
+    let page = reader.get("/packages/tools/app");
+    let shown = ["v1", "v2", "v3", "v4"].map(|tag| page.text().contains(&format!(">{tag}</a>")));
+    assert_eq!(shown, [true, false, false, false]);
 }
 
 #[test]

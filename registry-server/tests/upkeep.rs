@@ -112,15 +112,17 @@ fn check_names_each_kind_of_damage_and_repair_lets_it_be_pushed_again() {
 }
 
 #[test]
-fn check_says_when_there_is_nothing_to_check() {
+fn upkeep_says_when_there_is_no_registry_and_makes_none() {
     let folder = tempfile::tempdir().unwrap();
-    let output = run(folder.path(), &["check"]);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        error.ends_with("holds no registry\nhelp: Name its folder with --root.\n"),
-        "{error}"
-    );
+    for command in [&["check"][..], &["check", "--repair"], &["gc"]] {
+        let output = run(folder.path(), command);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        assert!(
+            error.ends_with("holds no registry\nhelp: Name its folder with --root.\n"),
+            "{error}"
+        );
+    }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::{Config, ConfigError, Rule},
     metadata,
+    name::Repository,
 };
 
 /// `aud` of our tokens, `service` of our challenges.
@@ -63,7 +64,7 @@ pub enum Need {
     /// To be logged in, where logins are configured.
     Login,
     /// One of the rights, in a repository.
-    Any(crate::name::Repository, &'static [Action]),
+    Any(Repository, &'static [Action]),
     /// The list of repositories.
     Catalog,
     /// What is the operator's.
@@ -272,6 +273,17 @@ impl Access {
                 Err(Denial::Forbidden)
             }
         }
+    }
+
+    /// Whether a mount from `from` fails only because the token was not asked for it: the
+    /// caller's own right is there, and so is the right to push to `to`.
+    pub fn permit_mount(&self, caller: &Caller, to: &str, from: &Repository) -> Result<(), Denial> {
+        let has_right = self.allows(&caller.principal, from.as_str(), Action::Pull);
+        if caller.granted.is_none() || caller.may(from, Action::Pull) || !has_right {
+            return Ok(());
+        }
+        let scope = format!("repository:{to}:pull,push repository:{from}:pull");
+        Err(Denial::Challenge(Some(scope)))
     }
 
     /// Who asks for a token with these credentials.

@@ -11,8 +11,10 @@ use serde::Deserialize;
 
 pub use guard::{Access, Credentials, Denial, Granted, ISSUED_FOR, Need};
 pub use identity::{Caller, Principal};
-pub use password::{hash, read as read_users, valid_name};
+pub use password::{hash, parse as parse_users, read as read_users, valid_name};
+pub use publisher::read as read_identity_token;
 pub use rate::Rates;
+pub use token::Issuer;
 
 /// What a right allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]

@@ -129,13 +129,19 @@ impl Users {
     }
 }
 
-/// Reads `name:hash` lines. Only bcrypt is taken: everything older can be guessed.
+/// Reads the users of a file.
 pub fn read(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
-    let display = || path.display().to_string();
     let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
-        path: display(),
+        path: path.display().to_string(),
         error,
     })?;
+    parse(&text, path)
+}
+
+/// Reads `name:hash` lines. Only bcrypt is taken: everything older can be guessed. `path` is
+/// what errors name.
+pub fn parse(text: &str, path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
+    let display = || path.display().to_string();
     let mut users = BTreeMap::new();
     for (line, text) in (1..).zip(text.lines()) {
         let text = text.trim();

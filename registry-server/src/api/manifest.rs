@@ -40,8 +40,9 @@ pub async fn seen(
     name: Repository,
     reference: Reference,
 ) -> Result<Arc<StoredManifest>, OciError> {
-    let found = find(registry, name.clone(), reference).await?;
-    match admission::sees(registry, &call.site, &call.caller, &name, &found).await? {
+    let found = find(registry, name.clone(), reference.clone()).await?;
+    let (site, caller) = (&call.site, &call.caller);
+    match admission::sees(registry, site, caller, &name, &reference, &found).await? {
         true => Ok(found),
         false => Err(manifest_unknown()),
     }
@@ -114,9 +115,7 @@ pub async fn write(
     if let Reference::Tag(tag) = &reference {
         tags.push(tag.clone());
     }
-    if !tags.iter().any(|tag| about_another(tag.as_str())) {
-        admission::check_push(registry, &call.site, &name, &content).await?;
-    }
+    admission::check_push(registry, &call.site, &name, &content, &tags).await?;
     let fixed = fixed(call, &name, &tags);
     let forget = forget(registry, &name, digest, &tags);
     let (repository, sparse) = (name.clone(), registry.settings.sparse);

@@ -23,6 +23,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use hyper::body::Incoming;
 
 pub use blob::small as small_blob;
+pub use conditional::condition;
 
 use crate::{
     access::{Caller, Credentials, Denial, ISSUED_FOR, Need, Principal},
@@ -31,7 +32,7 @@ use crate::{
     error::{Code, OciError},
     metrics::{Gauge, KINDS},
     registry::Registry,
-    route::Route,
+    route::{Route, Start},
     site::Site,
 };
 
@@ -168,7 +169,12 @@ async fn admit(registry: &Registry, route: &Route, call: &mut Call) -> Result<()
     };
     call.caller = caller;
     let need = route.need();
-    access.permit(&call.caller, &need).map_err(|denial| {
+    let mut permitted = access.permit(&call.caller, &need);
+    if let Route::StartUpload(to, Start::Mount(_, Some(from))) = route {
+        let mount = access.permit_mount(&call.caller, to.as_str(), from);
+        permitted = permitted.and(mount);
+    }
+    permitted.map_err(|denial| {
         registry.metrics.denied.fetch_add(1, Relaxed);
         denied(call, denial, Some(&need))
     })
@@ -268,7 +274,7 @@ async fn handle(
             manifest::admission(registry, call, name, reference).await
         }
         Route::Token(query) => token::issue(registry, call, query).await,
-        Route::Metrics => operate::metrics(registry).await,
+        Route::Metrics => operate::metrics(registry, call).await,
         Route::Health => Ok(operate::health()),
         Route::Ready => operate::ready(registry).await,
         Route::OpenApi => Ok(operate::openapi(call)),

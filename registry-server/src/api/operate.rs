@@ -35,9 +35,13 @@ pub async fn ready(registry: &Registry) -> Result<Response<Body>, OciError> {
 }
 
 /// Prometheus' text format.
-pub async fn metrics(registry: &Registry) -> Result<Response<Body>, OciError> {
+pub async fn metrics(registry: &Registry, call: &Call) -> Result<Response<Body>, OciError> {
     let uploads = registry.uploads.count().await?;
-    let gauges = [("uploads", "Uploads under way.", uploads)];
+    let mut gauges = vec![("uploads", "Uploads under way.", uploads)];
+    if let Some(list) = &call.site.revoked {
+        let help = "Version of the revocation list in force.";
+        gauges.push(("revocation_list_version", help, list.version()));
+    }
     let text = registry.metrics.text(&gauges);
     Ok(reply(StatusCode::OK).json("text/plain; version=0.0.4; charset=utf-8", text))
 }

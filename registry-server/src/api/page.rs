@@ -58,7 +58,7 @@ pub async fn package(
     let mut body = format!("<p><a href=\"/\">repositories</a></p><h1>{name}</h1>");
     body.push_str("<table><tr><th>tag<th>digest<th>pushed</tr>");
     for (tag, digest, pushed) in tags {
-        let reference = digest.parse().map(Reference::Digest);
+        let reference = tag.parse().map(Reference::Tag);
         let seen = match reference {
             Ok(reference) => manifest::seen(registry, call, repository.clone(), reference).await,
             Err(_) => continue,

@@ -36,7 +36,8 @@ pub async fn list(
         (_, None) => true,
         (None, Some(_)) => admission::sees_all(&call.caller, name),
         (Some(above), Some(_)) => {
-            admission::sees(registry, &call.site, &call.caller, name, above).await?
+            let (site, caller) = (&call.site, &call.caller);
+            admission::sees(registry, site, caller, name, &reference, above).await?
         }
     };
     let found = match seen {

@@ -53,7 +53,7 @@ async fn readable(
             continue;
         };
         if let Some(found) = registry.metadata.manifest(name, &reference).await?
-            && admission::is_released(registry, &call.site, name, &found).await?
+            && admission::is_released(registry, &call.site, name, &reference, &found).await?
         {
             seen.push(tag);
         }

@@ -1,6 +1,6 @@
 //! `bpfseal-registry check`.
 
-use super::{Frame, Root, failed, inspect, with_registry};
+use super::{Frame, Root, failed, inspect, must_exist, with_registry};
 use crate::{
     check::{self, Report},
     failure::{Exit, Failure},
@@ -9,13 +9,14 @@ use crate::{
 
 /// Verify every blob and manifest against its digest.
 ///
-/// May run while the registry is serving. With --repair it must not be: a damaged blob
-/// is moved into the folder `damaged` and forgotten, so that clients can push it again.
+/// May run while the registry is serving. With --repair over SQLite it must not be: a damaged
+/// blob is moved into the folder `damaged` and forgotten, so that clients can push it again.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   bpfseal-registry check --root /var/lib/bpfseal-registry
   bpfseal-registry check --root /var/lib/bpfseal-registry --json | jq .damage
+  bpfseal-registry check --root /var/lib/bpfseal-registry --repair
 
 Exit codes: 0 all is as it was pushed, 1 something is damaged, 2 the folder cannot be used.")]
 pub struct Args {
@@ -29,6 +30,7 @@ pub struct Args {
 pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
     let (_, storage) = &args.root.open()?;
     let report = if args.repair {
+        must_exist(storage)?;
         let frame = || Frame::bare(&storage.root);
         with_registry(storage, Default::default(), frame, async |registry| {
             repair(&registry).await
@@ -62,7 +64,7 @@ async fn repair(registry: &Registry) -> Result<Report, Failure> {
     {
         registry
             .metadata
-            .forget_damaged(&blob.digest)
+            .forget_damaged(blob)
             .await
             .map_err(failed)?;
         store

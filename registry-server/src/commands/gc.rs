@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
-use super::{Frame, Root, failed, with_registry};
+use super::{Frame, Root, failed, must_exist, with_registry};
 use crate::{
     failure::Failure,
     gc::{self, Collected, Scope},
 };
 
-/// Remove blobs that no manifest uses. The registry must not be serving.
+/// Remove blobs that no manifest uses. Over SQLite the registry must not be serving.
 ///
-/// A running registry collects by itself with `serve --gc-interval`.
+/// A running registry collects by itself with `serve --gc-interval`. Over PostgreSQL this may
+/// run beside any number of instances, with a --root of its own.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   bpfseal-registry gc --root /var/lib/bpfseal-registry
-  bpfseal-registry gc --root /var/lib/bpfseal-registry --untagged --grace 0")]
+  bpfseal-registry gc --root /var/lib/bpfseal-registry --untagged --grace 0
+  bpfseal-registry gc --root /var/lib/gc --config /etc/bpfseal-registry/registry.toml")]
 pub struct Args {
     #[command(flatten)]
     root: Root,
@@ -33,6 +35,7 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
         untagged: args.untagged,
     };
     let (_, storage) = args.root.open()?;
+    must_exist(&storage)?;
     let frame = || Frame::bare(&storage.root);
     let collected = with_registry(&storage, Default::default(), frame, async |registry| {
         gc::collect(&registry, scope).await.map_err(failed)

@@ -33,7 +33,7 @@ pub enum Command {
     Completions(completions::Args),
     /// Write repositories as OCI image layouts, to a folder or a tar file.
     Export(export::Args),
-    /// Remove blobs that no manifest uses. The registry must not be serving.
+    /// Remove blobs that no manifest uses.
     Gc(gc::Args),
     /// Take repositories out of OCI image layouts.
     Import(import::Args),
@@ -174,6 +174,17 @@ impl Frame {
     }
 }
 
+/// Upkeep of a folder that holds no registry is a mistake in its name: it makes none.
+fn must_exist(storage: &Storage) -> Result<(), Failure> {
+    match storage.database_file().is_some_and(|file| !file.is_file()) {
+        true => {
+            let message = format!("{} holds no registry", storage.root.display());
+            Err(Failure::new(Exit::Usage, message).remedy("Name its folder with --root."))
+        }
+        false => Ok(()),
+    }
+}
+
 /// Runs `work` on a registry that a server may have open: it can only read.
 fn inspect<T, F>(
     storage: &Storage,
@@ -186,11 +197,8 @@ where
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| Failure::from_error(Exit::Internal, &error))?;
+    must_exist(storage)?;
     runtime.block_on(async {
-        if storage.database_file().is_some_and(|file| !file.is_file()) {
-            let message = format!("{} holds no registry", storage.root.display());
-            return Err(Failure::new(Exit::Usage, message).remedy("Name its folder with --root."));
-        }
         let metadata = Metadata::inspect(&storage.database).await;
         let metadata = metadata.map_err(|error| unusable(error.into()))?;
         let store = storage.inspect_store().map_err(unusable)?;

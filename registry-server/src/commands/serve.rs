@@ -169,6 +169,9 @@ async fn serve(
         Failure::new(Exit::Network, message).remedy("Choose another address with --listen.")
     })?;
     let stop = stop_signal().map_err(|error| Failure::from_error(Exit::Internal, &error))?;
+    // Before anybody is told that it serves: SIGHUP ends a process that does not expect it.
+    let hangup = signal(SignalKind::hangup());
+    let hangup = hangup.map_err(|error| Failure::from_error(Exit::Internal, &error))?;
     announce(address, certificates.is_some(), json);
     let scope = Scope {
         grace: registry.settings.grace,
@@ -179,8 +182,6 @@ async fn serve(
         let every = Duration::from_secs(args.gc_interval);
         tokio::spawn(collect(Arc::clone(&registry), every, scope))
     });
-    let hangup = signal(SignalKind::hangup());
-    let hangup = hangup.map_err(|error| Failure::from_error(Exit::Internal, &error))?;
     let watching = tokio::spawn(watch(Arc::clone(&registry), certificates.clone(), hangup));
     let connections = args.max_connections as usize;
     server::serve(registry, listener, certificates, connections, stop).await;
@@ -241,7 +242,11 @@ async fn watch(
         let certificates = certificates.as_ref().map_or(Ok(()), |files| files.reload());
         match certificates.and_then(|()| registry.current.reload()) {
             Ok(()) => tracing::info!("the configuration was read anew"),
-            Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+            Err(error) => {
+                let count = &registry.metrics.misconfigured;
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                tracing::error!(%error, "the configuration stays as it was");
+            }
         }
     }
 }

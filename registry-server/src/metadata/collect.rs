@@ -178,16 +178,25 @@ impl Metadata {
 
     /// Forgets a blob whose bytes are damaged, and hides it everywhere, so that clients
     /// push it again.
-    pub async fn forget_damaged(&self, blob: &Digest) -> Result<(), OciError> {
-        let blob = blob.to_string();
+    pub async fn forget_damaged(&self, blob: &Object) -> Result<(), OciError> {
+        let (digest, copy) = (blob.digest.to_string(), blob.copy.clone());
         let write = self.writer.write(
             move |connection| {
                 Box::pin(async move {
+                    // Somebody may have pushed it again since it was found to be damaged.
+                    let same = query("SELECT 1 FROM blob WHERE digest = $1 AND copy = $2");
+                    let same = same.bind(&digest).bind(&copy);
+                    if same.fetch_optional(&mut *connection).await?.is_none() {
+                        return Ok(());
+                    }
                     for delete in [
                         "DELETE FROM repository_blob WHERE digest = $1",
                         "DELETE FROM blob WHERE digest = $1",
                     ] {
-                        query(delete).bind(&blob).execute(&mut *connection).await?;
+                        query(delete)
+                            .bind(&digest)
+                            .execute(&mut *connection)
+                            .await?;
                     }
                     Ok(())
                 })

@@ -44,6 +44,9 @@ pub enum OpenError {
     /// The database says no.
     #[error("cannot open the metadata database")]
     Database(#[from] sqlx::Error),
+    /// The address is of another kind of database.
+    #[error("the database's address begins with {0:?}; want postgres://")]
+    Kind(String),
     /// Written by a later release.
     #[error("the metadata has version {found}, this program knows up to {known}")]
     TooNew {

@@ -63,7 +63,11 @@ pub async fn inspect(url: &str) -> Result<Metadata, OpenError> {
 
 /// A server that hangs must not make requests hang, an instance that hangs must not keep the
 /// others from writing, and a commit is durable whatever the server's default says.
-fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+fn options(url: &str) -> Result<PgConnectOptions, OpenError> {
+    let kind = url.split_once("://").map_or("", |(kind, _)| kind);
+    if !["postgres", "postgresql"].contains(&kind) {
+        return Err(OpenError::Kind(kind.to_owned()));
+    }
     let options = PgConnectOptions::from_str(url)?.application_name("bpfseal-registry");
     let options = options.options([
         ("lock_timeout", "15s"),

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod backends;
+pub mod quarantine;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -83,6 +84,12 @@ impl Server {
                 .success()
         );
         self.child.wait().unwrap().code()
+    }
+
+    /// Makes it read its configuration anew.
+    pub fn hangup(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     }
 
     /// SIGKILL: nothing is flushed, nothing said goodbye to.
