@@ -21,6 +21,9 @@ seeds() {
         object|executable) find target/release/build "$cache/tools/libbpf-tools/root/usr/sbin" \
             "$cache/tools/xdp-tools/root/usr/lib" -maxdepth 4 \
             \( -name '*.bpf.o' -o -name 'tcp*-libbpf' -o -name 'xdp*.o' \) -size -200k 2>/dev/null | head -40 ;;
+        registry_config) find docs/examples/registry -name '*.toml' ;;
+        registry_manifest) find tests/vectors/cosign -name '*.json' ;;
+        registry_certificate) find tests/vectors -name '*.der' ;;
         policy) find docs/examples tests/kernel tests/demo -name '*.toml' ;;
         key) find tests/vectors/keys -type f ;;
         signature|sigstore|manifest|permit) find tests/vectors/cosign -name '*.json' ;;

@@ -617,12 +617,12 @@ mod tests {
         let certificate = || Principal::Certificate("b".into());
         let both = token(certificate(), &["repository:team/app:pull,push,delete"]);
         let caller = access.identify(both, None, peer).await.unwrap();
-        let team: crate::name::Repository = "team/app".parse().unwrap();
-        let other: crate::name::Repository = "team/other".parse().unwrap();
+        let team: Repository = "team/app".parse().unwrap();
+        let other: Repository = "team/other".parse().unwrap();
         assert!(caller.may(&team, Action::Pull));
         assert!(!caller.may(&team, Action::Push));
         assert!(!caller.may(&other, Action::Pull));
-        let need = |name: &crate::name::Repository, actions| Need::Any(name.clone(), actions);
+        let need = |name: &Repository, actions| Need::Any(name.clone(), actions);
         assert_eq!(
             access.permit(&caller, &need(&other, &[Action::Pull])),
             Err(Denial::Challenge(Some("repository:team/other:pull".into())))

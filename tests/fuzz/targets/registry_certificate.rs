@@ -1,0 +1,4 @@
+//! The certificate of a client of the registry.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bpfseal_registry::strangers::certificate(bytes));
