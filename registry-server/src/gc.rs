@@ -75,6 +75,7 @@ async fn delete_untagged(registry: &Arc<Registry>, grace: Duration) -> Result<u6
         let cache = Arc::clone(registry);
         let forget = move |deleted: &[(Repository, Digest)]| {
             for (name, digest) in deleted {
+                cache.lists.changed(name);
                 cache
                     .manifests
                     .forget(&(name.clone(), Reference::Digest(*digest)));

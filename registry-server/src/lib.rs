@@ -20,6 +20,7 @@ mod export;
 mod failure;
 mod gc;
 mod import;
+mod lists;
 mod manifest;
 mod metadata;
 mod metrics;

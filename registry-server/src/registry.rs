@@ -22,6 +22,7 @@ use crate::{
     cache::Cache,
     digest::Digest,
     error::OciError,
+    lists::Lists,
     metadata::{Metadata, OpenError, StoredManifest},
     metrics::Metrics,
     name::Repository,
@@ -79,6 +80,8 @@ pub struct Registry {
     pub blobs: Cache<Digest, Bytes>,
     /// Manifests by name.
     pub manifests: Cache<(Repository, Reference), Arc<StoredManifest>>,
+    /// Whole lists of tags and referrers.
+    pub lists: Lists,
     /// Room for manifests that are being pushed, in units of [`ROOM_UNIT`].
     pub manifest_room: Arc<Semaphore>,
     /// Rights and rules in force.
@@ -180,6 +183,7 @@ impl Registry {
             shown: Cache::new(own),
             blobs: Cache::new(2 * quarter),
             manifests: Cache::new(quarter),
+            lists: Lists::new(2 * own),
             manifest_room: Arc::new(Semaphore::new(MANIFEST_ROOM)),
             shelves: (0..SHELVES).map(|_| RwLock::new(())).collect(),
             verdicts: Cache::new(own),

@@ -17,7 +17,9 @@ use std::{
 use common::{
     Client, Reply, Server, artifact,
     backends::{Moto, Postgres},
-    image, sha256,
+    image,
+    quarantine::{Bench, policy_for},
+    sha256,
 };
 use tempfile::TempDir;
 
@@ -375,4 +377,47 @@ fn collecting_on_one_instance_breaks_no_push_on_another() {
     clients.next().push_image("a", "last", b"layer 0");
     let found = clients.send(&format!("GET /v2/a/blobs/{}", sha256(b"layer 0")), &[], b"");
     assert_eq!(found.text(), "layer 0");
+}
+
+#[test]
+fn what_one_instance_releases_all_of_them_show() {
+    let shared = tempfile::tempdir().unwrap();
+    let (database, blobs) = (Postgres::shared().database(), shared.path().to_str());
+    let flags = ["--database", &*database, "--blobs", blobs.unwrap()];
+    let bench = Bench::with(2, 2, &flags);
+    let (mut first, mut second) = (bench.at(0, "pusher"), bench.at(1, "pusher"));
+    let digest = first.push_image("tools/app", "v1", b"layer");
+    let manifest = image(&[b"layer"], None);
+    let paths = [
+        "/v2/tools/app/manifests/v1".to_owned(),
+        format!("/v2/tools/app/blobs/{}", sha256(b"layer")),
+        format!("/v2/tools/app/referrers/{digest}"),
+        "/v2/tools/app/tags/list".to_owned(),
+    ];
+    let mut readers = [bench.at(0, "reader"), bench.at(1, "reader")];
+    let mut is_shown = |want: bool| {
+        for reader in &mut readers {
+            let replies = paths.each_ref().map(|path| reader.get(path));
+            let [tag, blob, referrers, list] = replies;
+            let status = if want { 200 } else { 404 };
+            assert_eq!((tag.status, blob.status), (status, status));
+            let lists = [(referrers, "manifests"), (list, "tags")];
+            let full = lists.map(|(list, key)| list.json()[key] != serde_json::json!([]));
+            assert_eq!(full, [want; 2]);
+        }
+    };
+    is_shown(false);
+    // One signature at each instance.
+    let signature = bench.sign_at(0, "tools/app", &manifest, 0);
+    is_shown(false);
+    bench.sign_at(1, "tools/app", &manifest, 1);
+    is_shown(true);
+    let line = format!("DELETE /v2/tools/app/manifests/{signature}");
+    assert_eq!(second.send(&line, &[], b"").status, 202);
+    is_shown(false);
+    bench.write("policy.toml", &policy_for(1, "\"xdp\""));
+    for reader in [bench.at(0, "reader"), bench.at(1, "reader")].iter_mut() {
+        common::eventually(|| reader.get("/v2/tools/app/manifests/v1").status == 200);
+    }
+    is_shown(true);
 }

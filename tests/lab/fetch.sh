@@ -41,6 +41,7 @@ libbpf-tools-sid sid       libbpf-tools     libs
 notation         sid       notation         alone
 oras             sid       oras             alone
 postgresql       bookworm  postgresql-15    native
+postgresql-client bookworm postgresql-client-15 native
 skopeo           sid       skopeo           libs
 softhsm2         bookworm  softhsm2         libs
 sqlite3          bookworm  sqlite3          libs

@@ -151,6 +151,7 @@ pub async fn delete(
         Reference::Digest(digest) => {
             let (cache, repository) = (Arc::clone(registry), name.clone());
             let forget = move |removed: &Option<crate::metadata::Removed>| {
+                cache.lists.changed(&repository);
                 cache
                     .manifests
                     .forget(&(repository.clone(), Reference::Digest(digest)));
@@ -181,7 +182,10 @@ pub async fn delete(
             let condition = conditional::condition(&call.headers)?;
             let key = (name.clone(), Reference::Tag(tag.clone()));
             let cache = Arc::clone(registry);
-            let forget = move || cache.manifests.forget(&key);
+            let forget = move || {
+                cache.lists.changed(&key.0);
+                cache.manifests.forget(&key);
+            };
             registry
                 .metadata
                 .delete_tag(&name, &tag, condition, forget)
@@ -338,13 +342,16 @@ fn forget(
     digest: Digest,
     tags: &[Tag],
 ) -> impl FnOnce() + Send + 'static {
-    let cache = Arc::clone(registry);
+    let (cache, repository) = (Arc::clone(registry), name.clone());
     let tags = tags.iter().cloned().map(Reference::Tag);
     let references = tags.chain([Reference::Digest(digest)]);
     let keys: Vec<_> = references
         .map(|reference| (name.clone(), reference))
         .collect();
-    move || keys.iter().for_each(|key| cache.manifests.forget(key))
+    move || {
+        cache.lists.changed(&repository);
+        keys.iter().for_each(|key| cache.manifests.forget(key));
+    }
 }
 
 impl From<Malformed> for OciError {

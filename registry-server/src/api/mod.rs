@@ -355,10 +355,11 @@ impl Reply {
     }
 
     /// A JSON document; its headers alone for a `HEAD`.
-    fn json(self, media_type: &str, document: String) -> Response<Body> {
+    fn json(self, media_type: &str, document: impl Into<Bytes>) -> Response<Body> {
+        let document = document.into();
         self.with(header::CONTENT_TYPE, media_type)
             .with(header::CONTENT_LENGTH, document.len().to_string())
-            .body(document.into())
+            .body(document)
     }
 
     fn body(self, bytes: Bytes) -> Response<Body> {

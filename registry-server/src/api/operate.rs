@@ -28,7 +28,7 @@ pub async fn ready(registry: &Registry) -> Result<Response<Body>, OciError> {
     };
     let state = tokio::time::timeout(patience, both).await;
     if let Ok(Ok(())) = state {
-        return Ok(reply(StatusCode::OK).json("application/json", r#"{"status":"ready"}"#.into()));
+        return Ok(reply(StatusCode::OK).json("application/json", r#"{"status":"ready"}"#));
     }
     let message = "the metadata or the store of blobs does not answer";
     Err(OciError::new(Code::Unknown, message).status(StatusCode::SERVICE_UNAVAILABLE))

@@ -1,5 +1,6 @@
 //! `/v2/<name>/referrers/<digest>` (distribution-spec 1.1, "Listing Referrers").
 
+use bytes::Bytes;
 use http::{HeaderName, Response, StatusCode, header};
 
 use super::{Call, next, reply};
@@ -8,11 +9,12 @@ use crate::{
     body::Body,
     digest::Digest,
     error::OciError,
+    lists::List,
     manifest::media,
     metadata::Referrers,
     name::Repository,
     registry::Registry,
-    route::{Reference, ReferrerQuery},
+    route::{MAX_PAGE, Reference, ReferrerQuery},
 };
 
 /// Says which of the asked filters were applied.
@@ -40,6 +42,13 @@ pub async fn list(
             admission::sees(registry, site, caller, name, &reference, above).await?
         }
     };
+    let filtered = query.artifact_type.is_some() || query.after.is_some();
+    let whole = seen && !filtered && query.limit == MAX_PAGE;
+    let list = List::Referrers(name.clone(), *subject);
+    if whole && let Some(document) = registry.lists.find(&list) {
+        return Ok(reply(StatusCode::OK).json(media::INDEX, document));
+    }
+    let before = registry.lists.seen(name);
     let found = match seen {
         true => registry.metadata.referrers(name, subject, query).await?,
         false => Referrers::default(),
@@ -51,11 +60,14 @@ pub async fn list(
         parameters.extend(filter.map(|filter| ("artifactType", filter)));
         next(&format!("/v2/{name}/referrers/{subject}"), &parameters)
     });
-    let document = format!(
+    let document = Bytes::from(format!(
         r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{}]}}"#,
         media::INDEX,
         found.descriptors.join(",")
-    );
+    ));
+    if whole && link.is_none() {
+        registry.lists.keep(list, document.clone(), before);
+    }
     Ok(reply(StatusCode::OK)
         .with_optional(FILTERS_APPLIED, filter.map(|_| "artifactType"))
         .with_optional(header::LINK, link)

@@ -1,5 +1,6 @@
 //! `/v2/<name>/tags/list` (distribution-spec 1.1, "Listing Tags").
 
+use bytes::Bytes;
 use http::{Response, StatusCode, header};
 
 use super::{Call, name_unknown, next, reply};
@@ -7,9 +8,10 @@ use crate::{
     admission,
     body::Body,
     error::OciError,
+    lists::List,
     name::Repository,
     registry::Registry,
-    route::{Page, Reference},
+    route::{MAX_PAGE, Page, Reference},
 };
 
 pub async fn list(
@@ -18,6 +20,14 @@ pub async fn list(
     name: &Repository,
     page: &Page,
 ) -> Result<Response<Body>, OciError> {
+    let all = page.after.is_none() && page.limit == MAX_PAGE;
+    let whole =
+        all && (call.site.policy(name).is_none() || admission::sees_all(&call.caller, name));
+    let list = List::Tags(name.clone());
+    if whole && let Some(document) = registry.lists.find(&list) {
+        return Ok(reply(StatusCode::OK).json("application/json", document));
+    }
+    let seen = registry.lists.seen(name);
     let tags = registry
         .metadata
         .tags(name, page)
@@ -30,7 +40,10 @@ pub async fn list(
         .next
         .map(|last| next(&path, &[("n", &limit), ("last", &last)]));
     // A repository's name has no character that JSON escapes.
-    let document = format!(r#"{{"name":"{name}","tags":{json}}}"#);
+    let document = Bytes::from(format!(r#"{{"name":"{name}","tags":{json}}}"#));
+    if whole && link.is_none() {
+        registry.lists.keep(list, document.clone(), seen);
+    }
     Ok(reply(StatusCode::OK)
         .with_optional(header::LINK, link)
         .json("application/json", document))

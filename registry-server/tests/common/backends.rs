@@ -155,6 +155,14 @@ impl Postgres {
         self.folder.join("data")
     }
 
+    /// Runs one of PostgreSQL's client programs.
+    pub fn client(program: &str, arguments: &[&str]) {
+        let root = cached("postgresql-client").join("root/usr/lib");
+        let mut command = Command::new(root.join("postgresql/15/bin").join(program));
+        let libraries = root.join("x86_64-linux-gnu");
+        run(command.env("LD_LIBRARY_PATH", libraries).args(arguments));
+    }
+
     fn command(&self, program: &str) -> Vec<String> {
         let usr = self.folder.join("usr");
         let libraries = usr.join("lib/x86_64-linux-gnu").display().to_string();
@@ -237,7 +245,7 @@ impl Moto {
 }
 
 /// What `tests/lab/fetch.sh` keeps for the tests.
-fn cached(tool: &str) -> PathBuf {
+pub fn cached(tool: &str) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/lab/fetch.sh");
     let fetched = Command::new(script).arg(tool).output().unwrap();
     assert!(
