@@ -237,6 +237,26 @@ impl Image {
 }
 
 #[cfg(test)]
+impl Image {
+    /// A program of these words, of type 1 and without maps.
+    pub(crate) fn of_words(words: Vec<u64>) -> Self {
+        Self {
+            name: "p".into(),
+            identity: Identity {
+                prog_type: 1,
+                expected_attach_type: 0,
+                attach_btf_id: 0,
+                flags: 0,
+            },
+            words,
+            maps: vec![],
+            places: vec![],
+            result: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -292,19 +312,7 @@ mod tests {
                 EXIT
             ]
         );
-        let image = Image {
-            name: "p".into(),
-            identity: Identity {
-                prog_type: 1,
-                expected_attach_type: 0,
-                attach_btf_id: 0,
-                flags: 0,
-            },
-            words,
-            maps: vec![],
-            places: vec![],
-            result: None,
-        };
+        let image = Image::of_words(words);
         assert_eq!(
             image.stored_words(),
             [

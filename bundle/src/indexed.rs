@@ -150,28 +150,12 @@ fn same_maps(relocated: &[u64], indexed: &[u64]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Identity, MAP_INDEX};
+    use crate::image::MAP_INDEX;
 
     const EXIT: u64 = 0x95;
 
     const fn word(code: u64, source: u64, imm: u64) -> u64 {
         code | source << 12 | imm << 32
-    }
-
-    fn image(words: Vec<u64>) -> Image {
-        Image {
-            name: "p".into(),
-            identity: Identity {
-                prog_type: 1,
-                expected_attach_type: 0,
-                attach_btf_id: 0,
-                flags: 0,
-            },
-            words,
-            maps: vec![],
-            places: vec![],
-            result: None,
-        }
     }
 
     fn map(number: u32) -> u64 {
@@ -216,7 +200,7 @@ mod tests {
         result[5] = relocated[5];
         result[10] = relocated[10];
         assert_eq!(
-            by_index(&image(relocated.clone()), &generated),
+            by_index(&Image::of_words(relocated.clone()), &generated),
             Ok(Image {
                 words: asked,
                 result: Some(kernel_digest(&result)),
@@ -227,7 +211,7 @@ mod tests {
 
     #[test]
     fn another_map_is_another_program() {
-        let two = image(vec![map(0), 0, map(1), 0, EXIT]);
+        let two = Image::of_words(vec![map(0), 0, map(1), 0, EXIT]);
         let refused = [
             (vec![EXIT], "its light skeleton has 1 instructions, not 5"),
             (

@@ -83,6 +83,12 @@ impl Output {
     }
 }
 
+/// `1 map`, `2 maps`: so many of a word that takes an s.
+pub fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 /// The same for text of several lines.
 pub fn printable_lines(text: &str) -> String {
     text.split('\n')

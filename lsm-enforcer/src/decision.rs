@@ -26,12 +26,15 @@ pub fn decide(task: &Task<'_>) -> Result<Verdict, Failure> {
     let unverified = layout.bundle().map_err(malformed)?;
     let package = unverified.recorded_inventory().name.clone();
     let scope = scope::of_file(task.scope, package.as_deref());
-    let verified = policy::verify(unverified, trusted.policy(), &scope)?;
+    let verified = policy::verify_at(unverified, trusted.policy(), &scope, task.now)?;
     let admitted = policy::admit(verified, trusted.policy(), &Context::of(scope.as_str()))?;
-    let at_least = trusted
-        .policy()
-        .rule_for(&scope)
-        .map_or(usize::MAX, |rule| rule.signed_by.at_least);
+    let at_least = match admitted.rule().until {
+        Some(_) => 0,
+        None => trusted
+            .policy()
+            .rule_for(&scope)
+            .map_or(usize::MAX, |rule| rule.signed_by.at_least),
+    };
     Ok(verdict(&admitted, scope, at_least))
 }
 
@@ -78,6 +81,7 @@ fn verdict(admitted: &Admitted, scope: String, at_least: usize) -> Verdict {
             })
             .collect(),
         at_least,
+        until: admitted.rule().until,
         objects,
     }
 }

@@ -63,8 +63,11 @@ pub struct Verdict {
     pub signers: Vec<String>,
     /// The same, as revocation lists name them.
     pub signatories: Vec<Signatory>,
-    /// How many of them the rule asks for.
+    /// How many of them the rule asks for; 0: it is an exception.
     pub at_least: usize,
+    /// When the exception that admitted it ends.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
     /// Its objects.
     pub objects: Vec<Approved>,
 }

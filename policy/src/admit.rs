@@ -29,7 +29,10 @@ pub fn admit(
     policy: &Policy,
     context: &Context,
 ) -> Result<Admitted, Refusal> {
-    let decision = decision::decide(policy, bundle.inventory(), bundle.signers(), context)?;
+    let (digest, now) = (bundle.digest(), bundle.verified_at());
+    let rule = decision::rule_for_bundle(policy, &context.scope, digest, now)?;
+    let decision = decision::decide_by(rule, policy, bundle.inventory(), bundle.signers(), context)
+        .map_err(|refusal| decision::ended(policy, digest, now, refusal))?;
     Ok(Admitted {
         bundle,
         scope: context.scope.clone(),

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use bundle::{
+    Digest,
     image::{Allowed, TunableRange},
     inventory::{Inventory, Object, Program, Variable},
 };
+
+use jiff::Timestamp;
 
 pub use crate::signers::SignedBy;
 use crate::{
@@ -65,7 +68,48 @@ pub(crate) fn decide(
     context: &Context,
 ) -> Result<Decision, Refusal> {
     let rule = rule_for(policy, &context.scope)?;
+    decide_by(rule, policy, inventory, signers, context)
+}
+
+/// As [`decide`], by a rule that was found already.
+pub(crate) fn decide_by(
+    rule: &Rule,
+    policy: &Policy,
+    inventory: &Inventory,
+    signers: &Signers,
+    context: &Context,
+) -> Result<Decision, Refusal> {
     check(policy, rule, inventory, signers, context).map_err(|refusal| refusal.by(rule.reference()))
+}
+
+/// What decides about this bundle at this moment: the exception that names it, else the rule
+/// for its scope.
+pub(crate) fn rule_for_bundle<'p>(
+    policy: &'p Policy,
+    scope: &str,
+    bundle: Digest,
+    now: Timestamp,
+) -> Result<&'p Rule, Refusal> {
+    let exception = policy.exception_for(bundle);
+    match exception.filter(|exception| exception.holds(now)) {
+        Some(exception) => Ok(exception.rule()),
+        None => rule_for(policy, scope).map_err(|refusal| ended(policy, bundle, now, refusal)),
+    }
+}
+
+/// A refusal that an exception would have prevented says that it is over.
+pub(crate) fn ended(policy: &Policy, bundle: Digest, now: Timestamp, refusal: Refusal) -> Refusal {
+    let exception = policy.exception_for(bundle);
+    match exception.filter(|exception| !exception.holds(now)) {
+        None => refusal,
+        Some(over) => Refusal {
+            detail: format!(
+                "{}; the exception {:?}, line {}, ended at {}",
+                refusal.detail, over.reason, over.line, over.until
+            ),
+            ..refusal
+        },
+    }
 }
 
 /// The rule that decides about `scope`.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Policy,
+    exception::Exception,
     generator::{Generator, PinnedFile},
     language::{Root, TrustedAuthority, TrustedIdentity, TrustedKey},
     protect::Switch,
@@ -53,6 +54,9 @@ pub fn to_toml(policy: &Policy) -> String {
     }
     for generator in policy.generators() {
         write_generator(&mut text, generator);
+    }
+    for exception in policy.exceptions() {
+        write_exception(&mut text, exception);
     }
     text
 }
@@ -112,6 +116,7 @@ pub fn to_json(policy: &Policy) -> Value {
         "rules": policy.rules(),
         "shapes": policy.shapes(),
         "generators": policy.generators(),
+        "exceptions": policy.exceptions(),
         "notes": policy.notes(),
     })
 }
@@ -129,7 +134,7 @@ pub struct Change {
     pub new: Option<Value>,
 }
 
-/// What the new policy changes, in the order mode, keys, rules, shapes.
+/// What the new policy changes, in the order mode, keys, rules, shapes, generators, exceptions.
 pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     let (old, new) = (to_json(old), to_json(new));
     let mut changes = Vec::new();
@@ -163,6 +168,9 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
             &mut changes,
         );
     }
+    // Their order means nothing.
+    let (old, new) = (exceptions_of(&old), exceptions_of(&new));
+    compare_named("exception", &old, &new, &mut changes);
     changes
 }
 
@@ -193,6 +201,21 @@ fn entries_of(policy: &Value, section: &str) -> Vec<(String, Map<String, Value>)
             entry.remove("defaults");
             let name = entry.remove("name")?.as_str()?.to_owned();
             Some((name, entry))
+        })
+        .collect()
+}
+
+/// Each exception by the bundle that it names.
+fn exceptions_of(policy: &Value) -> Vec<(String, Map<String, Value>)> {
+    let exceptions = policy["exceptions"].as_array();
+    exceptions
+        .into_iter()
+        .flatten()
+        .filter_map(|exception| {
+            let mut exception = exception.as_object()?.clone();
+            exception.remove("line");
+            let bundle = exception.remove("bundle")?.as_str()?.to_owned();
+            Some((bundle, exception))
         })
         .collect()
 }
@@ -428,6 +451,14 @@ fn write_generator(text: &mut String, generator: &Generator) {
         None => text.push_str("# uid: any # default\n"),
     }
     line(text, "permit", &generator.permit.to_string(), defaults);
+}
+
+fn write_exception(text: &mut String, exception: &Exception) {
+    let none = BTreeSet::new();
+    let _ = writeln!(text, "\n[[exception]] # line {}", exception.line);
+    line(text, "bundle", &quote(&exception.bundle.to_string()), &none);
+    line(text, "reason", &quote(&exception.reason), &none);
+    line(text, "until", &exception.until.to_string(), &none);
 }
 
 fn line(text: &mut String, key: &str, value: &str, defaults: &BTreeSet<&'static str>) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::Reason;
@@ -9,16 +10,23 @@ use crate::Reason;
 /// Where in the policy a decision was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleRef {
-    /// The rule's name.
+    /// The rule's name, or the exception's reason.
     pub name: String,
     /// Line of the policy on which the rule starts, from 1.
     pub line: usize,
+    /// When the exception ends; `None`: it is a rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
-/// `rule "tracing tools", line 16`.
+/// `rule "tracing tools", line 16`, or `exception "INC-4711" until 2026-12-01T00:00:00Z, line 9`.
 impl fmt::Display for RuleRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule {:?}, line {}", self.name, self.line)
+        let Self { name, line, until } = self;
+        match until {
+            None => write!(f, "rule {name:?}, line {line}"),
+            Some(until) => write!(f, "exception {name:?} until {until}, line {line}"),
+        }
     }
 }
 

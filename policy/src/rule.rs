@@ -42,16 +42,20 @@ pub struct Rule {
     pub when: Option<Condition>,
     /// How old a signature may be, by a trusted time.
     pub max_age: Option<MaxAge>,
+    /// The end of the exception that it stands for; `None`: it is a rule.
+    #[serde(skip)]
+    pub until: Option<jiff::Timestamp>,
     /// Keys that the file leaves out, so that the values here are defaults.
     pub defaults: BTreeSet<&'static str>,
 }
 
 impl Rule {
-    /// Its name and line, for refusals.
+    /// Its name, line and end, for refusals.
     pub fn reference(&self) -> RuleRef {
         RuleRef {
             name: self.name.clone(),
             line: self.line,
+            until: self.until,
         }
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct PolicyFile {
     shape: Option<Vec<ShapeEntry>>,
     /// Known programs that make BPF programs as they go; what they make is not attested.
     generator: Option<Vec<GeneratorEntry>>,
+    /// Bundles that are let in for a while although no rule would.
+    exception: Option<Vec<ExceptionEntry>>,
 }
 
 #[derive(JsonSchema)]
@@ -289,6 +291,18 @@ pub(crate) struct PinnedEntry {
 enum SumsEntry {
     One(String),
     Several(Vec<String>),
+}
+
+/// A bundle that is let in for a while, whoever signed it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct ExceptionEntry {
+    /// SHA-256 of the bundle's manifest: "sha256:HEX".
+    bundle: String,
+    /// Why; events and `status` print it.
+    reason: String,
+    /// From this moment on it counts no more: a date and time with its offset, unquoted.
+    until: String,
 }
 
 /// Programs that anyone may load.

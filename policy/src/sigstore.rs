@@ -25,6 +25,8 @@ use crate::{
     key::{Algorithm, PublicKey},
 };
 
+mod form;
+
 /// Certificate authorities, logs and time-stamp authorities that are believed
 /// (`trusted_root.json` of sigstore's protobuf-specs).
 pub struct TrustRoot {
@@ -230,7 +232,9 @@ fn wanted(config: &ServiceConfiguration, all: usize) -> usize {
     }
 }
 
-/// Reads a Sigstore bundle of any version.
+/// Reads a Sigstore bundle of any version. One that could be read in two ways is refused: with
+/// two contents, two kinds of key material, a key that stands twice, a proof whose numbers
+/// differ from its checkpoint's.
 ///
 /// # Errors
 /// [`Reason::MalformedSignature`].
@@ -241,12 +245,16 @@ pub fn parse(json: &[u8]) -> Result<Bundle, Refusal> {
             format!("it has {} bytes, over {MAX_BUNDLE}", json.len()),
         ));
     }
-    serde_json::from_slice(json).map_err(|error| {
+    let malformed = |error: String| {
         Refusal::new(
             Reason::MalformedSignature,
             format!("the Sigstore bundle cannot be parsed: {error}"),
         )
-    })
+    };
+    form::check(json).map_err(malformed)?;
+    let bundle = serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
+    form::check_log(&bundle).map_err(malformed)?;
+    Ok(bundle)
 }
 
 /// Does it carry a certificate, so that an identity signed and not a key?

@@ -29,19 +29,46 @@ pub struct VerifiedBundle {
     signed_by: Vec<SignedBy>,
     signers: Signers,
     evidence: Vec<Finding>,
+    verified_at: Timestamp,
 }
 
-/// Verifies `bundle` by the rule of `policy` that decides about `scope`.
+/// Verifies `bundle` by the rule of `policy` that decides about `scope`, or by the exception
+/// that names the bundle.
 ///
 /// # Errors
 /// The reason that helps most: what is wrong with the signature that came closest.
 pub fn verify(
-    mut bundle: UnverifiedBundle,
+    bundle: UnverifiedBundle,
     policy: &Policy,
     scope: &str,
 ) -> Result<VerifiedBundle, Refusal> {
-    let rule = decision::rule_for(policy, scope)?;
-    let trusted = Trusted::by(policy);
+    verify_at(bundle, policy, scope, Timestamp::now())
+}
+
+/// As [`verify`], at this moment: for whoever trusts another clock than this machine's.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_at(
+    bundle: UnverifiedBundle,
+    policy: &Policy,
+    scope: &str,
+    now: Timestamp,
+) -> Result<VerifiedBundle, Refusal> {
+    let digest = bundle.digest();
+    let rule = decision::rule_for_bundle(policy, scope, digest, now)?;
+    verify_by(rule, bundle, policy, scope, now)
+        .map_err(|refusal| decision::ended(policy, digest, now, refusal))
+}
+
+fn verify_by(
+    rule: &Rule,
+    mut bundle: UnverifiedBundle,
+    policy: &Policy,
+    scope: &str,
+    now: Timestamp,
+) -> Result<VerifiedBundle, Refusal> {
+    let trusted = Trusted::at(policy, now);
     let evidence = findings(&bundle, &trusted);
     let by_rule = |refusal: Refusal| refusal.by(rule.reference());
     let signers = check_signers(policy, rule, &evidence, trusted.now).map_err(by_rule)?;
@@ -60,6 +87,7 @@ pub fn verify(
         signed_by,
         signers,
         evidence,
+        verified_at: now,
     })
 }
 
@@ -141,14 +169,19 @@ impl VerifiedBundle {
         &self.signers
     }
 
+    /// When it was verified.
+    pub const fn verified_at(&self) -> Timestamp {
+        self.verified_at
+    }
+
     /// What each signature came to.
     pub fn evidence(&self) -> &[Finding] {
         &self.evidence
     }
 }
 
-/// Those whose signatures count for `rule`: at least one, and by the rule's `max_age` young
-/// enough.
+/// Those whose signatures count for `rule`: at least one unless it is an exception, and by the
+/// rule's `max_age` young enough.
 pub(crate) fn check_signers(
     policy: &Policy,
     rule: &Rule,
@@ -156,7 +189,7 @@ pub(crate) fn check_signers(
     now: Timestamp,
 ) -> Result<Signers, Refusal> {
     let all = signers(policy, evidence, |_| true);
-    if all.is_empty() {
+    if all.is_empty() && rule.until.is_none() {
         return Err(nobody(evidence));
     }
     let Some(age) = rule.max_age else {

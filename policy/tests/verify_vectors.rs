@@ -55,6 +55,12 @@ struct Rule {
     /// Lines of the rule.
     rule: String,
     require: Vec<String>,
+    /// `until` of an exception for the bundle.
+    exception: Option<String>,
+    /// Whose bundle the exception is for, if not this one.
+    exception_for: Option<String>,
+    /// The time at which it is verified, if not now.
+    now: Option<jiff::Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -76,8 +82,14 @@ struct Recipe {
     subject: String,
     hint: Option<String>,
     tamper: Option<String>,
+    /// Time-stamped now by `tsa.pem`: `this` signature, or another.
+    stamp: Option<String>,
     /// The bytes of the layer, instead of all that.
     raw: Option<String>,
+    /// JSON fields that are written into the bundle after it was signed.
+    bundle_adds: Option<String>,
+    /// The same, into its verification material.
+    material_adds: Option<String>,
     layer_type: Option<String>,
     annotations: BTreeMap<String, String>,
     simple_type: String,
@@ -107,7 +119,10 @@ impl Default for Recipe {
             subject: "this".into(),
             hint: None,
             tamper: None,
+            stamp: None,
             raw: None,
+            bundle_adds: None,
+            material_adds: None,
             layer_type: None,
             annotations: BTreeMap::new(),
             simple_type: "cosign container image signature".into(),
@@ -151,8 +166,9 @@ fn run(name: &str, case: &Case) {
     for recipe in &case.signature {
         attach(&mut layout, &subject, recipe, &keys);
     }
-    let (policy, scope) = policy_of(&case.policy, &keys);
-    let got = policy::verify(layout.bundle().unwrap(), &policy, &scope)
+    let (policy, scope) = policy_of(&case.policy, &keys, subject.digest);
+    let now = case.policy.now.unwrap_or_else(jiff::Timestamp::now);
+    let got = policy::verify_at(layout.bundle().unwrap(), &policy, &scope, now)
         .and_then(|verified| policy::admit(verified, &policy, &Context::of(scope.as_str())))
         .map(policy::Admitted::into_bundle);
     match (got, &case.expect) {
@@ -296,9 +312,23 @@ fn attach(layout: &mut Layout, bundle: &Descriptor, recipe: &Recipe, keys: &Keys
 fn sigstore_layer(about: Digest, recipe: &Recipe, keys: &Keys) -> (Descriptor, Vec<u8>) {
     let bytes = match &recipe.raw {
         Some(raw) => raw.clone().into_bytes(),
-        None => sigstore_bytes(about, recipe, keys),
+        None => with_more(sigstore_bytes(about, recipe, keys), recipe),
     };
     (Descriptor::of(media::SIGSTORE_BUNDLE, &bytes), bytes)
+}
+
+/// The bundle as text with more fields in it, which no reader of JSON has seen.
+fn with_more(bundle: Vec<u8>, recipe: &Recipe) -> Vec<u8> {
+    let mut text = String::from_utf8(bundle).unwrap();
+    if let Some(fields) = &recipe.bundle_adds {
+        text.insert_str(text.rfind('}').unwrap(), &format!(",{fields}"));
+    }
+    if let Some(fields) = &recipe.material_adds {
+        let material = "\"verificationMaterial\":{";
+        let at = text.find(material).unwrap() + material.len();
+        text.insert_str(at, &format!("{fields},"));
+    }
+    text.into_bytes()
 }
 
 fn sigstore_bytes(about: Digest, recipe: &Recipe, keys: &Keys) -> Vec<u8> {
@@ -321,7 +351,17 @@ fn sigstore_bytes(about: Digest, recipe: &Recipe, keys: &Keys) -> Vec<u8> {
         Some(other) => panic!("cannot tamper with {other}"),
     }
     if let Some(name) = &recipe.certificate {
-        let material = statement::chain(&chain(name));
+        let mut material = statement::chain(&chain(name));
+        if let Some(what) = &recipe.stamp {
+            let about = if what == "this" {
+                signature.as_slice()
+            } else {
+                what.as_bytes()
+            };
+            material["timestampVerificationData"] = serde_json::json!({
+                "rfc3161Timestamps": [{ "signedTimestamp": BASE64.encode(stamp(about)) }],
+            });
+        }
         return statement::dsse_bundle(&material, &payload, &signature);
     }
     let hint = match recipe.hint.as_deref() {
@@ -334,6 +374,42 @@ fn sigstore_bytes(about: Digest, recipe: &Recipe, keys: &Keys) -> Vec<u8> {
         .unwrap()
         .replace(media::IN_TOTO, &recipe.payload_type)
         .into_bytes()
+}
+
+/// An RFC 3161 answer about these bytes, by `openssl ts`.
+fn stamp(about: &[u8]) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let pem = String::from_utf8(x509_file("tsa.pem")).unwrap();
+    let (leaf, root) = pem.split_at(pem.find("-----END").unwrap() + 26);
+    let config = "[tsa]\ndefault_tsa = t\n[t]\nserial = serial\nsigner_digest = sha256\n\
+                  default_policy = 1.2.3.4.1\ndigests = sha256\ness_cert_id_alg = sha256\n\
+                  signer_cert = leaf\nsigner_key = key\ncerts = root\n";
+    for (name, content) in [
+        ("about", about),
+        ("serial", b"01\n"),
+        ("config", config.as_bytes()),
+        ("leaf", leaf.as_bytes()),
+        ("root", root.as_bytes()),
+        ("key", &x509_file("tsa.key")),
+    ] {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    for words in [
+        "ts -query -data about -sha256 -cert -out query",
+        "ts -reply -config config -section t -queryfile query -out reply",
+    ] {
+        let made = std::process::Command::new("openssl")
+            .args(words.split(' '))
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+    }
+    fs::read(folder.path().join("reply")).unwrap()
 }
 
 /// As `notation sign` makes it (`signature-envelope-jws.md`).
@@ -428,7 +504,7 @@ fn simple_layer(about: Digest, recipe: &Recipe, keys: &Keys) -> (Descriptor, Vec
     (layer, payload)
 }
 
-fn policy_of(rule: &Rule, keys: &Keys) -> (Policy, String) {
+fn policy_of(rule: &Rule, keys: &Keys, bundle: Digest) -> (Policy, String) {
     let mut names = rule.keys.clone();
     if names.is_empty() && rule.x509.is_empty() {
         names.insert("release".into(), "a".into());
@@ -451,6 +527,14 @@ fn policy_of(rule: &Rule, keys: &Keys) -> (Policy, String) {
     );
     if !rule.require.is_empty() {
         text += &format!("require = {:?}\n", rule.require);
+    }
+    if let Some(until) = &rule.exception {
+        let bundle = match &rule.exception_for {
+            None => bundle,
+            Some(other) => Digest::of(other.as_bytes()),
+        };
+        text +=
+            &format!("[[exception]]\nbundle = \"{bundle}\"\nreason = \"INC-1\"\nuntil = {until}\n");
     }
     let load = |name: &str| match name.contains('.') {
         true => Ok(x509_file(name)),

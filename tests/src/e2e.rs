@@ -13,9 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::lab;
+use crate::{fixtures, lab};
 
 /// A folder that goes away at the end, which is also `$HOME` for what runs in it.
 #[derive(Debug)]
@@ -39,6 +40,19 @@ impl Workshop {
     pub fn new() -> Self {
         let folder = TempDir::new().expect("there is room for a temporary folder");
         Self { folder }
+    }
+
+    /// One with the object `x.bpf.o` and keys `a` and `b` that are not encrypted.
+    pub fn with_keys(algorithm: &str) -> Self {
+        let workshop = Self::new();
+        let object = fs::read(fixtures::object("drop_port")).expect("the fixture was built");
+        workshop.write("x.bpf.o", object);
+        for key in ["a", "b"] {
+            workshop.bpfseal_done(&format!(
+                "keygen -o {key} --algorithm {algorithm} --no-passphrase"
+            ));
+        }
+        workshop
     }
 
     /// A path in the folder.
@@ -77,6 +91,25 @@ impl Workshop {
             .output()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
         Said::from(output)
+    }
+
+    /// Runs `bpfseal` with words that have no spaces in them.
+    pub fn bpfseal(&self, words: &str) -> Said {
+        self.run(&program("bpfseal"), words.split_whitespace())
+    }
+
+    /// Runs `bpfseal … --json`, which has to succeed.
+    pub fn bpfseal_done(&self, words: &str) -> Value {
+        let said = self.bpfseal(&format!("{words} --json"));
+        assert_eq!(said.code, 0, "{words}: {}{}", said.out, said.err);
+        serde_json::from_str(&said.out).expect("`--json` prints JSON")
+    }
+
+    /// Exit code and reason of a `bpfseal` that has to fail.
+    pub fn bpfseal_refusal(&self, words: &str) -> (i32, Value) {
+        let said = self.bpfseal(&format!("{words} --json"));
+        let document: Value = serde_json::from_str(&said.out).unwrap_or_default();
+        (said.code, document["error"]["reason"].clone())
     }
 
     /// Runs a program that has to end with 0, and hands over its standard output.

@@ -11,7 +11,7 @@ use bundle::{
 };
 use serde_json::{Value, json};
 use tests::{
-    e2e::{self, Registry, Said, Workshop},
+    e2e::{Registry, Said, Workshop},
     fixtures,
 };
 
@@ -20,24 +20,15 @@ struct Desk(Workshop);
 impl Desk {
     /// Keys `a` and `b`, a policy that wants `a` for one scope, and an object.
     fn new() -> Self {
-        let desk = Self(Workshop::new());
-        let object = fs::read(fixtures::object("drop_port")).unwrap();
-        desk.0.write("x.bpf.o", object);
-        for key in ["a", "b"] {
-            desk.ok(&format!("keygen -o {key} --no-passphrase"));
-        }
-        desk
+        Self(Workshop::with_keys("ecdsa-p256"))
     }
 
     fn run(&self, words: &str) -> Said {
-        self.0
-            .run(&e2e::program("bpfseal"), words.split_whitespace())
+        self.0.bpfseal(words)
     }
 
     fn ok(&self, words: &str) -> Value {
-        let said = self.run(&format!("{words} --json"));
-        assert_eq!(said.code, 0, "{words}: {}", said.err);
-        serde_json::from_str(&said.out).unwrap()
+        self.0.bpfseal_done(words)
     }
 
     /// Nobody, then a stranger, then the right one signs `package`, which is at `place`.

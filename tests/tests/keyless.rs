@@ -42,21 +42,15 @@ impl Scene {
     }
 
     fn run(&self, words: &str) -> Said {
-        self.workshop
-            .run(&program("bpfseal"), words.split_whitespace())
+        self.workshop.bpfseal(words)
     }
 
-    /// Runs `bpfseal … --json`, which has to succeed.
     fn done(&self, words: &str) -> Value {
-        let said = self.run(&format!("{words} --json"));
-        assert_eq!(said.code, 0, "{words}: {}{}", said.out, said.err);
-        serde_json::from_str(&said.out).unwrap()
+        self.workshop.bpfseal_done(words)
     }
 
     fn refusal(&self, words: &str) -> (i32, Value) {
-        let said = self.run(&format!("{words} --json"));
-        let document: Value = serde_json::from_str(&said.out).unwrap_or_default();
-        (said.code, document["error"]["reason"].clone())
+        self.workshop.bpfseal_refusal(words)
     }
 }
 

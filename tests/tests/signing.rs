@@ -19,15 +19,7 @@ struct Desk(Workshop);
 impl Desk {
     /// A workshop with keys `a` and `b` (Ed25519, not encrypted) and `x.bpf.o`.
     fn new() -> Self {
-        let desk = Self(Workshop::new());
-        let object = fs::read(fixtures::object("drop_port")).unwrap();
-        desk.0.write("x.bpf.o", object);
-        for name in ["a", "b"] {
-            desk.ok(&format!(
-                "keygen -o {name} --algorithm ed25519 --no-passphrase"
-            ));
-        }
-        desk
+        Self(Workshop::with_keys("ed25519"))
     }
 
     /// Runs `bpfseal` with words that have no spaces in them.
@@ -36,18 +28,12 @@ impl Desk {
             .run_with(&program("bpfseal"), words.split_whitespace(), variables)
     }
 
-    /// Runs `bpfseal … --json`, which has to succeed.
     fn ok(&self, words: &str) -> Value {
-        let said = self.run(&format!("{words} --json"), &[]);
-        assert_eq!(said.code, 0, "{words}: {}{}", said.out, said.err);
-        serde_json::from_str(&said.out).unwrap()
+        self.0.bpfseal_done(words)
     }
 
-    /// Exit code and reason of a command that has to fail.
     fn refusal(&self, words: &str) -> (i32, Value) {
-        let said = self.run(&format!("{words} --json"), &[]);
-        let document: Value = serde_json::from_str(&said.out).unwrap_or_default();
-        (said.code, document["error"]["reason"].clone())
+        self.0.bpfseal_refusal(words)
     }
 
     fn read(&self, name: &str) -> Vec<u8> {

@@ -9,7 +9,7 @@ use std::{fs, io::ErrorKind, net::TcpListener, path::Path};
 use bundle::Digest;
 use serde_json::{Value, json};
 use tests::{
-    e2e::{Said, Workshop, program},
+    e2e::{Said, Workshop},
     sigstore::{LogApi, Sigstore},
     tuf::{self, Mirror, Tuf},
 };
@@ -54,15 +54,11 @@ impl Scene {
     }
 
     fn run(&self, words: &str) -> Said {
-        self.workshop
-            .run(&program("bpfseal"), words.split_whitespace())
+        self.workshop.bpfseal(words)
     }
 
-    /// Runs `bpfseal … --json`, which has to succeed.
     fn done(&self, words: &str) -> Value {
-        let said = self.run(&format!("{words} --json"));
-        assert_eq!(said.code, 0, "{words}: {}{}", said.out, said.err);
-        serde_json::from_str(&said.out).unwrap()
+        self.workshop.bpfseal_done(words)
     }
 
     /// Exit code and message.

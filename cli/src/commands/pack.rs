@@ -10,7 +10,7 @@ use bundle::{
 use policy::Reason;
 use serde::Serialize;
 
-use crate::{Failure, Output, epoch, files, objects};
+use crate::{Failure, Output, epoch, files, objects, output::counted};
 
 /// Pack BPF objects into a bundle: an OCI layout in a tar.
 #[derive(clap::Args)]
@@ -199,8 +199,11 @@ impl Done {
         let mut text = format!("{}\n  digest    {}\n", self.file.display(), self.digest);
         for object in &self.objects {
             text += &format!(
-                "  object    {} ({} bytes, {} programs, {} maps)\n",
-                object.name, object.size, object.programs, object.maps
+                "  object    {} ({} bytes, {}, {})\n",
+                object.name,
+                object.size,
+                counted(object.programs, "program"),
+                counted(object.maps, "map")
             );
             if !object.tunables.is_empty() {
                 text += &format!("            tunable: {}\n", object.tunables.join(", "));

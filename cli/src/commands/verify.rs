@@ -12,7 +12,9 @@ use policy::{
 use serde::Serialize;
 
 use crate::{
-    Failure, Output, attested, policy_file,
+    Failure, Output, attested,
+    output::counted,
+    policy_file,
     reference::Reference,
     registry::Connection,
     source::{Opened, Source},
@@ -319,8 +321,10 @@ impl<'a> Done<'a> {
         }
         for object in &self.objects {
             text += &format!(
-                "  object    {} ({} programs, {})\n",
-                object.name, object.programs, object.digest
+                "  object    {} ({}, {})\n",
+                object.name,
+                counted(object.programs, "program"),
+                object.digest
             );
         }
         for attestation in &self.attestations {

@@ -403,7 +403,7 @@ impl Enforcer {
         ))
     }
 
-    fn in_force(
+    pub(super) fn in_force(
         &mut self,
         policy: &Trusted,
         accepted: Vec<Accepted>,

@@ -796,6 +796,7 @@ fn commands_for_an_unarmed_gate_say_so() {
 
 mod revocation;
 
+mod exceptions;
 mod explanation;
 mod generators;
 

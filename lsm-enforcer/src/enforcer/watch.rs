@@ -1,6 +1,6 @@
 //! What the daemon does by itself: deadlines, and proving again and again that the gate bites.
 
-use super::Enforcer;
+use super::{Accepted, Enforcer};
 use crate::{
     failure::Failure,
     gate::{Armed, Mode},
@@ -72,6 +72,7 @@ impl Enforcer {
         // Our own attempt must not wait for whoever drains next: it would look like theirs.
         self.drain(std::time::Duration::ZERO)?;
         if !self.observes {
+            self.end_exceptions(&armed)?;
             self.look_after_generators()?;
             self.reach()?;
             self.complain_of_an_old_list(&armed);
@@ -84,6 +85,21 @@ impl Enforcer {
             );
         }
         Ok(check.passed)
+    }
+
+    /// Takes out what an exception let in, once its time is over: everything is decided anew.
+    fn end_exceptions(&mut self, armed: &Armed) -> Result<(), Failure> {
+        let now = self.time(armed);
+        let is_over = |known: &Accepted| known.verdict.until.is_some_and(|until| until <= now);
+        if !self.known_bundles()?.iter().any(is_over) {
+            return Ok(());
+        }
+        let policy = self.must_have_policy()?;
+        let (accepted, rejected) = self.decide_all(&policy)?;
+        let admissions = self.admissions(&policy, &accepted);
+        self.tools.gate.replace(armed, &admissions)?;
+        self.in_force(&policy, accepted, rejected);
+        Ok(())
     }
 
     /// A list that should have come and did not may be one that somebody keeps back.

@@ -152,7 +152,8 @@ fn the_rule_signers_and_limits_are_told() {
         Decision {
             rule: RuleRef {
                 name: "tools".into(),
-                line: 6
+                line: 6,
+                until: None,
             },
             signed_by,
             limits: vec![Limits {
@@ -292,6 +293,7 @@ fn each_refusal_has_its_reason_and_both_values() {
         let want = Refusal::new(reason, detail).by(RuleRef {
             name: "tools".into(),
             line: 6,
+            until: None,
         });
         assert_eq!(got, Err(want), "{more}");
     }

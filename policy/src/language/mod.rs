@@ -15,6 +15,7 @@ use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
 mod demands;
+mod exceptions;
 mod fault;
 mod generators;
 mod notes;
@@ -30,6 +31,7 @@ use reader::{At, Keys, Table, integer, wrong_type};
 pub use trust::{Root, TrustedAuthority, TrustedIdentity};
 
 use crate::{
+    exception::Exception,
     generator::Generator,
     key::PublicKey,
     protect::{Switch, Switches},
@@ -60,6 +62,7 @@ pub struct Policy {
     rules: Vec<Rule>,
     shapes: Vec<Shape>,
     generators: Vec<Generator>,
+    exceptions: Vec<Exception>,
     notes: Vec<Note>,
 }
 
@@ -198,6 +201,18 @@ impl Policy {
         &self.generators
     }
 
+    /// The exceptions, in order.
+    pub fn exceptions(&self) -> &[Exception] {
+        &self.exceptions
+    }
+
+    /// The exception for this bundle, whether its time is over or not.
+    pub fn exception_for(&self, bundle: Digest) -> Option<&Exception> {
+        self.exceptions
+            .iter()
+            .find(|exception| exception.bundle == bundle)
+    }
+
     /// What is allowed but may not be meant: a rule that is never reached, a key that no
     /// rule uses.
     pub fn notes(&self) -> &[Note] {
@@ -212,6 +227,7 @@ impl Policy {
 
 const FILE: Keys = Keys {
     known: &[
+        "exception",
         "generator",
         "keyless",
         "keys",
@@ -224,7 +240,6 @@ const FILE: Keys = Keys {
         "x509",
     ],
     later: &[
-        ("exception", "remove it, or write a narrower [[rule]]"),
         ("kernel_keyring", "use [keys.NAME] with a PEM public key"),
         (
             "revocation",
@@ -269,6 +284,7 @@ fn read(
     let rules = rules::read(text, &file, &owners, &names, faults);
     let shapes = shapes::read(text, &file, faults);
     let generators = generators::read(text, &file, faults);
+    let exceptions = exceptions::read(text, &file, faults);
     let mut policy = Policy {
         digest: Digest::of(text.as_bytes()),
         version: version.as_ref().map_or(1, |at| at.value.unsigned_abs()),
@@ -284,6 +300,7 @@ fn read(
         rules,
         shapes,
         generators,
+        exceptions,
         notes: Vec::new(),
     };
     policy.notes = notes::of(&policy);

@@ -41,6 +41,13 @@ pub(super) fn of(policy: &Policy) -> Vec<Note> {
             notes.push(note(rule.line, message));
         }
     }
+    for exception in &policy.exceptions {
+        let message = format!(
+            "exception {:?}: until {} this bundle needs no signature",
+            exception.reason, exception.until
+        );
+        notes.push(note(exception.line, message));
+    }
     for generator in &policy.generators {
         let message = format!(
             "generator {:?}: what it makes is not attested: whoever may run {} chooses the programs",

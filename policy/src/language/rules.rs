@@ -7,7 +7,7 @@ use std::{
 
 use bundle::image::Allowed;
 use serde_spanned::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::{
     MAX_ENTRIES, demands,
@@ -95,6 +95,12 @@ pub(super) fn read(
     rules
 }
 
+/// A rule that says nothing: its limits are the defaults.
+pub(super) fn defaults(faults: &mut Faults<'_>) -> Rule {
+    let nothing = DeTable::new();
+    read_limits(&Table::of("rule", 0..0, &nothing, &RULE, faults), faults)
+}
+
 /// All that has a default.
 fn read_limits(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Rule {
     let program_types = read_types(table, faults);
@@ -121,6 +127,7 @@ fn read_limits(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Rule {
         require: demands::read_required(table, faults),
         when: demands::read_when(table, faults),
         max_age: None,
+        until: None,
         defaults: table.lacking(RULE.known),
     }
 }

@@ -252,7 +252,6 @@ fn what_comes_later_is_refused_by_name() {
             "[kernel_keyring.fleet]\nkeyring = \"secondary\"",
             "kernel_keyring",
         ),
-        ("[[exception]]\nreason = \"INC-1\"", "exception"),
         ("[revocation]\nlists = []", "revocation"),
     ];
     for (more, key) in table {
@@ -490,6 +489,7 @@ fn the_schema_has_the_same_keys_as_the_reader() {
         ("/$defs/SignedByEntry/properties", &rules::SIGNED_BY),
         ("/$defs/RequireWhenEntry/properties", &demands::REQUIRED),
         ("/$defs/ShapeEntry/properties", &shapes::SHAPE),
+        ("/$defs/ExceptionEntry/properties", &exceptions::EXCEPTION),
         ("/$defs/ProtectEntry/properties", &PROTECT),
         ("/$defs/GeneratorEntry/properties", &generators::GENERATOR),
         ("/$defs/PinnedEntry/properties", &generators::PINNED),
@@ -543,7 +543,7 @@ fn the_examples_in_the_language_s_page_are_policies() {
         .skip(1)
         .filter_map(|block| block.split("\n```").next())
         .collect();
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 5);
     for block in blocks {
         assert_eq!(Policy::parse(block, &any_key).map(drop), Ok(()), "{block}");
     }
@@ -558,6 +558,7 @@ fn the_language_s_page_tells_every_key() {
         &rules::RULE,
         &rules::SIGNED_BY,
         &shapes::SHAPE,
+        &exceptions::EXCEPTION,
         &PROTECT,
         &trust::KEYLESS,
         &trust::X509,
@@ -599,4 +600,63 @@ fn without_shapes_device_filters_are_built_in_unless_switched_off() {
     assert_eq!(notes, ["no [[rule]]: every bundle is refused", want]);
     let text = crate::effective::to_toml(&none);
     assert_eq!(parse(&text).unwrap().shapes(), [], "{text}");
+}
+
+#[test]
+fn an_exception_names_one_bundle_a_reason_and_an_end() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let head = format!("[[exception]]\nbundle = \"{digest}\"\n");
+    let text = format!("{head}reason = \"INC-1\"\nuntil = 2027-01-31T18:00:00+01:00\n");
+    let policy = parse(&text).unwrap();
+    let bundle = digest.parse().unwrap();
+    let exception = policy.exception_for(bundle).unwrap();
+    assert_eq!(
+        exception.reference().to_string(),
+        "exception \"INC-1\" until 2027-01-31T17:00:00Z, line 1"
+    );
+    let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap();
+    assert!(exception.holds(at("2027-01-31T16:59:59Z")));
+    assert!(!exception.holds(at("2027-01-31T17:00:00Z")));
+    let again = parse(&crate::effective::to_toml(&policy)).unwrap();
+    assert_eq!(crate::effective::changes(&policy, &again), []);
+    let none = parse("").unwrap();
+    let changed = crate::effective::changes(&none, &policy);
+    assert_eq!(changed[0].what, format!("exception \"{digest}\""));
+    let example = "write it as 2027-01-31T18:00:00Z, without quotes";
+    for (rest, want) in [
+        ("until = 2027-01-31T18:00:00Z", "line 1, column 1: exception lacks `reason`".to_owned()),
+        ("reason = \"x\"", "line 1, column 1: exception lacks `until`".to_owned()),
+        (
+            "reason = \"\"\nuntil = 2027-01-31T18:00:00Z",
+            "line 3, column 10: a reason's name has 1 to 100 characters and no control characters; got \"\"".to_owned(),
+        ),
+        (
+            "reason = \"x\"\nuntil = \"2027-01-31T18:00:00Z\"",
+            format!("line 4, column 9: `until` must be a date and time; got a string: {example}"),
+        ),
+        (
+            "reason = \"x\"\nuntil = 2027-01-31T18:00:00",
+            format!("line 4, column 9: `until` must be a date, a time and an offset; got 2027-01-31T18:00:00: {example}"),
+        ),
+        (
+            "reason = \"x\"\nuntil = 2027-01-31",
+            format!("line 4, column 9: `until` must be a date, a time and an offset; got 2027-01-31: {example}"),
+        ),
+        (
+            "reason = \"x\"\nuntil = 2027-01-31T18:00:00Z\nscope = \"*\"",
+            "line 5, column 1: `scope` is known but not supported yet: remove it: the digest names the bundle wherever it is".to_owned(),
+        ),
+    ] {
+        assert_eq!(faults(&format!("{head}{rest}\n")), [want], "{rest}");
+    }
+    let twice = faults(&format!("{text}{text}"));
+    assert_eq!(
+        twice,
+        ["line 6, column 10: the exception on line 1 is for this bundle too"]
+    );
+    let tag = text.replace(&digest, "latest");
+    assert_eq!(
+        faults(&tag),
+        ["line 2, column 10: want the digest of a bundle, sha256:HEX; got \"latest\""]
+    );
 }

@@ -31,6 +31,11 @@ pub(super) struct Trustee {
 impl<'p> Trusted<'p> {
     /// Whom `policy` trusts.
     pub fn by(policy: &'p Policy) -> Self {
+        Self::at(policy, Timestamp::now())
+    }
+
+    /// The same at another moment than now.
+    pub fn at(policy: &'p Policy, now: Timestamp) -> Self {
         Self {
             keys: policy
                 .keys()
@@ -39,7 +44,7 @@ impl<'p> Trusted<'p> {
                 .collect(),
             identities: policy.keyless().values().collect(),
             authorities: policy.x509().values().collect(),
-            now: Timestamp::now(),
+            now,
         }
     }
 

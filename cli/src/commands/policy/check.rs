@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use policy::{Policy, language::Note};
 use serde::Serialize;
 
-use crate::{Failure, Output, output::printable, policy_file};
+use crate::{
+    Failure, Output,
+    output::{counted, printable},
+    policy_file,
+};
 
 /// Find every mistake in policy files.
 #[derive(clap::Args)]
@@ -65,16 +69,15 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
 
 /// `version 42, enforce, 2 keys, 1 rule, 1 shape`.
 fn summary(policy: &Policy) -> String {
-    let count = |count: usize, what: &str| {
-        let plural = if count == 1 { "" } else { "s" };
-        format!("{count} {what}{plural}")
-    };
-    [
+    let mut parts = vec![
         format!("version {}", policy.version()),
         policy.mode().as_str().to_owned(),
-        count(policy.keys().len(), "key"),
-        count(policy.rules().len(), "rule"),
-        count(policy.shapes().len(), "shape"),
-    ]
-    .join(", ")
+        counted(policy.keys().len(), "key"),
+        counted(policy.rules().len(), "rule"),
+        counted(policy.shapes().len(), "shape"),
+    ];
+    if !policy.exceptions().is_empty() {
+        parts.push(counted(policy.exceptions().len(), "exception"));
+    }
+    parts.join(", ")
 }

@@ -1,0 +1,34 @@
+//! What an exception of the policy lets in, and that it is over when its time is.
+
+use bundle::Digest;
+
+use super::*;
+
+#[test]
+fn an_exception_ends_by_the_clock_that_nobody_sets_back() {
+    let scene = Scene::armed();
+    let other: &[u8] = b"name=other version=1.0 programs=evil";
+    let mut enforcer = scene.start();
+    assert_eq!(reason(enforcer.admit(other, None)), Some(Reason::NoRule));
+    let until = enforcer.host().now() + Duration::from_secs(3600);
+    let text = format!(
+        "{}[[exception]]\nbundle = \"{}\"\nreason = \"INC-1\"\nuntil = {until}\n",
+        fake::policy_text(9, "enforce", "tool"),
+        Digest::of(other)
+    );
+    let document = fake::signed(fake::authority(), &text);
+    enforcer.arm(request(document)).unwrap();
+    let admitted = enforcer.admit(other, None).unwrap();
+    assert_eq!(
+        admitted.rule,
+        format!("exception \"INC-1\" until {until}, line 9")
+    );
+    assert!(enforcer.watch().unwrap());
+    assert!(scene.world.load("evil"));
+    scene.world.change(|state| state.since_boot += 2 * 3600);
+    // The calendar says that it is an hour ago; the time since boot knows better.
+    assert!(enforcer.watch().unwrap());
+    scene.assert_shut();
+    let refused: Vec<_> = enforcer.rejected().iter().map(|r| r.bundle).collect();
+    assert_eq!(refused, [Digest::of(other)]);
+}
