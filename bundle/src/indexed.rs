@@ -204,7 +204,7 @@ mod tests {
             Ok(Image {
                 words: asked,
                 result: Some(kernel_digest(&result)),
-                ..image(vec![])
+                ..Image::of_words(vec![])
             })
         );
     }

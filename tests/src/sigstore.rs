@@ -25,6 +25,7 @@ use policy::{
 };
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
+use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer as _};
 
 /// A running deployment.
 pub struct Sigstore {
@@ -62,6 +63,11 @@ impl Sigstore {
         let extensions = [
             extension(&[0x55, 0x1d, 0x13], true, &tlv(0x30, &[&[1, 1, 0xff]])),
             extension(&[0x55, 0x1d, 0x0f], true, &[3, 2, 1, 6]),
+            extension(
+                &[0x55, 0x1d, 0x0e],
+                false,
+                &tlv(4, &[&identifier(&authority)]),
+            ),
         ];
         let tbs = to_be_signed(&name, &name, authority.public_key().spki(), &extensions);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -210,7 +216,7 @@ impl Inner {
                 let status = if said["error"].is_null() { 200 } else { 400 };
                 (status, "application/json", said.to_string().into_bytes())
             }
-            "/api/v2/signingCert" => match self.certify(&json_body()) {
+            "/api/v2/signingCert" => match self.certify(&json_body(), &bearer) {
                 Ok(reply) => (201, "application/json", reply.to_string().into_bytes()),
                 Err(why) => (400, "text/plain", why.into_bytes()),
             },
@@ -222,7 +228,9 @@ impl Inner {
                 let reply = self.log_second(&json_body());
                 (201, "application/json", reply.to_string().into_bytes())
             }
-            "/stamp" => (201, "application/timestamp-reply", self.stamp(&body)),
+            "/stamp" | "/api/v1/timestamp" => {
+                (201, "application/timestamp-reply", self.stamp(&body))
+            }
             _ => (404, "text/plain", Vec::new()),
         };
         let head = format!(
@@ -277,10 +285,10 @@ impl Inner {
     }
 
     /// What Fulcio checks, and what it answers.
-    fn certify(&self, request: &Value) -> Result<Value, String> {
+    fn certify(&self, request: &Value, bearer: &str) -> Result<Value, String> {
         let token = request["credentials"]["oidcIdentityToken"]
             .as_str()
-            .unwrap_or_default();
+            .unwrap_or(bearer);
         let (message, signature) = token.rsplit_once('.').ok_or("no token")?;
         let signature = BASE64_URL.decode(signature).map_err(|_| "no signature")?;
         self.issuer
@@ -300,13 +308,10 @@ impl Inner {
             .as_str()
             .or(claims["sub"].as_str())
             .ok_or("nobody")?;
-        let request = &request["publicKeyRequest"];
-        let pem = request["publicKey"]["content"].as_str().ok_or("no key")?;
-        let key = PublicKey::from_pem(pem.as_bytes()).map_err(|error| error.to_string())?;
-        let proof = request["proofOfPossession"].as_str().ok_or("no proof")?;
-        let proof = BASE64.decode(proof).map_err(|_| "no base64")?;
-        key.verify(subject.as_bytes(), &proof)
-            .map_err(|_| "the proof of possession does not fit")?;
+        let key = match request["certificateSigningRequest"].as_str() {
+            Some(pem) => requested(pem)?,
+            None => proved(&request["publicKeyRequest"], subject)?,
+        };
         let issuer = claims["iss"].as_str().ok_or("no issuer")?;
         let certificate = self.certificate(&key, subject, issuer);
         Ok(
@@ -338,6 +343,9 @@ impl Inner {
                 &tlv(0x0c, &[issuer.as_bytes()]),
             ),
         ];
+        let issued_by = tlv(0x80, &[&identifier(&self.authority)]);
+        let issued_by = tlv(0x30, &[&issued_by]);
+        extensions.push(extension(&[0x55, 0x1d, 0x23], false, &issued_by));
         let authority = name("stand-in");
         let nobody = tlv(0x30, &[]);
         // The log signs the certificate as it is without the log's promise (RFC 6962).
@@ -408,22 +416,22 @@ impl Inner {
         let id = self.log.public_key().id().to_hex();
         let time = now();
         let promised = json!({
-            "body": encoded, "integratedTime": time, "logID": id, "logIndex": 0,
+            "body": encoded, "integratedTime": time, "logID": id, "logIndex": 1,
         });
         let promise = sign(&self.log, promised.to_string().as_bytes());
-        let (root, checkpoint) = self.tree(body.as_bytes());
+        let (first, root, checkpoint) = self.tree(body.as_bytes());
         json!({ "24296fb24b8ad77a": {
             "body": encoded,
             "integratedTime": time,
             "logID": id,
-            "logIndex": 0,
+            "logIndex": 1,
             "verification": {
                 "inclusionProof": {
                     "checkpoint": checkpoint,
-                    "hashes": [],
-                    "logIndex": 0,
+                    "hashes": [first.to_hex()],
+                    "logIndex": 1,
                     "rootHash": root.to_hex(),
-                    "treeSize": 1,
+                    "treeSize": 2,
                 },
                 "signedEntryTimestamp": BASE64.encode(promise),
             },
@@ -439,31 +447,34 @@ impl Inner {
             },
         }})
         .to_string();
-        let (root, checkpoint) = self.tree(body.as_bytes());
+        let (first, root, checkpoint) = self.tree(body.as_bytes());
         json!({
-            "logIndex": "0",
+            "logIndex": "1",
             "logId": { "keyId": BASE64.encode(self.log.public_key().id().as_bytes()) },
             "kindVersion": { "kind": "hashedrekord", "version": "0.0.2" },
             "inclusionProof": {
-                "logIndex": "0",
+                "logIndex": "1",
                 "rootHash": BASE64.encode(root.as_bytes()),
-                "treeSize": "1",
-                "hashes": [],
+                "treeSize": "2",
+                "hashes": [BASE64.encode(first.as_bytes())],
                 "checkpoint": { "envelope": checkpoint },
             },
             "canonicalizedBody": BASE64.encode(body),
         })
     }
 
-    /// A tree of this one leaf: its root, and the checkpoint (a signed note) that says so.
-    fn tree(&self, body: &[u8]) -> (Digest, String) {
-        let root = Digest::of(&[&[0][..], body].concat());
-        let text = format!("log.test\n1\n{}\n", BASE64.encode(root.as_bytes()));
+    /// A tree of something first (sigstore-python refuses an index 0) and this leaf: the
+    /// first leaf, the root, and the checkpoint (a signed note) that says so.
+    fn tree(&self, body: &[u8]) -> (Digest, Digest, String) {
+        let first = Digest::of(b"\0the first entry");
+        let leaf = Digest::of(&[&[0][..], body].concat());
+        let root = Digest::of(&[&[1][..], first.as_bytes(), leaf.as_bytes()].concat());
+        let text = format!("log.test\n2\n{}\n", BASE64.encode(root.as_bytes()));
         let signature = sign(&self.log, text.as_bytes());
         let hint = self.log.public_key().id();
         let note = [&hint.as_bytes()[..4], &signature].concat();
         let checkpoint = format!("{text}\n\u{2014} log.test {}\n", BASE64.encode(note));
-        (root, checkpoint)
+        (first, root, checkpoint)
     }
 
     fn stamp(&self, query: &[u8]) -> Vec<u8> {
@@ -509,6 +520,35 @@ impl Inner {
     }
 }
 
+/// The key of a request (PKCS#10, PEM in base64) that is signed with it.
+fn requested(request: &str) -> Result<PublicKey, String> {
+    let pem = BASE64.decode(request).map_err(|_| "no base64")?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).map_err(|_| "no PEM")?;
+    let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|_| "no CSR")?;
+    let info = &request.certification_request_info;
+    let key = PublicKey::from_spki(info.subject_pki.raw).map_err(|error| error.to_string())?;
+    key.verify(info.raw, &request.signature_value.data)
+        .map_err(|_| "the request is not signed with its key")?;
+    Ok(key)
+}
+
+/// The key of a request that proves its possession by signing who asks.
+fn proved(request: &Value, subject: &str) -> Result<PublicKey, String> {
+    let pem = request["publicKey"]["content"].as_str().ok_or("no key")?;
+    let key = PublicKey::from_pem(pem.as_bytes()).map_err(|error| error.to_string())?;
+    let proof = request["proofOfPossession"].as_str().ok_or("no proof")?;
+    let proof = BASE64.decode(proof).map_err(|_| "no base64")?;
+    key.verify(subject.as_bytes(), &proof)
+        .map_err(|_| "the proof of possession does not fit")?;
+    Ok(key)
+}
+
+/// By what certificates name the key of their issuer (RFC 7093, method 1).
+fn identifier(signer: &Signer) -> [u8; 20] {
+    let digest = Digest::of(signer.public_key().spki());
+    std::array::from_fn(|index| digest.as_bytes()[index])
+}
+
 /// A query or form; what is encoded is decoded.
 fn fields(text: &str) -> HashMap<String, String> {
     let decoded = |text: &str| {
@@ -549,8 +589,9 @@ fn read_request(stream: &TcpStream) -> Option<(String, String, Vec<u8>)> {
         if let Some(value) = header.strip_prefix("content-length:") {
             length = value.trim().parse().ok()?;
         }
-        if let Some(value) = header.strip_prefix("authorization: bearer ") {
-            bearer = value.to_owned();
+        if header.starts_with("authorization: bearer ") {
+            // A token has capitals.
+            bearer = line.trim()["authorization: bearer ".len()..].to_owned();
         }
     }
     let mut body = vec![0; length];
