@@ -45,13 +45,15 @@ postgresql-client bookworm postgresql-client-15 native
 skopeo           sid       skopeo           libs
 softhsm2         bookworm  softhsm2         libs
 sqlite3          bookworm  sqlite3          libs
+systemd          trixie    systemd          libs
 umoci            sid       umoci            libs
 xdp-tools        trixie    xdp-tools        libs
 "
 
 # From PyPI, each in a virtual environment of its own: name, requirement, version.
 python_tools="
-moto  moto[server,s3]  5.2.5
+kubernetes-validate  kubernetes-validate  1.37.0
+moto                 moto[server,s3]      5.2.5
 "
 
 # series, suite
@@ -83,7 +85,7 @@ main() {
     for name in "${names[@]}"; do
         case $name in
         kernel-*) fetch_kernel "${name#kernel-}" ;;
-        moto) fetch_python "$name" ;;
+        kubernetes-validate | moto) fetch_python "$name" ;;
         *) fetch_tool "$name" ;;
         esac
     done
