@@ -56,7 +56,7 @@ pub async fn package(
     let repository = name;
     let name = escape(repository.as_str());
     let mut body = format!("<p><a href=\"/\">repositories</a></p><h1>{name}</h1>");
-    body.push_str("<table><tr><th>tag<th>digest<th>pushed</tr>");
+    body.push_str("<table><tr><th scope=col>tag<th scope=col>digest<th scope=col>pushed</tr>");
     for (tag, digest, pushed) in tags {
         let reference = tag.parse().map(Reference::Tag);
         let seen = match reference {
@@ -86,7 +86,11 @@ pub async fn version(
     name: Repository,
     reference: Reference,
 ) -> Result<Response<Body>, OciError> {
-    let found = manifest::seen(registry, call, name.clone(), reference).await?;
+    let found = manifest::seen(registry, call, name.clone(), reference.clone()).await?;
+    let title = match &reference {
+        Reference::Tag(tag) => format!("{name}:{tag}"),
+        Reference::Digest(_) => name.to_string(),
+    };
     let verdict = admission::verdict(registry, &call.site, &name, &found).await?;
     let tags = registry.metadata.tags_of(&name, &found.digest).await?;
     let all = ReferrerQuery {
@@ -101,17 +105,26 @@ pub async fn version(
     let repository = escape(name.as_str());
     let mut body = format!(
         "<p><a href=\"/\">repositories</a> · <a href=\"/packages/{repository}\">{repository}</a></p>\
-         <h1>{repository}</h1><p><code>{}</code></p><p>{}</p>",
+         <h1>{}</h1><p><code>{}</code></p><p>{}</p>",
+        escape(&title),
         found.digest,
         escape(&found.media_type)
     );
     let tags: Vec<String> = tags.iter().map(|tag| escape(tag)).collect();
-    let _ = write!(body, "<h2>Tags</h2><p>{}</p>", tags.join(", "));
+    let tags = if tags.is_empty() {
+        "None.".to_owned()
+    } else {
+        tags.join(", ")
+    };
+    let _ = write!(body, "<h2>Tags</h2><p>{tags}</p>");
     body.push_str("<h2>Signers</h2>");
     match verdict {
         None => body.push_str("<p>No policy decides about this repository.</p>"),
         Some(verdict) => {
-            let refusal = verdict.refusal.as_ref().map(ToString::to_string);
+            let refusal = verdict.refusal.as_ref().map(|refusal| {
+                let reason = refusal.reason;
+                format!("E{} {}: {refusal}", reason.number(), reason.code())
+            });
             let _ = write!(
                 body,
                 "<p>{}: {}</p>",
@@ -120,8 +133,22 @@ pub async fn version(
             );
         }
     }
-    body.push_str("<h2>Referrers</h2><table><tr><th>type<th>digest<th>bytes</tr>");
-    for descriptor in &referrers.descriptors {
+    body.push_str("<h2>Referrers</h2>");
+    if referrers.descriptors.is_empty() {
+        body.push_str("<p>None.</p>");
+    } else {
+        list_referrers(&repository, &referrers.descriptors, &mut body);
+    }
+    let content: Value = serde_json::from_slice(&found.content).unwrap_or_default();
+    inventory(registry, &name, &content, &mut body).await?;
+    parts(&content, &mut body);
+    Ok(html(&title, &body))
+}
+
+/// What refers to a manifest.
+fn list_referrers(repository: &str, descriptors: &[String], body: &mut String) {
+    body.push_str("<table><tr><th scope=col>type<th scope=col>digest<th scope=col>bytes</tr>");
+    for descriptor in descriptors {
         let descriptor: Value = serde_json::from_str(descriptor).unwrap_or_default();
         let text = |key: &str| escape(descriptor[key].as_str().unwrap_or("-"));
         let digest = text("digest");
@@ -133,15 +160,11 @@ pub async fn version(
         );
     }
     body.push_str("</table>");
-    let content: Value = serde_json::from_slice(&found.content).unwrap_or_default();
-    inventory(registry, &name, &content, &mut body).await?;
-    parts(&content, &mut body);
-    Ok(html(name.as_str(), &body))
 }
 
 /// Layers or members.
 fn parts(content: &Value, body: &mut String) {
-    body.push_str("<h2>Content</h2><table><tr><th>title<th>type<th>digest<th>bytes</tr>");
+    body.push_str("<h2>Content</h2><table><tr><th scope=col>title<th scope=col>type<th scope=col>digest<th scope=col>bytes</tr>");
     let lists = ["layers", "manifests"].map(|key| content[key].as_array());
     for part in lists.into_iter().flatten().flatten() {
         let text = |value: &Value| escape(value.as_str().unwrap_or("-"));
@@ -182,7 +205,7 @@ async fn inventory(
         };
         let _ = write!(
             body,
-            "<h3>{}</h3><p>licence {}</p><table><tr><th>program<th>section<th>type<th>instructions</tr>",
+            "<h3>{}</h3><p>licence {}</p><table><tr><th scope=col>program<th scope=col>section<th scope=col>type<th scope=col>instructions</tr>",
             text(&object["name"]),
             text(&object["license"])
         );
@@ -196,7 +219,11 @@ async fn inventory(
                 text(&program["insns"])
             );
         }
-        body.push_str("</table><table><tr><th>map<th>type<th>entries</tr>");
+        body.push_str("</table>");
+        if object["maps"].as_array().is_none_or(Vec::is_empty) {
+            continue;
+        }
+        body.push_str("<table><tr><th scope=col>map<th scope=col>type<th scope=col>entries</tr>");
         for map in object["maps"].as_array().into_iter().flatten() {
             let _ = write!(
                 body,
@@ -215,9 +242,13 @@ fn html(title: &str, body: &str) -> Response<Body> {
     let page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{}</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><style>\
+         :root{{color-scheme:light dark}}\
          body{{font:16px/1.5 sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}}\
-         table{{border-collapse:collapse}}td,th{{text-align:left;padding:.2rem 1rem .2rem 0}}\
-         code{{font-size:.85em;overflow-wrap:anywhere}}</style>{body}</html>",
+         table{{border-collapse:collapse;margin:0 0 1rem}}\
+         td,th{{text-align:left;vertical-align:top;padding:.2rem 1rem .2rem 0;\
+         border-bottom:1px solid #8884;overflow-wrap:anywhere}}\
+         code{{font-size:.85em;overflow-wrap:anywhere}}</style>\
+         <main>{body}</main></html>",
         escape(title)
     );
     reply(StatusCode::OK)
