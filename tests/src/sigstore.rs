@@ -337,6 +337,8 @@ impl Inner {
                 true,
                 &tlv(0x30, &[&tlv(tag, &[subject.as_bytes()])]),
             ),
+            // Fulcio's older form of the issuer, without a type (its `oid-info.md`).
+            extension(&[&arc[..], &[1]].concat(), false, issuer.as_bytes()),
             extension(
                 &[&arc[..], &[8]].concat(),
                 false,
@@ -419,7 +421,7 @@ impl Inner {
             "body": encoded, "integratedTime": time, "logID": id, "logIndex": 1,
         });
         let promise = sign(&self.log, promised.to_string().as_bytes());
-        let (first, root, checkpoint) = self.tree(body.as_bytes());
+        let (first, root, checkpoint) = self.tree(FIRST_ORIGIN, body.as_bytes());
         json!({ "24296fb24b8ad77a": {
             "body": encoded,
             "integratedTime": time,
@@ -447,7 +449,7 @@ impl Inner {
             },
         }})
         .to_string();
-        let (first, root, checkpoint) = self.tree(body.as_bytes());
+        let (first, root, checkpoint) = self.tree("log.test", body.as_bytes());
         json!({
             "logIndex": "1",
             "logId": { "keyId": BASE64.encode(self.log.public_key().id().as_bytes()) },
@@ -465,11 +467,11 @@ impl Inner {
 
     /// A tree of something first (sigstore-python refuses an index 0) and this leaf: the
     /// first leaf, the root, and the checkpoint (a signed note) that says so.
-    fn tree(&self, body: &[u8]) -> (Digest, Digest, String) {
+    fn tree(&self, origin: &str, body: &[u8]) -> (Digest, Digest, String) {
         let first = Digest::of(b"\0the first entry");
         let leaf = Digest::of(&[&[0][..], body].concat());
         let root = Digest::of(&[&[1][..], first.as_bytes(), leaf.as_bytes()].concat());
-        let text = format!("log.test\n2\n{}\n", BASE64.encode(root.as_bytes()));
+        let text = format!("{origin}\n2\n{}\n", BASE64.encode(root.as_bytes()));
         let signature = sign(&self.log, text.as_bytes());
         let hint = self.log.public_key().id();
         let note = [&hint.as_bytes()[..4], &signature].concat();
@@ -479,8 +481,11 @@ impl Inner {
 
     fn stamp(&self, query: &[u8]) -> Vec<u8> {
         let path = |name: &str| self.folder.join(name);
+        let written = asked_in_words(query, &path("query-made"));
+        let query = written.as_deref().unwrap_or(query);
         let pem = String::from_utf8(vector("tsa.pem")).expect("PEM is text");
-        let (leaf, root) = pem.split_at(pem.find("-----END").expect("a certificate") + 26);
+        // Without its root: `openssl` writes certificates unsorted, which sigstore-python refuses.
+        let (leaf, _) = pem.split_at(pem.find("-----END").expect("a certificate") + 26);
         let config = format!(
             "[tsa]\ndefault_tsa = t\n[t]\nserial = {}\nsigner_digest = sha256\n\
              default_policy = 1.2.3.4.1\ndigests = sha256\ness_cert_id_alg = sha256\n",
@@ -490,7 +495,6 @@ impl Inner {
             ("tsa-serial", b"01\n".as_slice()),
             ("tsa.cnf", config.as_bytes()),
             ("tsa-leaf.pem", leaf.as_bytes()),
-            ("tsa-root.pem", root.as_bytes()),
             ("tsa.key", &vector("tsa.key")),
             ("query", query),
         ] {
@@ -505,8 +509,6 @@ impl Inner {
             .arg(path("tsa-leaf.pem"))
             .arg("-inkey")
             .arg(path("tsa.key"))
-            .arg("-chain")
-            .arg(path("tsa-root.pem"))
             .arg("-out")
             .arg(path("reply"))
             .output()
@@ -518,6 +520,21 @@ impl Inner {
         );
         fs::read(path("reply")).expect("openssl wrote it")
     }
+}
+
+/// The query (DER) for what sigstore-js asks as JSON, as the real authority takes it too.
+fn asked_in_words(query: &[u8], file: &Path) -> Option<Vec<u8>> {
+    let asked: Value = serde_json::from_slice(query).ok()?;
+    let digest = BASE64.decode(asked["artifactHash"].as_str()?).ok()?;
+    let made = Command::new("openssl")
+        .args(["ts", "-query", "-sha256", "-cert", "-digest"])
+        .arg(hex::encode(digest))
+        .arg("-out")
+        .arg(file)
+        .output()
+        .expect("openssl starts");
+    assert!(made.status.success(), "openssl makes a query");
+    fs::read(file).ok()
 }
 
 /// The key of a request (PKCS#10, PEM in base64) that is signed with it.
@@ -708,6 +725,8 @@ fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 /// `AlgorithmIdentifier` of ECDSA with SHA-256.
 const ECDSA_SHA256: &[u8] = &[0x30, 0x0a, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+/// How a log of the first version names itself: cosign knows it by the number of its tree.
+const FIRST_ORIGIN: &str = "log.test - 1";
 /// With what a GitHub job asks for its token.
 pub const BEARER: &str = "runner-bearer";
 /// How each code of the login page begins.
