@@ -1,8 +1,6 @@
 //! openssl as counterpart: its keys sign here, its signatures verify here and ours there, and
 //! certificates of its making sign bundles.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::{fs, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
