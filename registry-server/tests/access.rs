@@ -370,10 +370,10 @@ fn nobody_mounts_what_they_may_not_pull() {
     assert_eq!(alice.send(&line, &[], b"").status, 201);
 }
 
-/// Its owner may read the other repository, the token was not asked for it: the client is told
-/// to ask for both, as a registry of Docker's would.
+/// Its owner may read the other repository, but the token was not asked for it: an upload begins.
+/// The conformance suites' client, for one, would not understand that it should ask for both.
 #[test]
-fn a_mount_from_elsewhere_asks_for_a_wider_token() {
+fn a_token_mounts_only_from_what_it_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let server = closed(folder.path());
     let shared = user(&server, "alice").push_blob("team/tool", b"shared");
@@ -389,17 +389,14 @@ fn a_mount_from_elsewhere_asks_for_a_wider_token() {
         anybody.send(&line, &[("authorization", &*bearer)], b"")
     };
     let narrow = "repository:team/app:pull,push";
-    let refused = mount(narrow, "team/tool");
-    let challenge = refused.header("www-authenticate").to_owned();
     let wide = "repository:team/app:pull,push repository:team/tool:pull";
-    assert_eq!(refused.status, 401);
-    assert!(
-        challenge.contains(&format!("scope=\"{wide}\"")),
-        "{challenge}"
-    );
+    assert_eq!(mount(narrow, "team/tool").status, 202);
     assert_eq!(mount(wide, "team/tool").status, 201);
-    // Where the right is missing, no token helps: an upload begins.
-    assert_eq!(mount(narrow, "secret").status, 202);
+    // Where the right is missing, no scope helps.
+    assert_eq!(
+        mount(&wide.replace("team/tool", "secret"), "secret").status,
+        202
+    );
 }
 
 #[test]

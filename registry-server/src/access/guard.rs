@@ -275,17 +275,6 @@ impl Access {
         }
     }
 
-    /// Whether a mount from `from` fails only because the token was not asked for it: the
-    /// caller's own right is there, and so is the right to push to `to`.
-    pub fn permit_mount(&self, caller: &Caller, to: &str, from: &Repository) -> Result<(), Denial> {
-        let has_right = self.allows(&caller.principal, from.as_str(), Action::Pull);
-        if caller.granted.is_none() || caller.may(from, Action::Pull) || !has_right {
-            return Ok(());
-        }
-        let scope = format!("repository:{to}:pull,push repository:{from}:pull");
-        Err(Denial::Challenge(Some(scope)))
-    }
-
     /// Who asks for a token with these credentials.
     pub async fn ask(
         &self,

@@ -32,7 +32,7 @@ use crate::{
     error::{Code, OciError},
     metrics::{Gauge, KINDS},
     registry::Registry,
-    route::{Route, Start},
+    route::Route,
     site::Site,
 };
 
@@ -169,12 +169,7 @@ async fn admit(registry: &Registry, route: &Route, call: &mut Call) -> Result<()
     };
     call.caller = caller;
     let need = route.need();
-    let mut permitted = access.permit(&call.caller, &need);
-    if let Route::StartUpload(to, Start::Mount(_, Some(from))) = route {
-        let mount = access.permit_mount(&call.caller, to.as_str(), from);
-        permitted = permitted.and(mount);
-    }
-    permitted.map_err(|denial| {
+    access.permit(&call.caller, &need).map_err(|denial| {
         registry.metrics.denied.fetch_add(1, Relaxed);
         denied(call, denial, Some(&need))
     })
