@@ -9,10 +9,16 @@ use std::{
 /// Object name, source name, extra flags.
 const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("allow_device", "allow_device", &[]),
+    ("classify", "classify", &[]),
     ("compare_cost", "../../benches/bpf/compare_cost", &[]),
+    ("congest", "congest", &[]),
     ("count_exec", "count_exec", &[]),
+    ("dispatch", "dispatch", &[]),
+    ("divert", "divert", &[]),
     ("drop_port", "drop_port", &[]),
+    ("pass_all", "pass_all", &[]),
     ("refuse_ptrace", "refuse_ptrace", &[]),
+    ("replace_slot", "replace_slot", &[]),
     ("tamper_exec", "count_exec", &["-DTAMPERED"]),
     ("throw_error", "throw_error", &[]),
     ("trace_unlink", "trace_unlink", &[]),

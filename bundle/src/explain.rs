@@ -242,6 +242,7 @@ impl Anatomy {
             maps: maps.collect::<Option<_>>()?,
             places: measured.places.clone(),
             result: None,
+            gpl: measured.gpl,
         })
     }
 

@@ -46,6 +46,23 @@ pub struct Image {
     /// SHA-256 of the relocated instructions ([`crate::indexed`]).
     #[serde(default)]
     pub result: Option<Digest>,
+    /// Is its licence one of those with which the kernel lets a program call what is for GPL
+    /// programs only? `None`: whatever it is.
+    #[serde(default)]
+    pub gpl: Option<bool>,
+}
+
+/// Is it a licence that the kernel calls compatible with the GPL (`license_is_gpl_compatible`)?
+pub fn is_gpl_compatible(license: &str) -> bool {
+    [
+        "GPL",
+        "GPL v2",
+        "GPL and additional rights",
+        "Dual BSD/GPL",
+        "Dual MIT/GPL",
+        "Dual MPL/GPL",
+    ]
+    .contains(&license)
 }
 
 /// What a map must be.
@@ -252,6 +269,7 @@ impl Image {
             maps: vec![],
             places: vec![],
             result: None,
+            gpl: None,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod blob;
 mod btf;
 pub mod cyclonedx;
+pub mod dead;
 pub mod digest;
 mod elf;
 pub mod embedded;

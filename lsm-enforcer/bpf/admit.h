@@ -20,7 +20,7 @@ struct load {
 	u32 places;
 	u32 fd_array_cnt;
 	u32 indexed;
-	u32 spare;
+	u32 licence;
 };
 
 /* Facts that no admitted program has, whatever its instructions. */
@@ -31,6 +31,11 @@ static __noinline u32 refuse_facts(struct load *l)
 
 	if (l->odd_flags)
 		return REASON_LOAD_FLAGS;
+	if (l->key.prog_type == BPF_PROG_TYPE_EXT) {
+		/* The id of a function in the other program's BTF: gate 2 goes by its name. */
+		l->key.btf_id = 0;
+		return BPF_CORE_READ(aux, dst_prog) ? 0 : REASON_ATTACH_PROGRAM;
+	}
 	if (BPF_CORE_READ(aux, dst_prog))
 		return REASON_ATTACH_PROGRAM;
 	if (l->key.btf_id || l->attach_fd) {
@@ -153,6 +158,7 @@ static long compare_candidate(u32 i, struct candidates *c)
 	l->maps = h->maps;
 	l->refs = h->refs;
 	l->places = h->places;
+	l->licence = h->licence;
 	after.fingerprint = h->image;
 	c->reason = compare(l->src, l->key.len, l->image, &place);
 	l->detail = place.at;
@@ -239,6 +245,7 @@ static __noinline u32 remember(struct load *l, u32 reason, u32 audited)
 		.refs = l->refs,
 		.places = l->places,
 		.indexed = l->indexed,
+		.licence = l->licence,
 		.detail = l->detail,
 		.pid = id >> 32,
 		.uid = (u32)bpf_get_current_uid_gid(),

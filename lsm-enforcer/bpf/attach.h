@@ -110,6 +110,31 @@ static __noinline u32 refuse_command_place(int cmd, union attach_attr *attr, str
 }
 
 /*
+ * A replacement: without a target it goes to the one that it was loaded for and judged with, with
+ * one to another program (libxdp moves programs to a new dispatcher so), which its rule must name
+ * as well. A loader with threads could exchange the other program after this look.
+ */
+static __noinline u32 refuse_replacement(int cmd, union attach_attr *attr, struct record *r)
+{
+	struct choice c = {};
+	struct bpf_prog *target;
+	u32 fd, function;
+
+	if (cmd != BPF_LINK_CREATE)
+		return 0;
+	fd = BPF_PROBE_READ(attr, link_create.target_fd);
+	function = BPF_PROBE_READ(attr, link_create.target_btf_id);
+	if (!fd || mode_in_force() != MODE_ENFORCE)
+		return 0;
+	target = prog_of_fd(fd);
+	if (r && target && !loader_shares_files() &&
+	    may_replace((u64)BPF_CORE_READ(target, aux), function, r, &c))
+		return 0;
+	emit_attempt(3, REASON_ATTACH_PROGRAM, cmd);
+	return REASON_ATTACH_PROGRAM;
+}
+
+/*
  * EBADF for the command by which libbpf asks whether the kernel knows uprobe multi links: it
  * hands in a probe and a bad target and expects just this. A second question names an
  * impossible process; kernels that check it say EINVAL.
@@ -147,16 +172,10 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 	r = record_of_fd(fd);
 	if (is_probe(r, cmd))
 		return error;
-	if (r && r->places && refuse_command_place(cmd, attr, r))
-		return -EPERM;
-	/* Without a target it goes to the one that it was loaded and verified for. */
-	if (cmd != BPF_LINK_CREATE || !BPF_PROBE_READ(attr, link_create.target_fd))
-		return 0;
 	prog = prog_of_fd(fd);
-	if (!prog || BPF_CORE_READ(prog, type) != BPF_PROG_TYPE_EXT || mode_in_force() != MODE_ENFORCE)
-		return 0;
-	emit_attempt(3, REASON_ATTACH_PROGRAM, cmd);
-	return -EPERM;
+	if (prog && BPF_CORE_READ(prog, type) == BPF_PROG_TYPE_EXT)
+		return refuse_replacement(cmd, attr, r) ? -EPERM : 0;
+	return r && r->places && refuse_command_place(cmd, attr, r) ? -EPERM : 0;
 }
 
 /* The old way to attach to perf events: kprobes, uprobes, tracepoints. */

@@ -187,6 +187,12 @@ __noinline int is_result(u64 address, u32 image)
 	       got.digest[2] == want->digest[2] && got.digest[3] == want->digest[3];
 }
 
+/* All that the kernel makes of a licence's text: may it call what is for GPL programs only? */
+static __always_inline u32 licence_of(struct bpf_prog *prog)
+{
+	return BPF_CORE_READ_BITFIELD_PROBED(prog, gpl_compatible) ? LICENCE_GPL : LICENCE_OTHER;
+}
+
 /* Has it another callback for exceptions than none? From 6.7 on. */
 static __noinline bool may_throw(struct bpf_prog_aux *aux)
 {
@@ -212,12 +218,14 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 
 	if (!r || !place)
 		return REASON_NO_VERDICT;
-	if (BPF_CORE_READ(aux, dst_prog))
-		return REASON_ATTACH_PROGRAM;
+	if (BPF_CORE_READ(aux, dst_prog) && BPF_CORE_READ(aux, prog, type) != BPF_PROG_TYPE_EXT)
+		return REASON_ATTACH_TARGET;
 	if (btf && (!BPF_CORE_READ(btf, kernel_btf) || BPF_CORE_READ(btf, base_btf)))
 		return REASON_MODULE_BTF;
 	if (may_throw(aux))
 		return REASON_EXCEPTION_CALLBACK;
+	if (r->licence && r->licence != licence_of(BPF_CORE_READ(aux, prog)))
+		return REASON_OTHER_TYPE;
 	if (r->indexed && !is_result(address, r->image))
 		return REASON_CORE_RESULT;
 	place->at = maps;
@@ -279,6 +287,23 @@ static __noinline u32 mode_in_force(void)
 	return settings ? settings->mode : MODE_ENFORCE;
 }
 
+/* In the place of the instructions goes the name of what was to be replaced. */
+static __noinline void report_target(struct bpf_prog *prog, struct record *r, struct place_name *name)
+{
+	struct note n = {
+		.prog = prog,
+		.aux = BPF_CORE_READ(prog, aux),
+		.target = name->text,
+		.gate = 2,
+		.reason = REASON_ATTACH_PROGRAM,
+		.refused = mode_in_force() == MODE_ENFORCE,
+		.class = r->class,
+		.image = r->image,
+	};
+
+	emit_refusal(&n);
+}
+
 /* The same instructions may be admitted with several sets of maps: any one of them will do. */
 struct siblings {
 	struct bpf_prog_aux *aux;
@@ -295,7 +320,8 @@ static long judge_sibling(u32 i, struct siblings *s)
 	void *index = set_in_force();
 	struct header *h;
 	struct place place = {};
-	u32 reason = judge_binding((u64)s->aux, r, &place);
+	u32 reason = is_revoked(r->image) ? REASON_UNSIGNED
+					  : judge_binding((u64)s->aux, r, &place);
 
 	if (!reason) {
 		s->passed = 1;
@@ -313,6 +339,7 @@ static long judge_sibling(u32 i, struct siblings *s)
 	r->class = h->class;
 	r->maps = h->maps;
 	r->places = h->places;
+	r->licence = h->licence;
 	return 0;
 }
 
@@ -323,6 +350,20 @@ static __always_inline u32 judge_siblings(struct bpf_prog_aux *aux, struct recor
 	bpf_loop(MAX_ALIKE, judge_sibling, &s, 0);
 	*detail = s.detail;
 	return s.passed ? 0 : s.first ?: REASON_NO_VERDICT;
+}
+
+/* The verifier compared prototypes; whose function it is, only the rule can say. */
+static __noinline u32 judge_replacement(struct bpf_prog *prog, struct record *r)
+{
+	struct bpf_prog_aux *aux = BPF_CORE_READ(prog, aux);
+	struct bpf_prog *target = BPF_CORE_READ(aux, dst_prog);
+	u64 target_aux = target ? (u64)BPF_CORE_READ(target, aux) : 0;
+	struct choice c = {};
+
+	if (may_replace(target_aux, BPF_CORE_READ(aux, attach_btf_id), r, &c))
+		return 0;
+	report_target(prog, r, &c.name);
+	return REASON_ATTACH_PROGRAM;
 }
 
 /* Called for every new descriptor of every program. */
@@ -354,15 +395,18 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 	if (!reason && r->files != FILES_OWN && r->maps > 1 && r->class != CLASS_SHAPE &&
 	    r->class != CLASS_GENERATED)
 		reason = judge_references(key, r);
+	if (!reason && prog->type == BPF_PROG_TYPE_EXT)
+		reason = judge_replacement(prog, r);
 	mode = reason ? mode_in_force() : MODE_ENFORCE;
 	if (mode != MODE_ENFORCE) {
-		if (mode == MODE_AUDIT)
+		if (mode == MODE_AUDIT && reason != REASON_ATTACH_PROGRAM)
 			report_binding(prog, r, reason, 0, detail);
 		r->class = CLASS_AUDITED;
 		r->state = STATE_PASSED;
 		return 0;
 	}
-	report_binding(prog, r, reason, reason != 0, detail);
+	if (reason != REASON_ATTACH_PROGRAM)
+		report_binding(prog, r, reason, reason != 0, detail);
 	r->reason = reason;
 	r->state = reason ? STATE_REFUSED : STATE_PASSED;
 	return reason;

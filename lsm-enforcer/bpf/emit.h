@@ -37,6 +37,7 @@ static __always_inline void describe_task(struct event *e)
 struct note {
 	struct bpf_prog *prog;
 	struct bpf_prog_aux *aux;
+	const char *target;
 	u64 detail;
 	u32 gate;
 	u32 reason;
@@ -90,6 +91,8 @@ static __noinline void emit_refusal(struct note *n)
 		if (!bpf_probe_read_kernel(e->words, size, &prog->insnsi))
 			e->words_count = size / 8;
 	}
+	if (n->target && !bpf_probe_read_kernel(e->words, PLACE_BYTES, n->target))
+		e->words_count = PLACE_BYTES / 8;
 	bpf_ringbuf_submit(e, 0);
 }
 

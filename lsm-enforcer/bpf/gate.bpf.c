@@ -17,12 +17,12 @@
 #include "emit.h"
 #include "compare.h"
 #include "refs.h"
+#include "place.h"
 #include "admit.h"
 #include "bind.h"
 #include "guard.h"
 #include "generator.h"
 #include "protect.h"
-#include "place.h"
 #include "attach.h"
 #include "netlink.h"
 

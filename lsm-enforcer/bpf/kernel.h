@@ -100,7 +100,11 @@ union attach_attr {
 		u32 target_fd;
 		u32 attach_type;
 		u32 flags;
-		u64 uprobe_path, uprobe_offsets, uprobe_ref_ctr_offsets, uprobe_cookies;
+		union {
+			u64 uprobe_path;
+			u32 target_btf_id;
+		};
+		u64 uprobe_offsets, uprobe_ref_ctr_offsets, uprobe_cookies;
 		u32 uprobe_count, uprobe_flags, uprobe_pid;
 	} link_create;
 	struct { u32 link_fd; u32 new_prog_fd; } link_update;
@@ -153,7 +157,13 @@ struct bpf_insn {
 	u8 code;
 };
 
+struct btf_type {
+	u32 name_off;
+};
 struct btf {
+	struct btf_type **types;
+	const char *strings;
+	u32 nr_types;
 	struct btf *base_btf;
 	bool kernel_btf;
 };
@@ -180,6 +190,7 @@ struct bpf_prog_aux {
 	u32 used_map_cnt;
 	u32 id;
 	u32 attach_btf_id;
+	struct btf *btf;
 	struct btf *attach_btf;
 	struct bpf_prog *dst_prog;
 	bool offload_requested;
@@ -195,6 +206,7 @@ struct bpf_prog_aux {
 };
 
 struct bpf_prog {
+	u16 gpl_compatible : 1;
 	enum bpf_prog_type type;
 	enum bpf_attach_type expected_attach_type;
 	u32 len;

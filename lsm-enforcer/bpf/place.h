@@ -184,3 +184,64 @@ none:
 	name->text[0] = 0;
 	return 0;
 }
+
+/* Marked at once when it is revoked, before a set without it is written. */
+__noinline int is_revoked(u32 image)
+{
+	struct origin *origin = bpf_map_lookup_elem(&origins, &image);
+
+	return !origin || (origin->class & ORIGIN_REVOKED);
+}
+
+/*
+ * PROGRAM:FUNCTION, for a program that a bundle holds and that was admitted: its name as signed,
+ * and the function's as its loader's BTF has it. Programs from before, and ours, have no name.
+ */
+__noinline int name_function(u64 target, u32 btf_id, struct place_name *name)
+{
+	struct bpf_prog_aux *aux = (void *)target;
+	struct record *r = bpf_map_lookup_elem(&records, &target);
+	struct btf_type **types, *type = 0;
+	struct origin *origin;
+	const char *text;
+	struct btf *btf;
+	u32 image;
+	long length;
+	u64 end;
+
+	if (!name || !r || r->state != STATE_PASSED || r->class != CLASS_SIGNED)
+		return 0;
+	image = r->image;
+	if (is_revoked(image))
+		return 0;
+	origin = bpf_map_lookup_elem(&origins, &image);
+	btf = BPF_CORE_READ(aux, btf);
+	if (!origin || !btf || btf_id >= BPF_CORE_READ(btf, nr_types))
+		return 0;
+	types = BPF_CORE_READ(btf, types);
+	if (bpf_probe_read_kernel(&type, sizeof(type), types + btf_id) || !type)
+		return 0;
+	text = BPF_CORE_READ(btf, strings) + BPF_CORE_READ(type, name_off);
+	length = bpf_probe_read_kernel_str(name->text, PLACE_BYTES / 2, origin->name);
+	end = length - 1;
+	asm volatile("" : "+r"(end));
+	if (end >= PLACE_BYTES / 2 - 1)
+		goto none;
+	name->text[end] = ':';
+	length = bpf_probe_read_kernel_str(name->text + end + 1, PLACE_BYTES / 2, text);
+	if (length > 1 && length < PLACE_BYTES / 2)
+		return 0;
+none:
+	name->text[0] = 0;
+	return 0;
+}
+
+/* May a program of this image replace that function? Its name is put into the empty choice. */
+static __noinline u32 may_replace(u64 target, u32 btf_id, struct record *r, struct choice *c)
+{
+	c->image = r->image;
+	name_function(target, btf_id, &c->name);
+	if (c->name.text[0])
+		bpf_loop(r->places, try_pattern, c, 0);
+	return c->allowed;
+}

@@ -44,6 +44,8 @@ enum class {
 	CLASS_GENERATED = 6,
 };
 
+enum licence { LICENCE_ANY = 0, LICENCE_GPL = 1, LICENCE_OTHER = 2 };
+
 /* MODE_OPEN: being disarmed. Everything passes unseen, while hooks go one after another. */
 /* Ways into kernel memory, by number: policy/src/protect.rs has the same. */
 enum protect {
@@ -100,7 +102,10 @@ struct header {
 	u32 mode;      /* USE_SETTINGS; USE_INDEXED: do the maps stand in fd_array as they appear? */
 	u32 places;    /* patterns of places where it may be attached; 0: anywhere.
 			* USE_SETTINGS: ways into kernel memory that are closed, bit by number */
-	u64 helpers[4];/* shapes: helper ids that may be called */
+	union {
+		u64 helpers[4]; /* shapes: helper ids that may be called */
+		u64 licence;	/* images: enum licence */
+	};
 	u32 prog_type; /* USE_ALIKE */
 	u32 refs;      /* references to maps in the instructions; counted with two or more maps */
 };
@@ -157,6 +162,9 @@ struct tunable {
 	s64 values[8];
 };
 
+/* In origin.class: no further program of this image gets a descriptor. */
+#define ORIGIN_REVOKED 0x80000000u
+
 /* Where an image came from. Written and read by user space alone: it outlives the daemon. */
 struct origin {
 	u8 content[32];	/* SHA-256 of all that was written for it */
@@ -183,7 +191,9 @@ struct record {
 	u32 id;		/* the kernel's, known at gate 2 */
 	u32 refs;	/* of the image */
 	u32 places;	/* of the image */
-	u32 indexed;	/* compare the result of relocation */
+	u8 indexed;	/* compare the result of relocation */
+	u8 licence;	/* of the image */
+	u16 spare;
 	char comm[16];
 };
 

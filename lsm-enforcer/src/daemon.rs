@@ -80,6 +80,10 @@ fn serve(enforcer: &mut Enforcer, jobs: &Receiver<Job>, options: Options) -> Res
                 }
             }
         }
+        // A second or two, so only one between requests.
+        if let Err(failure) = enforcer.prove_next() {
+            enforcer.note(Level::Info, "explain", failure.line());
+        }
         if signals::take_reload() {
             // Its failure is noted in the log; the policy in force stays.
             let _ = enforcer.reload(None);

@@ -55,6 +55,7 @@ fn verdict(admitted: &Admitted, scope: String, at_least: usize) -> Verdict {
                 tunables: limits.tunables.clone(),
                 map_sizes: limits.map_entries.clone(),
                 places: limits.places.clone(),
+                replaces: limits.replaces.clone(),
             },
         })
         .collect();
@@ -109,7 +110,7 @@ pub fn measure(object: &Approved, kernel: Option<&Path>) -> Result<Vec<Measured>
             Err(why) => Some(why.clone()),
         })
         .collect();
-    let indexed = measurement.indexed;
+    let others = measurement.others;
     let images = measurement.images.into_iter().zip(unchecked);
     let measured: Vec<Measured> = images
         .map(|(image, unchecked)| Measured {
@@ -120,7 +121,7 @@ pub fn measure(object: &Approved, kernel: Option<&Path>) -> Result<Vec<Measured>
             }
             .into_iter()
             .chain(
-                indexed
+                others
                     .iter()
                     .filter(|other| other.name == image.name)
                     .cloned(),

@@ -34,7 +34,7 @@ use crate::{
     failure::Failure,
     gate::{
         Admissions, Armed, Class, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
-        GeneratorState, Loaded, Mode,
+        GeneratorState, Loaded, Mode, Revoked,
     },
     host::{Executable, Host, Obstacle},
     links::{Attachment, Holder},
@@ -182,6 +182,18 @@ impl Gate for World {
             state.pin(armed);
             Ok(())
         })
+    }
+
+    fn revoke(&mut self, gone: &Revoked) -> Result<(), GateError> {
+        self.change(|state| {
+            state.admissions.entries.retain(|entry| {
+                !entry.bundle.is_some_and(|bundle| {
+                    gone.bundles.contains(&bundle)
+                        || gone.programs.contains(&(bundle, entry.image.name.clone()))
+                })
+            });
+        });
+        Ok(())
     }
 
     fn amend(&mut self, armed: &Armed) -> Result<(), GateError> {
@@ -619,6 +631,7 @@ pub fn image(name: &str) -> Image {
         ],
         places: Vec::new(),
         result: None,
+        gpl: None,
     }
 }
 

@@ -123,6 +123,15 @@ pub struct Admissions {
     pub generators: Vec<GeneratorRule>,
 }
 
+/// What is to load no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// Bundles, whole.
+    pub bundles: BTreeSet<Digest>,
+    /// Programs of other bundles, by the bundle and their name.
+    pub programs: BTreeSet<(Digest, String)>,
+}
+
 /// What was pinned at arming and cannot change until disarmed or rebooted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Armed {
@@ -296,6 +305,9 @@ pub trait Gate {
     fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError>;
     /// Replaces all admissions, policy version and digest, and mode, as one.
     fn replace(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError>;
+    /// Refuses every further load of these at once, whatever else is admitted; what is pinned
+    /// stays. [`Gate::replace`] follows, which takes longer the more is admitted.
+    fn revoke(&mut self, gone: &Revoked) -> Result<(), GateError>;
     /// Replaces what is pinned (mode, deadline, used permits) and keeps the admissions, so that
     /// a permit works even while the policy on disk does not verify.
     fn amend(&mut self, armed: &Armed) -> Result<(), GateError>;

@@ -1,14 +1,23 @@
 //! What a loader may choose, written into an image.
 
-use bundle::image::Image;
+use bundle::image::{Identity, Image};
 
 use crate::workshop::Limits;
+
+/// `BPF_PROG_TYPE_XDP`.
+const XDP: u32 = 6;
+/// `BPF_PROG_TYPE_EXT`.
+pub const EXT: u32 = 28;
 
 impl Limits {
     /// Opens the image's maps as far as the rule does, and closes what else was open:
     /// measuring knows what the publisher declared, the rule decides.
     pub fn apply(&self, image: &mut Image) {
-        image.places = self.places.get(&image.name).cloned().unwrap_or_default();
+        let places = match image.identity.prog_type {
+            EXT => &self.replaces,
+            _ => &self.places,
+        };
+        image.places = places.get(&image.name).cloned().unwrap_or_default();
         for map in &mut image.maps {
             if let Some(&sizes) = self.map_sizes.get(&map.name) {
                 map.max_entries = sizes;
@@ -23,6 +32,23 @@ impl Limits {
                 .map(|(_, tunables)| tunables.clone())
                 .unwrap_or_default();
         }
+    }
+
+    /// The same instructions as libxdp loads them where its dispatcher is in use: XDP programs
+    /// as replacements of the dispatcher's functions, if the rule allows it.
+    pub fn as_replacement(&self, image: &Image) -> Option<Image> {
+        if image.identity.prog_type != XDP {
+            return None;
+        }
+        Some(Image {
+            identity: Identity {
+                prog_type: EXT,
+                expected_attach_type: 0,
+                ..image.identity
+            },
+            places: self.replaces.get(&image.name)?.clone(),
+            ..image.clone()
+        })
     }
 }
 
@@ -54,6 +80,7 @@ mod tests {
             tunables: BTreeMap::from([(".rodata".to_owned(), vec![pid.clone()])]),
             map_sizes: BTreeMap::from([("events".to_owned(), (1, 64))]),
             places: BTreeMap::from([("x".to_owned(), vec!["do_*".to_owned()])]),
+            replaces: BTreeMap::new(),
         };
         let mut image = fake::image("x");
         let debug = TunableRange {
@@ -87,6 +114,29 @@ mod tests {
                 ("start", (10, 10), None),
             ]
         );
+    }
+
+    #[test]
+    fn an_xdp_program_becomes_a_replacement_only_where_the_rule_names_one() {
+        let mut limits = Limits::default();
+        let mut image = fake::image("x");
+        image.identity.prog_type = XDP;
+        image.identity.expected_attach_type = 37;
+        assert_eq!(limits.as_replacement(&image), None);
+        let names = vec!["xdp_dispatcher:prog*".to_owned()];
+        limits.replaces.insert("x".to_owned(), names.clone());
+        let replacement = limits.as_replacement(&image).unwrap();
+        let want = Image {
+            identity: Identity {
+                prog_type: EXT,
+                expected_attach_type: 0,
+                ..image.identity
+            },
+            places: names,
+            ..image.clone()
+        };
+        assert_eq!(replacement, want);
+        assert_eq!(limits.as_replacement(&want), None);
     }
 
     #[test]

@@ -7,9 +7,16 @@
 //! an armed gate must admit those ([`crate::probes`]).
 #![expect(unsafe_code, reason = "libbpf-rs has no bpf_object__prepare")]
 
-use std::{collections::BTreeMap, ffi::CString, io, path::Path, ptr, slice};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::CString,
+    io,
+    path::Path,
+    ptr, slice,
+};
 
 use bundle::{
+    dead,
     image::{Allowed, Contents, Identity, Image, MAX_MAPS, MapSpec, TunableRange, index_maps},
     inventory::Object,
     light,
@@ -34,10 +41,10 @@ use skeleton::Skeleton;
 pub struct Measurement {
     /// One image per program, in the object's order.
     pub images: Vec<Image>,
-    /// The same programs as a light skeleton loads them, where that differs and this kernel
-    /// tells what it made of them.
+    /// The same programs without maps that nothing refers to on this kernel; and as a light
+    /// skeleton loads them, where that differs and this kernel tells what it made of them.
     #[serde(default)]
-    pub indexed: Vec<Image>,
+    pub others: Vec<Image>,
     /// Programs that this kernel, or this version of bpfseal, cannot have.
     pub unmeasured: Vec<Unmeasured>,
 }
@@ -105,10 +112,11 @@ pub fn measure_for(
             choose(&mut object, &|_| true);
             skeleton::generate(&mut object)
         });
-        done.indexed = generated.map_or_else(
+        let indexed = generated.map_or_else(
             |_| Vec::new(),
             |made| layouts(&made, &done.images, inventory),
         );
+        done.others.extend(indexed);
     }
     Ok(done)
 }
@@ -144,6 +152,7 @@ fn measure_as_libbpf_loads(
         for name in &names {
             done.add(name, read(&all, name, inventory, btf));
         }
+        done.leave_maps_out(&all);
         return Ok(done);
     }
     // Something in the object does not fit this kernel: find out which programs it is.
@@ -156,6 +165,8 @@ fn measure_as_libbpf_loads(
         };
         done.add(name, image);
     }
+    let object = opened(elf)?;
+    done.leave_maps_out(&object);
     Ok(done)
 }
 
@@ -167,6 +178,29 @@ impl Measurement {
                 name: name.into(),
                 why,
             }),
+        }
+    }
+
+    /// Adds what loaders make that do without the maps that nothing refers to on this kernel: each
+    /// of them alone, and all.
+    fn leave_maps_out(&mut self, object: &OpenObject) {
+        let names: Vec<String> = object
+            .maps()
+            .map(|map| map.name().to_string_lossy().into_owned())
+            .collect();
+        let position = |name: &str| {
+            let found = names.iter().position(|other| other == name);
+            found.unwrap_or_default() as u32
+        };
+        for image in &self.images {
+            let unreached = dead::unreached_maps(image);
+            let mut choices: Vec<BTreeSet<u32>> =
+                unreached.iter().map(|&map| BTreeSet::from([map])).collect();
+            if choices.len() > 1 {
+                choices.push(unreached);
+            }
+            let less = |maps| dead::without(image, maps, &position);
+            self.others.extend(choices.iter().map(less));
         }
     }
 }
@@ -256,7 +290,14 @@ fn read(
         maps,
         places: Vec::new(),
         result: None,
+        gpl: object_is_gpl(inventory),
     })
+}
+
+fn object_is_gpl(inventory: &Object) -> Option<bool> {
+    // Without the section loaders pass an empty text.
+    let license = inventory.license.as_deref().unwrap_or_default();
+    Some(bundle::image::is_gpl_compatible(license))
 }
 
 /// One instruction slot as memory has it on a little-endian machine.
@@ -294,7 +335,6 @@ fn identify(
     };
     match prog_type {
         ProgramType::Unspec => return Err("its section names no program type".into()),
-        ProgramType::Ext => return Err("it replaces a function of another program".into()),
         ProgramType::StructOps => return Err("struct_ops are not supported yet".into()),
         _ => {}
     }
@@ -320,6 +360,7 @@ fn identify(
             _ => 0,
         };
     }
+    // A replacement's target is in another program's BTF; the gate goes by names.
     let attach_btf_id = match (base.trim_end_matches(".s"), target) {
         (
             "fentry" | "fexit" | "fmod_ret" | "fsession" | "lsm" | "lsm_cgroup" | "tp_btf" | "iter",

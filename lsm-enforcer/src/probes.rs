@@ -1,4 +1,4 @@
-//! The programs by which libbpf and libbpf-tools ask a kernel what it can do, admitted exactly.
+//! The programs by which libbpf, libbpf-tools and cilium/ebpf ask a kernel what it can do, admitted exactly.
 //!
 //! libbpf loads them before every object and gives up, or takes another road, if they are
 //! refused; so no unmodified loader works without them. They are harmless as programs, but
@@ -50,6 +50,16 @@ const fn call(helper: i32) -> u64 {
 
 /// First half of `r1 = &map[0] + …` for the only map.
 const MAP_VALUE: u64 = word(0x18, 1, 2, 0, MAP_INDEX as i32);
+
+/// Eight bytes from address 0 to the stack.
+const READ_NOTHING: &[u64] = &[
+    word(0xbf, 1, 10, 0, 0),
+    word(0x07, 1, 0, 0, -8),
+    word(0xb7, 2, 0, 0, 8),
+    word(0xb7, 3, 0, 0, 0),
+    call(PROBE_READ_KERNEL),
+    EXIT,
+];
 
 struct Probe {
     name: &'static str,
@@ -115,14 +125,16 @@ const PROBES: &[Probe] = &[
         name: "libbpf: probe_read_kernel",
         prog_type: TRACEPOINT,
         attach_type: 0,
-        words: &[
-            word(0xbf, 1, 10, 0, 0),
-            word(0x07, 1, 0, 0, -8),
-            word(0xb7, 2, 0, 0, 8),
-            word(0xb7, 3, 0, 0, 0),
-            call(PROBE_READ_KERNEL),
-            EXIT,
-        ],
+        words: READ_NOTHING,
+        map: None,
+        targeted: false,
+    },
+    Probe {
+        // Refused, it loads programs with bpf_probe_read() instead.
+        name: "cilium/ebpf: probe_read_kernel",
+        prog_type: KPROBE,
+        attach_type: 0,
+        words: READ_NOTHING,
         map: None,
         targeted: false,
     },
@@ -197,6 +209,7 @@ pub fn entries() -> Vec<Entry> {
                 maps: probe.map.map(array).into_iter().collect(),
                 places: Vec::new(),
                 result: None,
+                gpl: None,
             },
             class: Class::Probe,
             bundle: None,

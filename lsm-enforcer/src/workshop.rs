@@ -98,6 +98,9 @@ pub struct Limits {
     /// By program: the places where the rule lets it be attached. Others: anywhere.
     #[serde(default)]
     pub places: BTreeMap<String, Vec<String>>,
+    /// By program, patterns of `PROGRAM:FUNCTION` that it may replace. Others: nothing.
+    #[serde(default)]
+    pub replaces: BTreeMap<String, Vec<String>>,
 }
 
 /// One program, measured or not.

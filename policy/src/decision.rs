@@ -16,7 +16,7 @@ use crate::{
     condition::{Condition, Facts},
     rule::Rule,
     signers::Signers,
-    target::{covers_at_attachment, load_kind, places},
+    target::{covers_at_attachment, covers_replacement, load_kind, places, replaceable},
     version::Version,
 };
 
@@ -49,6 +49,9 @@ pub struct Limits {
     pub map_entries: BTreeMap<String, (u32, u32)>,
     /// Names of the places where a program may be attached, by program. Others: anywhere.
     pub places: BTreeMap<String, Vec<String>>,
+    /// By program, what it may replace, as patterns of `PROGRAM:FUNCTION`: replacements, and XDP
+    /// programs, which libxdp makes replacements of. Others: nothing.
+    pub replaces: BTreeMap<String, Vec<String>>,
 }
 
 /// A yes.
@@ -221,6 +224,7 @@ fn check_targets(rule: &Rule, object: &Object, program: &Program) -> Result<(), 
     };
     if patterns.iter().any(|pattern| pattern.covers(kind, target))
         || target.is_none() && covers_at_attachment(patterns, kind)
+        || kind == "ext" && covers_replacement(patterns, target)
     {
         return Ok(());
     }
@@ -306,6 +310,13 @@ fn limits(rule: &Rule, object: &Object) -> Result<Limits, Refusal> {
             && let Some(places) = places(&rule.attach, &program.kind)
         {
             limits.places.insert(program.name.clone(), places);
+        }
+        let replaces = replaceable(&rule.load_targets);
+        if rule.program_types.contains("ext")
+            && ["ext", "xdp"].contains(&program.kind.as_str())
+            && !replaces.is_empty()
+        {
+            limits.replaces.insert(program.name.clone(), replaces);
         }
     }
     Ok(limits)

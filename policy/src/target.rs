@@ -66,6 +66,18 @@ impl TargetPattern {
         pattern_kind == kind && (pattern == "*" || name.is_some_and(|name| matches(pattern, name)))
     }
 
+    /// Does it cover a function of that name in some program? `None`: the object does not say
+    /// which. The gate compares program and function when the kernel has both.
+    fn covers_function(&self, name: Option<&str>) -> bool {
+        let Some(("ext", pattern)) = self.0.split_once(':') else {
+            return false;
+        };
+        let function = pattern
+            .rsplit_once(':')
+            .map_or(pattern, |(_, function)| function);
+        name.is_none_or(|name| matches(function, name))
+    }
+
     /// The kind that it names; `None` for `*`.
     pub fn kind(&self) -> Option<&str> {
         self.0.split_once(':').map(|(kind, _)| kind)
@@ -79,6 +91,24 @@ const PLACED_BY_LOADER: &[&str] = &["sched_cls", "xdp"];
 /// name? The gate compares them when it is attached.
 pub fn covers_at_attachment(patterns: &[TargetPattern], kind: &str) -> bool {
     PLACED_BY_LOADER.contains(&kind) && patterns.iter().any(|pattern| pattern.kind() == Some(kind))
+}
+
+/// May a replacement (`ext`) of the function that its section names be loaded under these
+/// patterns? Which program has the function, only its loader says.
+pub fn covers_replacement(patterns: &[TargetPattern], function: Option<&str>) -> bool {
+    patterns
+        .iter()
+        .any(|pattern| pattern.covers_function(function))
+}
+
+/// What replacements may replace: patterns of `PROGRAM:FUNCTION`; none where no pattern says so.
+pub fn replaceable(patterns: &[TargetPattern]) -> Vec<String> {
+    patterns
+        .iter()
+        .filter_map(|pattern| pattern.0.split_once(':'))
+        .filter(|(kind, _)| *kind == "ext")
+        .map(|(_, name)| name.to_owned())
+        .collect()
 }
 
 /// The names of places that a program of type `kind` may be attached at; `None`: anywhere.
@@ -138,6 +168,19 @@ mod tests {
         assert!(covers_at_attachment(&rule, "xdp"));
         assert!(!covers_at_attachment(&rule, "kprobe"));
         assert!(!covers_at_attachment(&rule[2..], "xdp"));
+    }
+
+    #[test]
+    fn a_replacement_names_a_function_and_the_rule_its_program() {
+        let pattern = |text: &str| TargetPattern(text.to_owned());
+        let rule = [pattern("*"), pattern("ext:xdp_dispatcher:prog*")];
+        let covers = |name| covers_replacement(&rule, name);
+        assert!(covers(Some("prog0")) && covers(None));
+        assert!(!covers(Some("compat_test")));
+        assert!(!covers_replacement(&rule[..1], Some("prog0")));
+        assert!(covers_replacement(&[pattern("ext:*")], Some("prog0")));
+        assert_eq!(replaceable(&rule), ["xdp_dispatcher:prog*"]);
+        assert_eq!(replaceable(&rule[..1]), [""; 0]);
     }
 
     #[test]

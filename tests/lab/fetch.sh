@@ -30,13 +30,16 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # without a libc: programs that start each other use this machine's).
 tools="
 bpftool          trixie    bpftool          libs
+bpftool-bookworm bookworm  bpftool          libs
 bpftool-sid      sid       bpftool          libs
 bpftrace         trixie    bpftrace         libs
 busybox-static   bookworm  busybox-static   alone
 cosign           sid       cosign           alone
 crane            sid       crane            alone
 docker-registry  bookworm  docker-registry  alone
+iproute2         trixie    iproute2         libs
 libbpf-tools     trixie    libbpf-tools     libs
+libbpf-tools-bookworm bookworm libbpf-tools libs
 libbpf-tools-sid sid       libbpf-tools     libs
 notation         sid       notation         alone
 oras             sid       oras             alone
@@ -56,6 +59,12 @@ kubernetes-validate  kubernetes-validate  1.37.0
 moto                 moto[server,s3]      5.2.5
 "
 
+# Go programs of ours, built with Debian's compiler and libraries: name, its folder below tests/,
+# suite and packages of the compiler, suite and packages of the libraries.
+go_programs="
+go-loader  fixtures/go  trixie golang-1.24-go,golang-1.24-src  sid golang-github-cilium-ebpf-dev,golang-golang-x-sys-dev
+"
+
 # series, suite
 kernels="
 6.1  bookworm
@@ -70,10 +79,10 @@ main() {
     for name in "$@"; do
         case $name in
         -h | --help) usage; exit 0 ;;
-        --list) list_tools; list_python; list_kernels; exit 0 ;;
-        tools) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python) ;;
+        --list) list_tools; list_python; list_go; list_kernels; exit 0 ;;
+        tools) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_go) ;;
         kernels) mapfile -t -O "${#names[@]}" names < <(list_kernels) ;;
-        all) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_kernels) ;;
+        all) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_go; list_kernels) ;;
         *) names+=("$name") ;;
         esac
     done
@@ -86,6 +95,7 @@ main() {
         case $name in
         kernel-*) fetch_kernel "${name#kernel-}" ;;
         kubernetes-validate | moto) fetch_python "$name" ;;
+        go-*) fetch_go "$name" ;;
         *) fetch_tool "$name" ;;
         esac
     done
@@ -94,6 +104,7 @@ main() {
 usage() { sed -n '2,6s/^# \{0,1\}//p' "$0"; }
 list_tools() { awk 'NF { print $1 }' <<<"$tools"; }
 list_python() { awk 'NF { print $1 }' <<<"$python_tools"; }
+list_go() { awk 'NF { print $1 }' <<<"$go_programs"; }
 list_kernels() { awk 'NF { print "kernel-" $1 }' <<<"$kernels"; }
 say() { echo "fetch: $*"; }
 fail() { echo "fetch: $*" >&2; exit 1; }
@@ -141,6 +152,53 @@ fetch_python() {
     fi
     ln -sfn "$name-$version" "$cache/tools/$name"
     say "$name: $directory"
+}
+
+# Named after what it is made of, so that a changed source is built anew. The compiler goes when
+# it is done: 300 MB.
+fetch_go() {
+    local name=$1 folder suites directory partial digest go
+    read -r folder suites < <(awk -v n="$name" '$1 == n { $1 = ""; print }' <<<"$go_programs")
+    folder=$(dirname "$(readlink -f "$0")")/../$folder
+    digest=$({ echo "$suites"; cat "$folder"/*.go; } | sha256sum | cut -c 1-16)
+    directory="$name-$digest"
+    if [ ! -e "$cache/tools/$directory/.complete" ]; then
+        partial=$(mktemp -d "$cache/partial.XXXXXX")
+        mkdir -p "$partial/go/path/src" "$partial/root/usr/bin"
+        unpack_suites "$partial/go" $suites
+        cp -r "$folder" "$partial/go/path/src/$name"
+        go=$(echo "$partial"/go/usr/lib/go-*)
+        say "$name: building"
+        env GOROOT="$go" GOPATH="$partial/go/path:$partial/go/usr/share/gocode" GO111MODULE=off \
+            GOCACHE="$partial/go/cache" GOTOOLCHAIN=local GOFLAGS=-trimpath CGO_ENABLED=0 \
+            "$go/bin/go" build -ldflags='-s -w' -o "$partial/root/usr/bin/$name" "$name"
+        chmod -R u+w "$partial/go"
+        rm -r "$partial/go"
+        touch "$partial/.complete"
+        rm -rf "$cache/tools/$directory"
+        mv "$partial" "$cache/tools/$directory"
+    fi
+    ln -sfn "$directory" "$cache/tools/$name"
+    say "$name: $cache/tools/$directory"
+}
+
+# FOLDER SUITE PACKAGE,PACKAGE SUITE PACKAGE…: just these packages, without what they depend on.
+unpack_suites() {
+    local folder=$1 deb packages
+    shift
+    while [ $# -gt 0 ]; do
+        open_suite "$1"
+        mkdir "$folder/debs"
+        IFS=, read -r -a packages <<<"$2"
+        say "downloading ${packages[*]} from Debian $1"
+        (cd "$folder/debs" && apt_here apt-get -qq download "${packages[@]}") || {
+            rm -f "${APT_CONFIG%/*}/updated"
+            fail "cannot download ${packages[*]}"
+        }
+        for deb in "$folder"/debs/*.deb; do dpkg-deb -x "$deb" "$folder"; done
+        rm -r "$folder/debs"
+        shift 2
+    done
 }
 
 fetch_kernel() {

@@ -5,9 +5,15 @@ use std::path::{Path, PathBuf};
 /// Every fixture's name, without `.bpf.o`, sorted.
 pub const NAMES: &[&str] = &[
     "allow_device",
+    "classify",
+    "congest",
     "count_exec",
+    "dispatch",
+    "divert",
     "drop_port",
+    "pass_all",
     "refuse_ptrace",
+    "replace_slot",
     "tamper_exec",
     "throw_error",
     "trace_unlink",

@@ -101,6 +101,7 @@ fn measured(mut words: Vec<u64>) -> Image {
         maps: vec![spec("events"), spec(".rodata")],
         places: vec!["sys_*".to_owned()],
         result: None,
+        gpl: None,
     }
 }
 

@@ -80,6 +80,11 @@ impl Enforcer {
                 for image in program.image.iter_mut().chain(&mut program.others) {
                     object.limits.apply(image);
                 }
+                let layouts = program.image.iter().chain(&program.others);
+                let replacements: Vec<Image> = layouts
+                    .filter_map(|image| object.limits.as_replacement(image))
+                    .collect();
+                program.others.extend(replacements);
             }
             programs.append(&mut measured);
             // The bytes are in the store; the daemon need not hold them.

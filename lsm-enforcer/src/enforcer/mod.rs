@@ -13,6 +13,7 @@ mod explain;
 mod generators;
 mod permit;
 mod preflight;
+mod prove;
 mod revoke;
 mod selftest;
 mod watch;
@@ -37,6 +38,7 @@ pub use arm::{ArmRequest, Arming};
 pub use decide::{Accepted, Rejected};
 pub use explain::{Compared, Explanation};
 pub use preflight::{Forecast, Preflight};
+use prove::Unproven;
 pub use revoke::{Reached, RevocationStatus, Revoking};
 pub use selftest::{Check, SelfTest};
 
@@ -87,6 +89,8 @@ pub struct Enforcer {
     revocations_seen: Option<Vec<(OsString, SystemTime, u64)>>,
     /// Revoked programs that were named in the log.
     named: BTreeSet<u32>,
+    /// Refusals that may be other layouts of admitted programs.
+    unproven: Unproven,
     /// Only looks: neither the log nor the gate changes.
     observes: bool,
     /// Lines for those who follow the log.
@@ -111,6 +115,7 @@ impl Enforcer {
             revocation_trouble: None,
             revocations_seen: None,
             named: BTreeSet::new(),
+            unproven: Unproven::default(),
             observes: false,
             fresh: Vec::new(),
         };
@@ -220,6 +225,7 @@ impl Enforcer {
             if event.reason.is_none() && event.class == Some(Class::Probe) {
                 continue;
             }
+            self.unproven.note(&event);
             let origin = event
                 .bundle
                 .map(|bundle| self.origin(&bundle))

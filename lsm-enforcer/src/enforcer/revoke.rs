@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Accepted, Enforcer, Rejected, state};
 use crate::{
     failure::Failure,
-    gate::{Armed, Loaded},
+    gate::{Armed, Loaded, Revoked},
     links::{Attachment, Holder},
     record::{Level, type_name},
     workshop::Verdict,
@@ -139,6 +139,12 @@ impl Enforcer {
         self.revocation_trouble = None;
         let before: BTreeSet<Digest> = self.rejected.iter().map(|r| r.bundle).collect();
         let (left, gone) = self.sift(bundles);
+        // At once; the set itself takes long to write where a hundred thousand are admitted.
+        let marked = Revoked {
+            bundles: gone.iter().map(|rejected| rejected.bundle).collect(),
+            programs: self.named_programs(&left),
+        };
+        self.tools.gate.revoke(&marked)?;
         armed.revocation = version;
         let admissions = self.admissions(policy, &left);
         self.tools.gate.replace(&armed, &admissions)?;
@@ -237,16 +243,11 @@ impl Enforcer {
             .filter(|r| r.failure.reason == Some(Reason::Revoked))
             .map(|r| r.bundle);
         let bundles: BTreeSet<Digest> = direct.chain(by_others).collect();
-        let mut programs: BTreeSet<(Digest, String)> = BTreeSet::new();
-        if revocations.list().names_programs() {
-            for known in self.bundles.iter().flatten() {
-                for image in known.layouts() {
-                    if revocations.list().find_program(image.digest()).is_some() {
-                        programs.insert((known.verdict.bundle, kernel_name(&image.name)));
-                    }
-                }
-            }
-        }
+        let named = self.named_programs(self.bundles.as_deref().unwrap_or_default());
+        let programs: BTreeSet<(Digest, String)> = named
+            .into_iter()
+            .map(|(bundle, name)| (bundle, kernel_name(&name)))
+            .collect();
         let loaded = self.gate().loaded()?.into_iter().filter_map(|program| {
             let bundle = program.bundle?;
             let named = programs.contains(&(bundle, program.name.clone()));
@@ -378,6 +379,17 @@ impl Enforcer {
         // Computing the digests of a hundred thousand programs takes a while.
         let named = list.names_programs();
         named.then(|| list.find_program(image.digest())).flatten()
+    }
+
+    /// Programs that the list names by themselves, with their bundles.
+    fn named_programs(&self, bundles: &[Accepted]) -> BTreeSet<(Digest, String)> {
+        let images = bundles
+            .iter()
+            .flat_map(|known| known.layouts().map(|image| (known.verdict.bundle, image)));
+        images
+            .filter(|(_, image)| self.revoked_program(image).is_some())
+            .map(|(bundle, image)| (bundle, image.name.clone()))
+            .collect()
     }
 
     fn revoked_programs(&self, bundles: &[Accepted]) -> Vec<(String, String)> {

@@ -794,6 +794,7 @@ fn commands_for_an_unarmed_gate_say_so() {
     }
 }
 
+mod prove;
 mod revocation;
 
 mod exceptions;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::gate::{
     Admissions, Armed, Counters, Coverage, Event, Gate, GateError, GeneratorRule, GeneratorState,
-    Loaded, Mode,
+    Loaded, Mode, Revoked,
 };
 
 /// Programs that the gate can keep a record of at once, unless told: 12 MB of kernel memory.
@@ -111,6 +111,7 @@ impl BpfGate {
                 .map_err(|error| io::Error::other(format!("{name}: {error}")))?;
             maps.insert(name.to_owned(), map);
         }
+        must_be_ours(&maps)?;
         self.maps = maps;
         self.origins = self.store(0).origins()?;
         Ok(())
@@ -275,6 +276,26 @@ impl BpfGate {
     }
 }
 
+/// Another build's gate may keep other things in its maps: nothing of it is read or written then.
+fn must_be_ours(maps: &BTreeMap<String, MapHandle>) -> io::Result<()> {
+    for (name, want) in object::map_sizes()? {
+        let got = maps
+            .get(&name)
+            .map(|map| (map.key_size(), map.value_size()));
+        if got != Some(want) {
+            let got = got.map_or("none".to_owned(), |(key, value)| {
+                format!("{key} and {value}")
+            });
+            return Err(io::Error::other(format!(
+                "it was armed by another build: map {name} has keys and values of {got} bytes, this \
+                 build's have {} and {}; disarm with that build and a permit, or reboot",
+                want.0, want.1
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The kernel detaches programs one by one, some time after their last pin is gone: a few
 /// loads in a row must succeed. The kernel's work queue may have tens of thousands of freed
 /// programs before them, which takes a slow machine many seconds.
@@ -341,6 +362,19 @@ impl Gate for BpfGate {
     fn replace(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError> {
         self.write_admissions(armed, admissions)
             .doing("replacing the admissions")
+    }
+
+    fn revoke(&mut self, gone: &Revoked) -> Result<(), GateError> {
+        let is_gone = |origin: &Origin| {
+            let named = |(bundle, name): &(Digest, String)| {
+                origin.bundle == Some(*bundle) && Origin::keeps(name) == origin.name
+            };
+            let whole = |bundle| gone.bundles.contains(&bundle);
+            origin.bundle.is_some_and(whole) || gone.programs.iter().any(named)
+        };
+        self.store(0)
+            .revoke(&is_gone)
+            .doing("marking what is revoked")
     }
 
     fn amend(&mut self, armed: &Armed) -> Result<(), GateError> {

@@ -32,11 +32,22 @@ pub fn read(bytes: &[u8], origins: &HashMap<u32, Origin>) -> Event {
     let _spare = reader.u32();
     let comm = reader.text::<16>();
     let given = reader.text::<16>();
-    let name = match (reason, Switch::ALL.get(detail as usize)) {
+    let mut name = match (reason, Switch::ALL.get(detail as usize)) {
         (Some(Reason::KernelMemory), Some(switch)) => switch.word().to_owned(),
         _ => given,
     };
-    let words = (0..count).map(|_| image::mask(reader.u64())).collect();
+    let mut words: Vec<u64> = (0..count).map(|_| image::mask(reader.u64())).collect();
+    if gate == 2 && !words.is_empty() {
+        // Not instructions, but what was to be replaced.
+        let text: Vec<u8> = words.drain(..).flat_map(u64::to_ne_bytes).collect();
+        let target = Reader(&text).text::<64>();
+        let target = if target.is_empty() {
+            "a program that nobody admitted"
+        } else {
+            &target
+        };
+        name = format!("{name} for {target}");
+    }
     Event {
         at,
         refused,

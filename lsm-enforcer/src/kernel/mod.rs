@@ -8,6 +8,7 @@ mod loaded;
 mod object;
 mod place;
 mod probe;
+mod rows;
 mod shared;
 mod store;
 

@@ -83,6 +83,16 @@ pub fn load(rung: Rung, ladder: &Ladder, max_programs: u32) -> io::Result<Loaded
     Ok(Loaded { object })
 }
 
+/// Bytes of a key and of a value of each map, by the name of its pin.
+pub fn map_sizes() -> io::Result<BTreeMap<String, (u32, u32)>> {
+    let object = open().map_err(other)?;
+    let sizes = object.maps().map(|map| {
+        let name = map.name().to_string_lossy().replace('.', "_");
+        (name, (map.key_size(), map.value_size()))
+    });
+    Ok(sizes.collect())
+}
+
 fn open() -> libbpf_rs::Result<OpenObject> {
     ObjectBuilder::default()
         .name("bpfseal_gate")?

@@ -209,10 +209,20 @@ pub struct Origin {
     pub class: Class,
     pub maps: u32,
     pub insns: u32,
+    /// No further program of this image gets a descriptor.
+    pub revoked: bool,
 }
+
+/// `ORIGIN_REVOKED`.
+const REVOKED: u32 = 0x8000_0000;
 
 impl Origin {
     pub const SIZE: usize = 144;
+
+    /// As much of a program's name as is written.
+    pub fn keeps(name: &str) -> String {
+        Reader(name.as_bytes()).text::<64>()
+    }
 
     pub fn to_bytes(&self) -> Vec<u8> {
         let bundle = self.bundle.map_or([0; 32], |digest| *digest.as_bytes());
@@ -221,7 +231,7 @@ impl Origin {
             .bytes(&bundle, 32)
             .bytes(self.name.as_bytes(), 64)
             .u32s(&[
-                class_number(self.class),
+                class_number(self.class) | if self.revoked { REVOKED } else { 0 },
                 self.bundle.is_some().into(),
                 self.maps,
                 self.insns,
@@ -234,12 +244,13 @@ impl Origin {
         let content = Digest::from_bytes(reader.bytes());
         let bundle = Digest::from_bytes(reader.bytes());
         let name = reader.text::<64>();
-        let class = class_of(reader.u32())?;
+        let class = reader.u32();
         Some(Self {
             content,
             bundle: (reader.u32() != 0).then_some(bundle),
             name,
-            class,
+            class: class_of(class & !REVOKED)?,
+            revoked: class & REVOKED != 0,
             maps: reader.u32(),
             insns: reader.u32(),
         })
@@ -443,7 +454,14 @@ mod tests {
             class: Class::Signed,
             maps: 3,
             insns: 17,
+            revoked: false,
         };
-        assert_eq!(Origin::read(&origin.to_bytes()), Some(origin));
+        assert_eq!(Origin::read(&origin.to_bytes()), Some(origin.clone()));
+        let revoked = Origin {
+            revoked: true,
+            ..origin
+        };
+        assert_eq!(Origin::read(&revoked.to_bytes()), Some(revoked));
+        assert!(SHARED.contains(&format!("#define ORIGIN_REVOKED {REVOKED:#x}u\n")));
     }
 }

@@ -13,11 +13,17 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, libbpf_sys::bpf_map_creat
 
 pub mod armed;
 
-use super::shared::{
-    CHUNK_WORDS, DATA_BYTES, Fields, Header, Key, MAX_ALIKE, MAX_CHUNKS, MAX_TUNABLES, Origin, Use,
-    class_number,
+use super::{
+    rows,
+    shared::{
+        CHUNK_WORDS, DATA_BYTES, Fields, Header, Key, MAX_ALIKE, MAX_CHUNKS, MAX_TUNABLES, Origin,
+        Use, class_number,
+    },
 };
-use crate::gate::{Admissions, Armed, Class, Entry, GeneratorRule, Mode, ShapeRule};
+use crate::{
+    gate::{Admissions, Armed, Class, Entry, GeneratorRule, Mode, ShapeRule},
+    limits::EXT,
+};
 
 /// `FINGERPRINT_PRIME`, used for names here.
 const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -73,10 +79,7 @@ impl Store<'_> {
     pub fn origins(&self) -> io::Result<HashMap<u32, Origin>> {
         let map = self.map("origins")?;
         let mut origins = HashMap::new();
-        for key in map.keys() {
-            let Some(value) = map.lookup(&key, MapFlags::ANY).map_err(other)? else {
-                continue;
-            };
+        for (key, value) in rows::all(map)? {
             if let (Ok(id), Some(origin)) = (key.as_slice().try_into(), Origin::read(&value)) {
                 origins.insert(u32::from_ne_bytes(id), origin);
             }
@@ -89,6 +92,7 @@ impl Store<'_> {
         let known: HashMap<Digest, u32> = self
             .origins()?
             .into_iter()
+            .filter(|(_, origin)| !origin.revoked)
             .map(|(id, origin)| (origin.content, id))
             .collect();
         let mut rows: BTreeMap<Vec<u8>, Header> = BTreeMap::new();
@@ -97,7 +101,13 @@ impl Store<'_> {
         // Fewest maps first: a stream fits its own image and those that tell more maps apart,
         // so the first that it fits is its own. Where a probe and a signed program are the
         // same, it is the signed one.
-        let mut entries: Vec<&Entry> = admissions.entries.iter().collect();
+        let united = unite_places(&admissions.entries);
+        let mut entries: Vec<&Entry> = admissions
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(number, entry)| united.get(&number).unwrap_or(entry))
+            .collect();
         entries.sort_by_key(|entry| (entry.image.maps.len(), entry.class == Class::Probe));
         for entry in entries {
             let id = match known.get(&content_of_entry(entry)) {
@@ -119,6 +129,7 @@ impl Store<'_> {
                     class: Class::Shape,
                     maps: shape.max_maps,
                     insns: shape.max_insns,
+                    revoked: false,
                 })?,
             };
             images.push(id);
@@ -135,6 +146,7 @@ impl Store<'_> {
                     class: Class::Generated,
                     maps: rule.max_maps,
                     insns: rule.max_insns,
+                    revoked: false,
                 })?,
             };
             images.push(id);
@@ -207,6 +219,22 @@ impl Store<'_> {
             map,
             images: Vec::new(),
         })
+    }
+
+    /// Marks images in place, so that nothing of theirs gets a descriptor any more: at once, where
+    /// preparing another set takes long. They are never used again.
+    pub fn revoke(&self, is_gone: &dyn Fn(&Origin) -> bool) -> io::Result<()> {
+        for (id, origin) in self.origins()? {
+            if origin.revoked || !is_gone(&origin) {
+                continue;
+            }
+            let marked = Origin {
+                revoked: true,
+                ..origin
+            };
+            write(self.map("origins")?, &id.to_ne_bytes(), &marked.to_bytes())?;
+        }
+        Ok(())
     }
 
     /// Removes the words, maps and data of images that no set and no loaded program needs.
@@ -350,6 +378,7 @@ impl Store<'_> {
             class: entry.class,
             maps: image.maps.len() as u32,
             insns: image.words.len() as u32,
+            revoked: false,
         })
     }
 
@@ -478,6 +507,12 @@ fn references(image: &Image) -> Vec<u64> {
 }
 
 fn header_of(image: &Image, class: Class, id: u32) -> Header {
+    // LICENCE_ANY, LICENCE_GPL, LICENCE_OTHER: a union with the helpers of shapes.
+    let licence = match image.gpl {
+        None => 0,
+        Some(true) => 1,
+        Some(false) => 2,
+    };
     Header {
         image: id,
         class: class_number(class),
@@ -487,8 +522,52 @@ fn header_of(image: &Image, class: Class, id: u32) -> Header {
         prog_type: image.identity.prog_type,
         refs: references(image).len() as u32,
         mode: u32::from(image.slots().into_iter().eq(0..image.maps.len() as u32)),
-        ..Header::default()
+        helpers: [licence, 0, 0, 0],
     }
+}
+
+/// Programs that are equal but for the places where their rules let them be attached, by their
+/// number, with the places of all of them: the kernel cannot tell whose a loaded one is, and each
+/// rule said yes to its own. One that may be attached anywhere makes them all so; but a
+/// replacement without a target has none.
+fn unite_places(entries: &[Entry]) -> BTreeMap<usize, Entry> {
+    let mut alike: HashMap<(image::Identity, u64), Vec<usize>> = HashMap::new();
+    for (number, entry) in entries.iter().enumerate() {
+        if entry.class == Class::Signed {
+            let key = (entry.image.identity, image::fingerprint(&entry.image.words));
+            alike.entry(key).or_default().push(number);
+        }
+    }
+    let mut united = BTreeMap::new();
+    for numbers in alike.values().filter(|numbers| numbers.len() > 1) {
+        for &number in numbers {
+            let image = &entries[number].image;
+            let same = || {
+                numbers
+                    .iter()
+                    .map(|&other| &entries[other].image)
+                    .filter(|other| same_stream(other, image))
+            };
+            if same().all(|other| other.places == image.places) {
+                continue;
+            }
+            let is_replacement = image.identity.prog_type == EXT;
+            let anywhere = !is_replacement && same().any(|other| other.places.is_empty());
+            let all: BTreeSet<&String> = match anywhere {
+                true => BTreeSet::new(),
+                false => same().flat_map(|other| &other.places).collect(),
+            };
+            let mut entry = entries[number].clone();
+            entry.image.places = all.into_iter().cloned().collect();
+            united.insert(number, entry);
+        }
+    }
+    united
+}
+
+/// Can the kernel not tell programs of the two images apart, but for licence and target?
+fn same_stream(one: &Image, other: &Image) -> bool {
+    one.words == other.words && one.maps == other.maps && one.result == other.result
 }
 
 /// The name as the kernel keeps it: fifteen bytes.
@@ -696,4 +775,57 @@ pub fn image_of_generator(origins: &HashMap<u32, Origin>, rule: &GeneratorRule) 
 
 fn content_of_shape(shape: &ShapeRule) -> Digest {
     Digest::of(format!("{shape:?}").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
+
+    fn entry(bundle: &[u8], places: &[&str], prog_type: u32) -> Entry {
+        let mut image = fake::image("x");
+        image.identity.prog_type = prog_type;
+        image.places = places.iter().map(|place| (*place).to_owned()).collect();
+        Entry {
+            image,
+            class: Class::Signed,
+            bundle: Some(Digest::of(bundle)),
+        }
+    }
+
+    fn places(entries: &[Entry]) -> Vec<Vec<String>> {
+        let united = unite_places(entries);
+        let numbers = 0..entries.len();
+        numbers
+            .map(|n| united.get(&n).unwrap_or(&entries[n]).image.places.clone())
+            .collect()
+    }
+
+    #[test]
+    fn equal_programs_may_be_attached_wherever_one_of_their_rules_says() {
+        let one = entry(b"one", &["vfs_*"], 2);
+        let two = entry(b"two", &["do_exit", "vfs_*"], 2);
+        let mut other = entry(b"other", &["sys_*"], 2);
+        other.image.words[0] ^= 1 << 32;
+        let got = places(&[one.clone(), two, other]);
+        assert_eq!(
+            got,
+            [
+                vec!["do_exit", "vfs_*"],
+                vec!["do_exit", "vfs_*"],
+                vec!["sys_*"]
+            ]
+        );
+        let anywhere = places(&[one, entry(b"any", &[], 2)]);
+        assert_eq!(anywhere, [vec![""; 0], vec![]]);
+    }
+
+    #[test]
+    fn a_replacement_without_a_target_gets_none_but_those_of_others() {
+        let one = entry(b"one", &["dispatch:slot_*"], EXT);
+        let got = places(&[one, entry(b"none", &[], EXT)]);
+        assert_eq!(got, [["dispatch:slot_*"], ["dispatch:slot_*"]]);
+        let none = places(&[entry(b"none", &[], EXT), entry(b"either", &[], EXT)]);
+        assert_eq!(none, [vec![""; 0], vec![]]);
+    }
 }

@@ -169,6 +169,7 @@ fn the_rule_signers_and_limits_are_told() {
                 )]),
                 map_entries: BTreeMap::from([("events".into(), (1, 64))]),
                 places: BTreeMap::new(),
+                replaces: BTreeMap::new(),
             }],
         }
     );

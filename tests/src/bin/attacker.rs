@@ -21,13 +21,17 @@ mod follow;
 mod light;
 #[path = "attacker/place.rs"]
 mod place;
+#[path = "attacker/replace.rs"]
+mod replace;
 #[path = "attacker/stale.rs"]
 mod stale;
 #[path = "attacker/swap.rs"]
 mod swap;
 
 use std::{
-    env, fs, io,
+    env,
+    ffi::CStr,
+    fs, io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     process::ExitCode,
     time::Duration,
@@ -61,6 +65,7 @@ const SOCKET_FILTER: u32 = 1;
 const XDP: u32 = 6;
 const CGROUP_DEVICE: u32 = 15;
 const RAW_TRACEPOINT: u32 = 17;
+const TRACING: u32 = 26;
 const EXT: u32 = 28;
 const HASH: u32 = 1;
 const ARRAY: u32 = 2;
@@ -138,6 +143,8 @@ struct Load {
     attach_fd: u32,
     core_relos: u32,
     fd_array: Vec<i32>,
+    /// Otherwise it is "GPL".
+    licence: Option<&'static CStr>,
 }
 
 impl Load {
@@ -160,7 +167,7 @@ impl Load {
             .u32(0, self.prog_type)
             .u32(4, self.words.len() as u32)
             .u64(8, self.words.as_ptr() as u64)
-            .u64(16, c"GPL".as_ptr() as u64)
+            .u64(16, self.licence.unwrap_or(c"GPL").as_ptr() as u64)
             .u32(44, self.flags)
             .bytes(48, self.name.as_bytes())
             .u32(68, self.attach_type)
@@ -270,6 +277,7 @@ fn entry(load: &Load, maps: Vec<MapSpec>, class: Class) -> Entry {
             maps,
             places: vec![],
             result: None,
+            gpl: Some(load.licence.is_none()),
         },
         class,
         bundle: (class == Class::Signed).then(|| Digest::of(b"the attacker's bundle")),
@@ -555,6 +563,14 @@ fn bad() -> Vec<Attempt> {
     }
     for (what, reason, load) in [
         (
+            "an admitted program under another licence",
+            Reason::OtherType,
+            Load {
+                licence: Some(c"Proprietary"),
+                ..simple()
+            },
+        ),
+        (
             "kernel-side relocation",
             Reason::KernelCore,
             Load {
@@ -576,11 +592,20 @@ fn bad() -> Vec<Attempt> {
             },
         ),
         (
-            "a replacement of another program",
+            "a tracer of another program",
             Reason::AttachProgram,
             Load {
+                attach_type: 24, // BPF_TRACE_FENTRY
                 btf_id: 1,
-                ..Load::new("replace", EXT, &[r0(0), EXIT])
+                ..Load::new("trace", TRACING, &[r0(0), EXIT])
+            },
+        ),
+        (
+            "a replacement that nobody signed",
+            Reason::Unsigned,
+            Load {
+                btf_id: 1,
+                ..Load::new("replace", EXT, &[r0(0x66), EXIT])
             },
         ),
     ] {
@@ -591,7 +616,7 @@ fn bad() -> Vec<Attempt> {
             load: Box::new(move || {
                 let mut load = load.clone();
                 let target = simple().load()?;
-                if load.prog_type == EXT {
+                if [EXT, TRACING].contains(&load.prog_type) {
                     load.attach_fd = target.as_raw_fd() as u32;
                 }
                 load.load()
@@ -633,9 +658,9 @@ fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
             for program in &measured.unmeasured {
                 println!("unmeasured {file} {}: {}", program.name, program.why);
             }
-            let light = measured.indexed.len();
+            let light = measured.others.len();
             println!(
-                "measured {file}: {}, {light} of them otherwise in a light skeleton",
+                "measured {file}: {}, and {light} other layouts",
                 measured.images.len()
             );
             admissions
@@ -644,7 +669,7 @@ fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
                     measured
                         .images
                         .into_iter()
-                        .chain(measured.indexed)
+                        .chain(measured.others)
                         .map(|image| Entry {
                             image,
                             class: Class::Signed,
@@ -1223,6 +1248,7 @@ fn main() -> ExitCode {
         Some("truncate") => return truncate(words.get(1).map_or("", String::as_str)),
         Some("doors") => done(doors::run()),
         Some("light") => done(light::run(&words[1..])),
+        Some("replace") => done(replace::run(words.get(1).map_or("", String::as_str))),
         Some("stale") => done(stale::run(number(&words))),
         Some("churn") => done(churn::run(number(&words))),
         Some("cycle") => done(cycle(number(&words))),
@@ -1248,7 +1274,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|doors|light HEADER FIXTURE|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|replace FOLDER|doors|light HEADER FIXTURE|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }

@@ -5,6 +5,7 @@
 //! and of one of the crowd; neither may take longer because others are admitted.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::fd::FromRawFd as _,
     process::ExitCode,
@@ -16,7 +17,7 @@ use bundle::{
     image::{Identity, Image},
 };
 use enforcer::{
-    gate::{Admissions, Armed, Class, Entry, Gate as _, Mode},
+    gate::{Admissions, Armed, Class, Entry, Gate as _, Mode, Revoked},
     kernel::BpfGate,
 };
 use libbpf_rs::libbpf_sys;
@@ -57,19 +58,31 @@ fn measure(count: u32) -> Result<String, Failure> {
     let swapped = started.elapsed();
     let (first, last, nobody) = (judged(0), judged(count - 1), judged(count));
     let resident = resident();
+    // The first program's bundle is revoked: no set is written for it.
+    let started = Instant::now();
+    gate.revoke(&Revoked {
+        bundles: BTreeSet::from([Digest::of(b"first")]),
+        ..Revoked::default()
+    })?;
+    let revoked = started.elapsed();
+    let (gone, other) = (judged(0), judged(count - 1));
     gate.disarm()?;
+    if gone?.1 || !other?.1 {
+        return Err("the gate judged wrongly after a revocation".into());
+    }
     let (first, last, nobody) = (first?, last?, nobody?);
     if !(first.1 && last.1 && !nobody.1) {
         return Err("the gate judged wrongly".into());
     }
     Ok(format!(
         "crowd {count}: kernel {kernel} kB, resident {resident} kB, written in {} ms, swapped in {} ms, \
-         load of the first {} us, of the last {} us, of nobody's {} us",
+         load of the first {} us, of the last {} us, of nobody's {} us, revoked in {} ms",
         written.as_millis(),
         swapped.as_millis(),
         first.0.as_micros(),
         last.0.as_micros(),
         nobody.0.as_micros(),
+        revoked.as_millis(),
     ))
 }
 
@@ -92,9 +105,14 @@ fn entry(number: u32) -> Entry {
             maps: Vec::new(),
             places: Vec::new(),
             result: None,
+            gpl: None,
         },
         class: Class::Signed,
-        bundle: Some(Digest::of(b"crowd")),
+        bundle: Some(Digest::of(if number == 0 {
+            &b"first"[..]
+        } else {
+            b"crowd"
+        })),
     }
 }
 

@@ -8,6 +8,8 @@
 //! ```text
 //! # kernels: 6.12 7.3            (only these series; all if there is no such line)
 //! # tool: bpftrace bpftrace      (a name of fetch.sh, and its programs)
+//! # apart: bpftool-sid bpftool  (the same, with libraries of their own; called bpftool-sid)
+//! # data: xdp-tools usr/lib/x86_64-linux-gnu/bpf   (a folder of a tool's packages)
 //! # boot: lsm=lockdown,yama       (a machine of their own for scripts with this line, with
 //! #                                 these words on its command line)
 //! ```
@@ -33,6 +35,11 @@ pub struct Script {
     pub boot: String,
     /// Tools beside those that every guest has: a name of `fetch.sh`, and programs of it.
     pub tools: Vec<(String, Vec<String>)>,
+    /// The same, each with its own libraries; a program is called PROGRAM-SUITE, with what the
+    /// tool's name has behind the last `-`.
+    pub apart: Vec<(String, Vec<String>)>,
+    /// A name of `fetch.sh`, and folders of it that go to the same place in the guest.
+    pub data: Vec<(String, Vec<String>)>,
 }
 
 /// Programs of Debian that every guest has.
@@ -83,6 +90,8 @@ impl Script {
             kernels: Vec::new(),
             boot: String::new(),
             tools: Vec::new(),
+            apart: Vec::new(),
+            data: Vec::new(),
         };
         for line in text.lines().take_while(|line| line.starts_with('#')) {
             let mut words = line
@@ -92,9 +101,14 @@ impl Script {
             match words.next().as_deref() {
                 Some("kernels:") => script.kernels = words.collect(),
                 Some("boot:") => script.boot = words.collect::<Vec<_>>().join(" "),
-                Some("tool:") => {
+                Some(kind @ ("tool:" | "apart:" | "data:")) => {
                     let name = words.next().unwrap_or_default();
-                    script.tools.push((name, words.collect()));
+                    let list = match kind {
+                        "tool:" => &mut script.tools,
+                        "apart:" => &mut script.apart,
+                        _ => &mut script.data,
+                    };
+                    list.push((name, words.collect()));
                 }
                 _ => {}
             }
@@ -155,6 +169,21 @@ pub fn guest(
         }
         roots.push(tool_root);
     }
+    for (tool, programs) in scripts.iter().flat_map(|script| &script.apart) {
+        let tool_root = cache.tool_root(tool)?;
+        let suite = tool.rsplit('-').next().unwrap_or(tool);
+        for program in programs {
+            let host = find_program(&tool_root, program);
+            let path = format!("usr/sbin/{program}-{suite}");
+            root.program_apart(&path, tool, &host, &tool_root)?;
+        }
+    }
+    for (tool, folders) in scripts.iter().flat_map(|script| &script.data) {
+        let tool_root = cache.tool_root(tool)?;
+        for folder in folders {
+            root.host_folder(folder, &tool_root.join(folder))?;
+        }
+    }
     roots.push(PathBuf::from("/"));
     for program in programs {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
@@ -190,7 +219,7 @@ mod tests {
     fn the_comment_at_the_top_says_what_a_script_needs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("50_trace.sh");
-        let text = "# Traces.\n# kernels: 6.12 7.3\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n\n# kernels: 1.0\n";
+        let text = "# Traces.\n# kernels: 6.12 7.3\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n\n# kernels: 1.0\n";
         fs::write(&path, text).unwrap();
         fs::write(folder.path().join("README.md"), "").unwrap();
         let want = Script {
@@ -199,6 +228,8 @@ mod tests {
             kernels: vec!["6.12".to_owned(), "7.3".to_owned()],
             boot: "lsm=yama quiet".to_owned(),
             tools: vec![("bpftrace".to_owned(), vec!["bpftrace".to_owned()])],
+            apart: vec![("bpftool-sid".to_owned(), vec!["bpftool".to_owned()])],
+            data: vec![("xdp-tools".to_owned(), vec!["usr/lib/bpf".to_owned()])],
         };
         assert_eq!(scripts(folder.path(), "7.3").unwrap(), [want]);
         assert_eq!(scripts(folder.path(), "6.1").unwrap(), []);

@@ -180,6 +180,42 @@ impl Initramfs {
         Ok(())
     }
 
+    /// A program of another release, with a loader and libraries of its own below
+    /// `/opt/FOLDER`, started by a script in `path`.
+    pub fn program_apart(
+        &mut self,
+        path: &str,
+        folder: &str,
+        host: &Path,
+        root: &Path,
+    ) -> Result<(), InitramfsError> {
+        let roots = [root.to_owned()];
+        let file = host.file_name().unwrap_or_default().to_string_lossy();
+        self.host_file(&format!("opt/{folder}/{file}"), host, 0o755);
+        let mut unread = vec![host.to_owned()];
+        while let Some(from) = unread.pop() {
+            for library in needed(&from)? {
+                let name = library.rsplit('/').next().unwrap_or(&library).to_owned();
+                let guest = format!("opt/{folder}/lib/{name}");
+                if self.nodes.contains_key(&guest) {
+                    continue;
+                }
+                let found = find(&name, &roots).ok_or_else(|| InitramfsError::NoLibrary {
+                    program: from.clone(),
+                    library: library.clone(),
+                })?;
+                self.host_file(&guest, &found, 0o755);
+                unread.push(found);
+            }
+        }
+        let start = format!(
+            "#!/bin/sh\nexec /opt/{folder}/lib/ld-linux-x86-64.so.2 --argv0 {file} \
+             --library-path /opt/{folder}/lib /opt/{folder}/{file} \"$@\"\n"
+        );
+        self.file(path, start, 0o755);
+        Ok(())
+    }
+
     /// Writes the archive that the kernel unpacks.
     pub fn write(&self, path: &Path) -> Result<(), InitramfsError> {
         let failed = |source| InitramfsError::Host {

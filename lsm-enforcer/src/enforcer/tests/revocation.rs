@@ -272,3 +272,19 @@ fn a_list_that_is_overdue_is_said() {
         last.line()
     );
 }
+
+#[test]
+fn what_is_revoked_loads_no_more_even_where_the_set_cannot_be_written() {
+    let image = fake::image("open").digest();
+    for rows in [
+        by_package("<1.5"),
+        format!("[[revoke]]\nprogram = \"{image}\"\nreason = \"x\""),
+    ] {
+        let scene = Scene::armed();
+        scene.world.change(|state| state.replace_fails = true);
+        let failure = scene.start().revoke(&revocations(1, &rows)).unwrap_err();
+        assert_eq!(failure.exit as u8, 5);
+        assert!(!scene.world.load("open"), "{rows}");
+        assert!(!scene.world.load("evil"));
+    }
+}

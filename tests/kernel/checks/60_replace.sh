@@ -1,0 +1,2 @@
+# Replacing other programs' functions: those that the rule names, and no others.
+attacker replace $objects
