@@ -204,6 +204,11 @@ fn try_execute(url: &str, sql: &str) -> Result<(), sqlx::Error> {
     })
 }
 
+/// Looks whether an object exists and then writes it, in threads that take turns every 5 ms: on
+/// a busy machine two writers could both be told that they were first. Turns of a minute make
+/// each request one step.
+const MOTO: &str = "import sys; sys.setswitchinterval(60); from moto.server import main; main()";
+
 /// An S3-compatible store in memory whose conditional writes are atomic.
 pub struct Moto {
     _server: Supervised,
@@ -215,11 +220,11 @@ impl Moto {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Moto> = OnceLock::new();
         SHARED.get_or_init(|| {
-            let program = cached("moto").join("bin/moto_server").display().to_string();
+            let program = cached("moto").join("bin/python3").display().to_string();
             let port = free_port();
             let text = port.to_string();
             let log = std::env::temp_dir().join(format!("bpfseal-moto-{port}.log"));
-            let command = [&*program, "-H", "127.0.0.1", "-p", &*text];
+            let command = [&*program, "-c", MOTO, "-H", "127.0.0.1", "-p", &*text];
             let after = format!("rm -f '{}'", log.display());
             let server = Supervised::start(&after, &command, &log);
             eventually(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
