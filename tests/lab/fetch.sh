@@ -36,8 +36,10 @@ bpftrace         trixie    bpftrace         libs
 busybox-static   bookworm  busybox-static   alone
 cosign           sid       cosign           alone
 crane            sid       crane            alone
+crun             trixie    crun             libs
 docker-registry  bookworm  docker-registry  alone
 iproute2         trixie    iproute2         libs
+libbpf1          trixie    libbpf1          libs
 libbpf-tools     trixie    libbpf-tools     libs
 libbpf-tools-bookworm bookworm libbpf-tools libs
 libbpf-tools-sid sid       libbpf-tools     libs

@@ -10,6 +10,7 @@
 //! # tool: bpftrace bpftrace      (a name of fetch.sh, and its programs)
 //! # apart: bpftool-sid bpftool  (the same, with libraries of their own; called bpftool-sid)
 //! # data: xdp-tools usr/lib/x86_64-linux-gnu/bpf   (a folder of a tool's packages)
+//! # files: systemd usr/lib/systemd/systemd   (the same, files that stay where Debian has them)
 //! # boot: lsm=lockdown,yama       (a machine of their own for scripts with this line, with
 //! #                                 these words on its command line)
 //! ```
@@ -40,6 +41,8 @@ pub struct Script {
     pub apart: Vec<(String, Vec<String>)>,
     /// A name of `fetch.sh`, and folders of it that go to the same place in the guest.
     pub data: Vec<(String, Vec<String>)>,
+    /// The same with files that must be where their package puts them, ELF with its libraries.
+    pub files: Vec<(String, Vec<String>)>,
 }
 
 /// Programs of Debian that every guest has.
@@ -92,6 +95,7 @@ impl Script {
             tools: Vec::new(),
             apart: Vec::new(),
             data: Vec::new(),
+            files: Vec::new(),
         };
         for line in text.lines().take_while(|line| line.starts_with('#')) {
             let mut words = line
@@ -109,6 +113,10 @@ impl Script {
                         _ => &mut script.data,
                     };
                     list.push((name, words.collect()));
+                }
+                Some("files:") => {
+                    let name = words.next().unwrap_or_default();
+                    script.files.push((name, words.collect()));
                 }
                 _ => {}
             }
@@ -184,6 +192,13 @@ pub fn guest(
             root.host_folder(folder, &tool_root.join(folder))?;
         }
     }
+    for (tool, files) in scripts.iter().flat_map(|script| &script.files) {
+        let tool_root = cache.tool_root(tool)?;
+        for file in files {
+            let roots = std::slice::from_ref(&tool_root);
+            root.program(file, &tool_root.join(file), roots)?;
+        }
+    }
     roots.push(PathBuf::from("/"));
     for program in programs {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
@@ -219,7 +234,7 @@ mod tests {
     fn the_comment_at_the_top_says_what_a_script_needs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("50_trace.sh");
-        let text = "# Traces.\n# kernels: 6.12 7.3\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n\n# kernels: 1.0\n";
+        let text = "# Traces.\n# kernels: 6.12 7.3\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n\n# kernels: 1.0\n";
         fs::write(&path, text).unwrap();
         fs::write(folder.path().join("README.md"), "").unwrap();
         let want = Script {
@@ -230,6 +245,7 @@ mod tests {
             tools: vec![("bpftrace".to_owned(), vec!["bpftrace".to_owned()])],
             apart: vec![("bpftool-sid".to_owned(), vec!["bpftool".to_owned()])],
             data: vec![("xdp-tools".to_owned(), vec!["usr/lib/bpf".to_owned()])],
+            files: vec![("systemd".to_owned(), vec!["usr/lib/x".to_owned()])],
         };
         assert_eq!(scripts(folder.path(), "7.3").unwrap(), [want]);
         assert_eq!(scripts(folder.path(), "6.1").unwrap(), []);

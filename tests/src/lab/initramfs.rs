@@ -61,9 +61,11 @@ pub enum InitramfsError {
     },
 }
 
-/// Where Debian keeps libraries for x86-64, and where its dynamic loader looks for them.
-const LIBRARIES: [&str; 4] = [
+/// Where Debian keeps libraries for x86-64, and where its dynamic loader looks for them; systemd
+/// names a folder of its own.
+const LIBRARIES: [&str; 5] = [
     "usr/lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu/systemd",
     "lib/x86_64-linux-gnu",
     "usr/lib64",
     "lib64",
