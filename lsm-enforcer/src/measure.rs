@@ -33,6 +33,7 @@ use libbpf_rs::{
 use serde::{Deserialize, Serialize};
 
 pub mod skeleton;
+mod unset;
 
 use skeleton::Skeleton;
 
@@ -216,6 +217,7 @@ fn open(elf: &[u8], kernel: Option<&Path>) -> io::Result<OpenObject> {
         let raw = map.as_libbpf_object().as_ptr();
         // SAFETY: the map is the open object's; no path means that it is not pinned.
         let _cannot_fail = unsafe { libbpf_sys::bpf_map__set_pin_path(raw, ptr::null()) };
+        unset::complete(raw);
     }
     Ok(object)
 }
