@@ -21,6 +21,7 @@
 #include "admit.h"
 #include "bind.h"
 #include "guard.h"
+#include "mounts.h"
 #include "generator.h"
 #include "protect.h"
 #include "attach.h"
@@ -267,20 +268,43 @@ int BPF_PROG(guard_unlink, struct inode *dir, struct dentry *dentry)
 SEC("?lsm/inode_rmdir")
 int BPF_PROG(guard_rmdir, struct inode *dir, struct dentry *dentry)
 {
-	return deny(refuse_unlink(dir, dentry));
+	return deny(refuse_unlink(dir, dentry) ?: refuse_mount_point(dentry));
 }
 
 SEC("?lsm/inode_rename")
 int BPF_PROG(guard_rename, struct inode *old_dir, struct dentry *old_dentry, struct inode *new_dir,
 	     struct dentry *new_dentry)
 {
-	return deny(refuse_unlink(old_dir, old_dentry) ?: refuse_unlink(new_dir, new_dentry));
+	return deny(refuse_unlink(old_dir, old_dentry) ?: refuse_unlink(new_dir, new_dentry)
+			    ?: refuse_mount_point(new_dentry));
 }
 
 SEC("?lsm/sb_umount")
 int BPF_PROG(guard_umount, struct vfsmount *mnt, int flags)
 {
-	return deny(refuse_umount(mnt, flags));
+	u64 address = 0;
+
+	bpf_get_func_arg(ctx, 0, &address);
+	return deny(refuse_umount(address, flags));
+}
+
+SEC("?lsm/sb_mount")
+int BPF_PROG(guard_mount, const char *name, struct path *path, const char *type,
+	     unsigned long flags, void *data)
+{
+	return deny(refuse_old_move(flags));
+}
+
+SEC("?lsm/move_mount")
+int BPF_PROG(guard_move, struct path *from, struct path *to)
+{
+	return deny(refuse_move(BPF_CORE_READ(from, mnt)));
+}
+
+SEC("?lsm/sb_pivotroot")
+int BPF_PROG(guard_pivot, struct path *old_root, struct path *new_root)
+{
+	return deny(refuse_pivot());
 }
 
 SEC("?lsm/file_open")

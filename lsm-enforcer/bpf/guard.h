@@ -111,28 +111,6 @@ static __always_inline u32 refuse_truncate(struct inode *inode)
 	return REASON_DAEMON_FILE;
 }
 
-/*
- * Unmounting the pins' file system, or lazily what it is mounted on, in the mount namespace
- * that has the pins. Elsewhere it takes nothing away.
- */
-static __always_inline u32 refuse_umount(struct vfsmount *mnt, int flags)
-{
-	struct guard *g = locked_guard();
-	struct mount *mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
-	u32 dev = BPF_CORE_READ(mnt, mnt_sb, s_dev);
-
-	if (!g || BPF_CORE_READ(mount, mnt_ns, ns.inum) != g->mount_ns)
-		return 0;
-	if (dev != g->pins_dev &&
-	    !((flags & MNT_DETACH) && (dev == g->over_dev[0] || dev == g->over_dev[1] ||
-				       dev == g->over_dev[2] || dev == g->over_dev[3])))
-		return 0;
-	if (is_daemon())
-		return 0;
-	emit_attempt(0, REASON_OWN_PIN, dev);
-	return REASON_OWN_PIN;
-}
-
 /* Marks a process that has just become the daemon, and forgets one that no longer is. */
 static __always_inline void note_exec(struct linux_binprm *bprm)
 {

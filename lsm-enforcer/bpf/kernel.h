@@ -229,7 +229,9 @@ struct files_struct {
 };
 
 struct net;
+struct mnt_namespace;
 struct nsproxy {
+	struct mnt_namespace *mnt_ns;
 	struct net *net_ns;
 };
 
@@ -258,7 +260,9 @@ struct dentry {
 	struct inode *d_inode;
 };
 
+struct vfsmount;
 struct path {
+	struct vfsmount *mnt;
 	struct dentry *dentry;
 };
 
@@ -277,14 +281,18 @@ struct ns_common {
 struct mnt_namespace {
 	struct ns_common ns;
 };
-struct mount {
-	struct vfsmount mnt;
-	struct mnt_namespace *mnt_ns;
-};
-
 struct list_head {
 	struct list_head *next;
 };
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+	struct list_head mnt_share;
+	struct mount *mnt_master;
+	int mnt_group_id;
+};
+
 struct hlist_node {
 	struct hlist_node *next;
 };

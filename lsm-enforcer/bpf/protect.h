@@ -10,7 +10,6 @@
 #define MEM_MAJOR 1
 #define MSR_MAJOR 202
 #define MINOR_BITS 20
-#define S_IFMT 0170000
 #define S_IFCHR 0020000
 #define MAY_WRITE 2
 

@@ -219,7 +219,7 @@ struct bound {
 
 enum state { STATE_ADMITTED = 1, STATE_PASSED = 2, STATE_REFUSED = 3 };
 
-/* What the gate guards and whom it obeys; one entry, written by user space alone. */
+/* What the gate guards and whom it obeys; one entry, written by user space. */
 struct guard {
 	u64 armed_at;      /* boot-time nanoseconds; later programs need a record */
 	u32 locked;        /* is self-protection on? */
@@ -228,7 +228,7 @@ struct guard {
 	u32 pins_dev;
 	u32 exe_dev;
 	u64 exe;           /* inode of the daemon's executable */
-	u32 over_dev[4];   /* devices mounted above the pins: a lazy unmount takes the pins along */
+	u64 mount;         /* address of the mount that shows the pins */
 	u32 next_image;
 	u32 static_exe;
 	u32 first_map;     /* no map with a lower id is the gate's, */
@@ -338,7 +338,7 @@ SAME_SIZE(struct tunable, 80);
 SAME_SIZE(struct record, 64);
 SAME_SIZE(struct origin, 144);
 SAME_SIZE(struct bound, 512);
-SAME_SIZE(struct guard, 80);
+SAME_SIZE(struct guard, 72);
 SAME_SIZE(struct pending, 32);
 SAME_SIZE(struct maker, 48);
 SAME_SIZE(struct pin, 32);

@@ -118,6 +118,12 @@ impl Failure {
 /// An answer of the kernel, with its causes.
 impl From<GateError> for Failure {
     fn from(error: GateError) -> Self {
+        if error.source.kind() == std::io::ErrorKind::ResourceBusy {
+            return Self::refused(Reason::CannotEnforce, error.source.to_string()).with_remedy(
+                "`bpftool link` lists them: detach those that nobody needs, and arm before others \
+                 attach theirs. So many on one hook may be an attack.",
+            );
+        }
         Self::kernel(format!("{}: {}", error.doing, error.source))
     }
 }

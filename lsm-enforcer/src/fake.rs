@@ -25,6 +25,7 @@ use policy::{
     document::Statement,
     key::PublicKey,
     permit::{Action, Terms},
+    protect::Switch,
     revocation::{Signatory, SignedRevocations},
 };
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
@@ -81,6 +82,21 @@ pub struct State {
     pub missing: Vec<String>,
     /// Attachments; `detached` says whether the kernel would let go.
     pub attached: Vec<Attachment>,
+    /// Ways into kernel memory that can be tried.
+    pub ways: BTreeMap<Switch, Way>,
+}
+
+/// How a way into kernel memory is on this machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// The gate closes it if the policy says so.
+    Guarded,
+    /// Whatever the policy says.
+    Open,
+    /// This process is refused by others.
+    NoRight,
+    /// This kernel has none.
+    Absent,
 }
 
 impl World {
@@ -232,6 +248,7 @@ impl Gate for World {
             rung: "a pretended kernel".to_owned(),
             missing: self.change(|state| state.missing.clone()),
             blind: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 
@@ -308,6 +325,22 @@ impl Host for World {
         } else {
             Err(io::Error::from_raw_os_error(libc::EPERM))
         }
+    }
+
+    fn try_way(&self, way: Switch) -> Option<io::Result<()>> {
+        self.change(|state| {
+            let closed = state.armed.as_ref()?.protect.is_on(way);
+            match state.ways.get(&way).copied() {
+                None => None,
+                Some(Way::NoRight) => Some(Err(io::Error::from_raw_os_error(libc::EPERM))),
+                Some(Way::Guarded) if closed => {
+                    state.counters.protected += 1;
+                    Some(Err(io::Error::from_raw_os_error(libc::EPERM)))
+                }
+                Some(Way::Guarded | Way::Open) => Some(Ok(())),
+                Some(Way::Absent) => Some(Err(io::Error::from_raw_os_error(libc::ENOENT))),
+            }
+        })
     }
 
     fn executable(&self) -> Executable {

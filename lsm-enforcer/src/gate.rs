@@ -198,6 +198,8 @@ pub struct Coverage {
     pub missing: Vec<String>,
     /// What this rung cannot see, one clause each.
     pub blind: Vec<String>,
+    /// What is not as it should be, and does not open the gate.
+    pub warnings: Vec<String>,
 }
 
 /// One attempt that the gate judged and reports.

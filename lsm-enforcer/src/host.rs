@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, io, path::Path, time::Duration};
 
 use jiff::Timestamp;
+use policy::protect::Switch;
 use serde::Serialize;
 
 use crate::{
@@ -25,6 +26,8 @@ pub trait Host {
     fn audit_at_boot(&self) -> bool;
     /// Loads a program as anyone may.
     fn load(&self, sample: &Sample) -> io::Result<()>;
+    /// Tries a way into kernel memory; `None` where no attempt is harmless.
+    fn try_way(&self, way: Switch) -> Option<io::Result<()>>;
     /// Who the daemon is, for `status`.
     fn executable(&self) -> Executable;
     /// The gate's pinned links, by the name of their program, as the BPF file system shows them.
@@ -82,6 +85,10 @@ impl Host for Machine {
         sample::load(sample)
     }
 
+    fn try_way(&self, way: Switch) -> Option<io::Result<()>> {
+        crate::kernel::ways::attempt(way)
+    }
+
     fn executable(&self) -> Executable {
         let path = fs::read_link("/proc/self/exe").unwrap_or_default();
         Executable {
@@ -91,7 +98,8 @@ impl Host for Machine {
     }
 
     fn hooks(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(crate::kernel::PINS) else {
+        let pins = crate::kernel::Pins::find();
+        let Ok(entries) = fs::read_dir(pins.folder()) else {
             return Vec::new();
         };
         let mut hooks: Vec<String> = entries

@@ -40,6 +40,13 @@ pub struct Status {
     pub unconfirmed_seconds: Option<u64>,
     /// Does the daemon run?
     pub daemon: bool,
+    /// It runs and did not answer: it is stopped, frozen or busy. This was measured without it.
+    #[serde(default)]
+    pub daemon_silent: bool,
+    /// What an attacker may still use, one clause each: what the policy leaves open, and programs
+    /// that nobody signed.
+    #[serde(default)]
+    pub remaining: Vec<String>,
     /// What a permit must name.
     pub host: String,
     /// The policy.
@@ -186,13 +193,15 @@ impl Status {
             armed: armed.is_some(),
             mode,
             strict,
-            warnings: warnings(armed.is_some(), &unjudged),
+            warnings: [coverage.warnings, warnings(armed.is_some(), &unjudged)].concat(),
             gates: gates(&enforcer.host().hooks()),
             unconfirmed_seconds: armed
                 .as_ref()
                 .and_then(|armed| armed.confirm_by)
                 .map(|by| by.saturating_sub(enforcer.host().since_boot()).as_secs()),
             daemon,
+            daemon_silent: false,
+            remaining: Vec::new(),
             host: enforcer.host().id(),
             policy: armed.as_ref().map(|armed| PolicyStatus {
                 version: armed.policy_version,
@@ -245,6 +254,7 @@ impl Status {
             executable: executable.path,
             executable_is_static: executable.is_static,
         };
+        status.remaining = status.what_remains();
         status.headline = status.say(biting, &unjudged);
         Ok(status)
     }
@@ -280,13 +290,9 @@ impl Status {
                     .to_owned()
             }
             (Mode::Enforce, None) => {
-                let generators = match self.generators.len() {
-                    0 => String::new(),
-                    _ => format!("; {}", self.generators_line()),
-                };
-                format!(
-                    "Enforcing: unsigned BPF programs are refused, one was just now{generators}"
-                )
+                let first = "Enforcing: unsigned BPF programs are refused, one was just now";
+                let all = std::iter::once(first).chain(self.remaining.iter().map(String::as_str));
+                all.collect::<Vec<_>>().join("; ")
             }
             (Mode::Enforce, Some(seconds)) => format!(
                 "Enforcing, but not confirmed: falls back to audit in {seconds} s unless `bpfseal-enforcer arm --confirm` comes"
@@ -404,6 +410,30 @@ impl Status {
         format!("{}\n{text}", self.headline)
     }
 
+    /// Short, for one line; `not_covered` and `blind` have the limits of any gate.
+    fn what_remains(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if !self.generators.is_empty() {
+            all.push(self.generators_line());
+        }
+        match self.programs.before {
+            0 => {}
+            1 => all.push("1 program from before arming".to_owned()),
+            n => all.push(format!("{n} programs from before arming")),
+        }
+        let open: Vec<&str> = self
+            .protect
+            .iter()
+            .flatten()
+            .filter(|(_, closed)| !**closed)
+            .map(|(word, _)| word.as_str())
+            .collect();
+        if !open.is_empty() {
+            all.push(format!("left open by the policy: {}", open.join(", ")));
+        }
+        all
+    }
+
     fn generators_line(&self) -> String {
         match self.generators.len() {
             0 => "none".to_owned(),
@@ -413,7 +443,10 @@ impl Status {
     }
 
     fn daemon_line(&self) -> String {
-        let running = if self.daemon {
+        let running = if self.daemon_silent {
+            "does NOT answer: it is stopped, frozen or busy; the gate holds, but events wait and \
+             nobody watches"
+        } else if self.daemon {
             "running"
         } else if self.armed {
             "NOT running: the gate holds, but events wait and nobody watches"
@@ -596,6 +629,7 @@ fn not_covered(armed: Option<&Armed>) -> Vec<String> {
 /// Limits of the gate as such; `docs/threat-model.md` has the reasons.
 const NOT_COVERED: &[&str] = &[
     "contents of ordinary maps, .data and program arrays belong to whoever holds them",
+    "whoever starts the daemon's executable under a seccomp filter of their own decides what it is told by the kernel",
     "the kernel's own memory by signed modules that have faults, devices with direct memory access, and mappings of /dev/mem from before arming",
 ];
 

@@ -5,7 +5,8 @@ use enforcer::{control::Request, enforcer::SelfTest, failure::Failure, output::O
 use super::Places;
 
 /// Loads an unsigned program, which must be refused, and the device filters of systemd,
-/// runc and crun, which must load. Exits 5 if the gate does not refuse.
+/// runc and crun, which must load, and tries the ways into kernel memory that the policy closes
+/// in `[protect]`, where an attempt does no harm. Exits 5 if the gate does not refuse.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  bpfseal-enforcer selftest")]
 pub struct Args {}

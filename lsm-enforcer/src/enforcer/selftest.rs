@@ -1,6 +1,7 @@
 //! The self test: proves on the running kernel what `status` is going to say.
 
 use jiff::Timestamp;
+use policy::protect::Switch;
 use serde::{Deserialize, Serialize};
 
 use super::Enforcer;
@@ -71,6 +72,13 @@ impl Enforcer {
                 detail,
             });
         }
+        if armed.mode == Mode::Enforce {
+            for &way in Switch::ALL {
+                if armed.protect.is_on(way) {
+                    checks.extend(self.check_way(way)?);
+                }
+            }
+        }
         let test = SelfTest {
             time: self.host().now(),
             mode: armed.mode,
@@ -87,6 +95,34 @@ impl Enforcer {
         }
         self.selftest = Some(test.clone());
         Ok(test)
+    }
+
+    /// Closed is a way if the gate counts the attempt: without rights of its own this process
+    /// is refused by others.
+    fn check_way(&self, way: Switch) -> Result<Option<Check>, Failure> {
+        let before = self.tools.gate.counters()?.protected;
+        let Some(result) = self.host().try_way(way) else {
+            return Ok(None);
+        };
+        let counted = self.tools.gate.counters()?.protected > before;
+        let error = result.err().and_then(|error| error.raw_os_error());
+        let (passed, detail) = match error {
+            Some(libc::EPERM) if counted => (true, "EPERM"),
+            Some(libc::EPERM) => (
+                true,
+                "not proved: this process has not the rights with which it would be tried",
+            ),
+            Some(libc::ENOENT | libc::ENXIO | libc::ENODEV | libc::ENOSYS) => {
+                (true, "this kernel has none")
+            }
+            _ => (false, "it is open"),
+        };
+        Ok(Some(Check {
+            name: format!("{} is closed", way.word()),
+            passed,
+            vital: false,
+            detail: detail.to_owned(),
+        }))
     }
 
     /// In enforce mode the load must fail; in audit mode it must at least be seen.

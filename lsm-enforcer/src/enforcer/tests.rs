@@ -777,6 +777,39 @@ fn the_self_test_proves_refusal_and_shapes() {
 }
 
 #[test]
+fn the_self_test_tries_the_ways_into_kernel_memory() {
+    use policy::protect::Switch;
+    let scene = Scene::armed();
+    scene.world.change(|state| {
+        state.ways = [
+            (Switch::UnsignedModules, fake::Way::Guarded),
+            (Switch::Kexec, fake::Way::Guarded),
+            (Switch::DevMem, fake::Way::NoRight),
+            (Switch::IoPorts, fake::Way::Absent),
+            (Switch::Kcore, fake::Way::Open),
+        ]
+        .into();
+    });
+    let test = scene.start().selftest().unwrap();
+    let tried: Vec<_> = test.checks[4..]
+        .iter()
+        .map(|check| (check.name.as_str(), check.passed, check.detail.as_str()))
+        .collect();
+    let no_right = "not proved: this process has not the rights with which it would be tried";
+    // Unsigned modules are open unless the policy closes them.
+    assert_eq!(
+        tried,
+        [
+            ("kexec is closed", true, "EPERM"),
+            ("dev_mem is closed", true, no_right),
+            ("io_ports is closed", true, "this kernel has none"),
+            ("kcore is closed", false, "it is open"),
+        ]
+    );
+    assert!(test.proves());
+}
+
+#[test]
 fn commands_for_an_unarmed_gate_say_so() {
     let scene = Scene::new();
     let mut enforcer = scene.start();

@@ -15,7 +15,9 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBufferBuilder};
 use super::{
     event, generators,
     ladder::Ladder,
-    loaded, object, place,
+    loaded, object,
+    pins::Pins,
+    place,
     shared::{Fields, Guard, Origin},
     store::{self, Set, Store},
 };
@@ -54,6 +56,7 @@ impl<T> Doing<T> for io::Result<T> {
 /// process that opens it continues where the first one stopped.
 pub struct BpfGate {
     maps: BTreeMap<String, MapHandle>,
+    pins: Pins,
     origins: HashMap<u32, Origin>,
     max_programs: u32,
     /// Files of generators: held, so that the kernel keeps their inodes.
@@ -66,11 +69,12 @@ impl BpfGate {
         libbpf_rs::set_print(None);
         let mut gate = Self {
             maps: BTreeMap::new(),
+            pins: Pins::find(),
             origins: HashMap::new(),
             max_programs: MAX_PROGRAMS,
             held: Vec::new(),
         };
-        if Path::new(&place::pin("map_set")).exists() {
+        if Path::new(&gate.pins.pin("map_set")).exists() {
             gate.take_over().doing("taking over the pinned gate")?;
             gate.finish_disarming()?;
         }
@@ -98,7 +102,7 @@ impl BpfGate {
 
     fn take_over(&mut self) -> io::Result<()> {
         let mut maps = BTreeMap::new();
-        for entry in fs::read_dir(place::PINS)? {
+        for entry in fs::read_dir(self.pins.folder())? {
             let path = entry?.path();
             let Some(name) = path
                 .file_name()
@@ -249,7 +253,11 @@ impl BpfGate {
             self.write_guard(&guard)
         })?;
         self.pin(&loaded, links)?;
+        place::show_mount();
         let mut guard = self.guard()?;
+        if guard.mount == 0 {
+            return Err(io::Error::other("the mount of the pins was not seen"));
+        }
         guard.locked = true;
         self.write_guard(&guard)
     }
@@ -258,7 +266,7 @@ impl BpfGate {
     fn pin(&self, loaded: &object::Loaded, links: Vec<(String, Link)>) -> io::Result<()> {
         for (name, map) in &self.maps {
             // The BPF file system takes no dots in names.
-            let path = place::pin(&format!("map_{}", name.replace('.', "_")));
+            let path = self.pins.pin(&format!("map_{}", name.replace('.', "_")));
             map.try_clone_handle()?
                 .pin(&path)
                 .map_err(|error| io::Error::other(format!("pinning {path}: {error}")))?;
@@ -268,7 +276,7 @@ impl BpfGate {
             self.own(OWN_PROG, id)?;
         }
         for (name, mut link) in links {
-            link.pin(place::pin(&format!("link_{name}")))
+            link.pin(self.pins.pin(&format!("link_{name}")))
                 .map_err(other)?;
             self.own(OWN_LINK, object::link_id(&link)?)?;
         }
@@ -346,14 +354,14 @@ impl Gate for BpfGate {
     }
 
     fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError> {
-        if !self.maps.is_empty() || Path::new(place::PINS).exists() {
+        if !self.maps.is_empty() || self.pins.exist() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists)).doing("arming the gate");
         }
         let result = self.arm_now(armed, admissions);
         if result.is_err() {
             self.maps.clear();
-            if Path::new(place::PINS).exists() {
-                let _the_first_error_counts = place::remove_pins();
+            if self.pins.exist() {
+                let _the_first_error_counts = self.pins.remove();
             }
         }
         result.doing("arming the gate")
@@ -393,7 +401,7 @@ impl Gate for BpfGate {
         // still work: first none of them refuses any more, then they go.
         let open = || self.put_in_force(&self.store(0).open()?);
         open().doing("opening the gate")?;
-        place::remove_pins().doing("removing the pins")?;
+        self.pins.remove().doing("removing the pins")?;
         self.maps.clear();
         self.held.clear();
         self.origins.clear();
@@ -450,6 +458,12 @@ impl Gate for BpfGate {
 
     fn coverage(&self) -> Result<Coverage, GateError> {
         let mut coverage = Ladder::detect().coverage();
+        if let Some(cover) = Pins::find().cover() {
+            coverage.warnings.push(format!(
+                "somebody mounted something over the gate's pins, at {cover}: the gate holds, and \
+                 `umount {cover}` shows them again"
+            ));
+        }
         if let Ok(guard) = self.guard()
             && !guard.static_exe
         {

@@ -194,6 +194,7 @@ impl Ladder {
             rung: rung.into(),
             missing: self.missing.clone(),
             blind,
+            warnings: Vec::new(),
         }
     }
 }

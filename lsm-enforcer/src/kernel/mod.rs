@@ -6,12 +6,14 @@ mod generators;
 mod ladder;
 mod loaded;
 mod object;
+mod pins;
 mod place;
 mod probe;
 mod rows;
 mod shared;
 mod store;
+pub(crate) mod ways;
 
 pub use arming::BpfGate;
-pub use place::PINS;
+pub use pins::Pins;
 pub use store::ANY_TARGET;

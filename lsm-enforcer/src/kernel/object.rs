@@ -38,6 +38,9 @@ const ORDER: &[&str] = &[
     "guard_rmdir",
     "guard_rename",
     "guard_umount",
+    "guard_mount",
+    "guard_move",
+    "guard_pivot",
     "guard_open",
     "guard_truncate",
     "guard_truncate_file",
@@ -93,6 +96,27 @@ pub fn map_sizes() -> io::Result<BTreeMap<String, (u32, u32)>> {
     Ok(sizes.collect())
 }
 
+/// A hook has a fixed number of places, and whoever came first may have them all.
+fn cannot_attach(name: &str, error: &libbpf_rs::Error) -> io::Error {
+    let text = format!("{error:#}");
+    if !text.contains(&format!("os error {}", libc::E2BIG)) {
+        return io::Error::other(format!("{name}: {text}"));
+    }
+    let object = open().ok();
+    let hook = object
+        .iter()
+        .flat_map(OpenObject::progs)
+        .find(|program| program.name() == name)
+        .and_then(|program| Some(program.section().to_str()?.rsplit('/').next()?.to_owned()))
+        .unwrap_or_else(|| name.to_owned());
+    io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        format!(
+            "all places of the hook {hook} are taken by programs that were attached to it before"
+        ),
+    )
+}
+
 fn open() -> libbpf_rs::Result<OpenObject> {
     ObjectBuilder::default()
         .name("bpfseal_gate")?
@@ -130,7 +154,7 @@ impl Loaded {
             }
             let link = program
                 .attach()
-                .map_err(|error| io::Error::other(format!("{name}: {error}")))?;
+                .map_err(|error| cannot_attach(name, &error))?;
             links.push((name.to_owned(), link));
         }
         Ok(links)

@@ -2,10 +2,7 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
-use super::shared::Guard;
-
-/// The folder of the gate's pins, in the BPF file system.
-pub const PINS: &str = "/sys/fs/bpf/bpfseal";
+use super::{pins::PINS, shared::Guard};
 
 /// The kernel's own encoding of a device number (`MKDEV`), which BPF programs see in
 /// `super_block.s_dev`: 12 bits major, 20 bits minor.
@@ -34,17 +31,21 @@ pub fn survey(guard: &mut Guard) -> io::Result<()> {
     guard.exe = exe.ino();
     guard.exe_dev = kernel_dev(exe.dev());
     guard.mount_ns = fs::metadata("/proc/self/ns/mnt")?.ino() as u32;
-    for (slot, above) in guard
-        .over_dev
-        .iter_mut()
-        .zip(["/sys/fs/bpf", "/sys/fs", "/sys", "/"])
-    {
-        *slot = kernel_dev(fs::metadata(above)?.dev());
+    if fs::metadata("/proc/1/ns/mnt")?.ino() as u32 != guard.mount_ns {
+        return Err(io::Error::other(
+            "this process has a mount namespace of its own, with which the pins would go",
+        ));
     }
     guard.static_exe = !fs::read_to_string("/proc/self/maps")?
         .lines()
         .any(|line| line.contains("/ld-") || line.contains("libc.so"));
     Ok(())
+}
+
+/// Asks for the pins' file system to be unmounted, which the kernel side refuses: so it learns
+/// which mount that is. Should it not refuse, this only asks whether anybody uses it.
+pub fn show_mount() {
+    let _refused = rustix::mount::unmount("/sys/fs/bpf", rustix::mount::UnmountFlags::EXPIRE);
 }
 
 /// When this process started, in clock ticks since boot, as the kernel side compares it.
@@ -60,19 +61,4 @@ pub fn start_ticks() -> io::Result<u64> {
 pub fn boot_time() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
-/// Removes every pin and the folder; goes on after errors and returns the first.
-pub fn remove_pins() -> io::Result<()> {
-    let mut first = Ok(());
-    for entry in fs::read_dir(PINS)? {
-        let removed = entry.and_then(|entry| fs::remove_file(entry.path()));
-        first = first.and(removed);
-    }
-    first.and(fs::remove_dir(PINS))
-}
-
-/// Name of a pin.
-pub fn pin(name: &str) -> String {
-    format!("{PINS}/{name}")
 }

@@ -267,7 +267,8 @@ pub struct Guard {
     pub pins_dev: u32,
     pub exe_dev: u32,
     pub exe: u64,
-    pub over_dev: [u32; 4],
+    /// Learnt by the kernel side when arming.
+    pub mount: u64,
     pub next_image: u32,
     pub static_exe: bool,
     pub first_map: u32,
@@ -277,7 +278,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    pub const SIZE: usize = 80;
+    pub const SIZE: usize = 72;
 
     pub fn to_bytes(self) -> Vec<u8> {
         Fields::default()
@@ -285,8 +286,7 @@ impl Guard {
             .u32s(&[self.locked.into(), self.mount_ns])
             .u64s(&[self.pins])
             .u32s(&[self.pins_dev, self.exe_dev])
-            .u64s(&[self.exe])
-            .u32s(&self.over_dev)
+            .u64s(&[self.exe, self.mount])
             .u32s(&[
                 self.next_image,
                 self.static_exe.into(),
@@ -308,7 +308,7 @@ impl Guard {
             pins_dev: reader.u32(),
             exe_dev: reader.u32(),
             exe: reader.u64(),
-            over_dev: [reader.u32(), reader.u32(), reader.u32(), reader.u32()],
+            mount: reader.u64(),
             next_image: reader.u32(),
             static_exe: reader.u32() != 0,
             first_map: reader.u32(),
@@ -438,7 +438,7 @@ mod tests {
             pins_dev: 8,
             exe_dev: 9,
             exe: 10,
-            over_dev: [1, 2, 3, 4],
+            mount: 17,
             next_image: 11,
             static_exe: true,
             first_map: 13,

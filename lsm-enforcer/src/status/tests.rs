@@ -20,12 +20,63 @@ fn the_headline_says_what_was_measured() {
         .unwrap();
     assert_eq!(
         headline(&world, state.path()),
-        "Enforcing: unsigned BPF programs are refused, one was just now"
+        "Enforcing: unsigned BPF programs are refused, one was just now; left open by the policy: unsigned_modules"
     );
     world.change(|state| state.toothless = true);
     assert_eq!(
         headline(&world, state.path()),
         "NOT enforcing: the gate is armed but does not bite: an unsigned program loaded a moment ago"
+    );
+}
+
+#[test]
+fn what_remains_is_in_the_headline_and_in_a_field() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    world
+        .enforcer(state.path())
+        .arm(request(policy(1, "enforce", "tool")))
+        .unwrap();
+    world.change(|state| {
+        let mut armed = state.armed.clone().unwrap();
+        armed.protect = armed.protect.with(Switch::Kexec, false);
+        state.armed = Some(armed);
+        state.loaded = vec![Loaded {
+            id: 7,
+            prog_type: 5,
+            name: "old".to_owned(),
+            tag: String::new(),
+            uid: 0,
+            at: std::time::Duration::ZERO,
+            own: false,
+            class: Some(Class::Before),
+            bundle: None,
+            pid: None,
+            comm: None,
+        }];
+    });
+    let status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
+    let want = [
+        "1 program from before arming",
+        "left open by the policy: kexec, unsigned_modules",
+    ];
+    assert_eq!(status.remaining, want);
+    assert!(status.headline.ends_with(&want.join("; ")));
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_said() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    world
+        .enforcer(state.path())
+        .arm(request(policy(1, "enforce", "tool")))
+        .unwrap();
+    let mut status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
+    assert!(status.text().contains("daemon       running;"));
+    status.daemon_silent = true;
+    assert!(
+        status.text().contains(
+            "daemon       does NOT answer: it is stopped, frozen or busy; the gate holds"
+        )
     );
 }
 
@@ -88,7 +139,7 @@ fn strict_does_not_say_enforcing_while_anything_unjudged_remains() {
         (
             vec![own()],
             true,
-            "Enforcing: unsigned BPF programs are refused, one was just now",
+            "Enforcing: unsigned BPF programs are refused, one was just now; left open by the policy: unsigned_modules",
         ),
         (
             vec![
@@ -97,7 +148,7 @@ fn strict_does_not_say_enforcing_while_anything_unjudged_remains() {
                 loaded(3, 15, Some(Class::Shape)),
             ],
             true,
-            "Enforcing: unsigned BPF programs are refused, one was just now",
+            "Enforcing: unsigned BPF programs are refused, one was just now; left open by the policy: unsigned_modules",
         ),
         (
             vec![own(), loaded(2, 5, Some(Class::Before))],

@@ -17,12 +17,16 @@ mod cost;
 mod doors;
 #[path = "attacker/follow.rs"]
 mod follow;
+#[path = "attacker/grab.rs"]
+mod grab;
 #[path = "attacker/light.rs"]
 mod light;
 #[path = "attacker/place.rs"]
 mod place;
 #[path = "attacker/replace.rs"]
 mod replace;
+#[path = "attacker/slots.rs"]
+mod slots;
 #[path = "attacker/stale.rs"]
 mod stale;
 #[path = "attacker/swap.rs"]
@@ -1247,6 +1251,12 @@ fn main() -> ExitCode {
         Some("follow") => follow::run(words.get(1).map_or("", String::as_str)),
         Some("truncate") => return truncate(words.get(1).map_or("", String::as_str)),
         Some("doors") => done(doors::run()),
+        Some("grab") => grab::run(
+            number(&words) as i32,
+            words.get(2).is_some_and(|word| word == "guarded"),
+        ),
+        Some("links") => grab::links(),
+        Some("slots") => done(slots::run()),
         Some("light") => done(light::run(&words[1..])),
         Some("replace") => done(replace::run(words.get(1).map_or("", String::as_str))),
         Some("stale") => done(stale::run(number(&words))),
@@ -1274,7 +1284,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|replace FOLDER|doors|light HEADER FIXTURE|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }

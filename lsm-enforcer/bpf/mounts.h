@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The mounts from the one that shows the pins up to the root of its namespace. When one of them
+ * goes, the pins' file system may go with its last mount, and the gate with it. They go
+ *  - by umount, of themselves or lazily of something above;
+ *  - by umount in another mount namespace, if that is a peer or a master of this one: a lazy one
+ *    takes everything below along there, and each of it here;
+ *  - when somebody removes or renames the folder on which one of them is mounted, in a mount
+ *    namespace in which nothing is mounted on it.
+ * All are looked up at that moment. So that none changes between this look and the deed, they
+ * stay where they are: they are not moved, nor put below another root.
+ */
+#pragma once
+
+#define MOST_ABOVE 64
+#define MOST_MASTERS 8
+#define MOST_PEERS 4096
+#define MS_MOVE 8192
+#define S_IFMT 0170000
+#define S_IFDIR 0040000
+
+static __always_inline struct mount *mount_of(struct vfsmount *mnt)
+{
+	return (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+}
+
+struct ascent {
+	struct mount *at;
+	struct mount *top;	/* looked for */
+	struct dentry *point;	/* or, if it is not 0, a mount on this */
+	u32 found;		/* or too deep to say */
+	u32 unused;
+};
+
+static long ascend(u32 i, struct ascent *a)
+{
+	struct mount *at = a->at, *parent = BPF_CORE_READ(at, mnt_parent);
+
+	a->found = a->point ? a->point == BPF_CORE_READ(at, mnt_mountpoint) && parent != at
+			    : at == a->top;
+	if (a->found || !parent || parent == at)
+		return 1;
+	a->at = parent;
+	a->found = 1;
+	return 0;
+}
+
+/* Is the mount at address `mount` the one at `top`, or somewhere below it? */
+__noinline int is_below(u64 mount, u64 top)
+{
+	struct ascent a = { .at = (void *)mount, .top = (void *)top };
+
+	bpf_loop(MOST_ABOVE, ascend, &a, 0);
+	return a.found;
+}
+
+struct peers {
+	struct mount *first;
+	struct mount *at;
+	struct mount *gone;
+	u32 found;
+	u32 unused;
+};
+
+static long look_at_peer(u32 i, struct peers *p)
+{
+	struct mount *at = p->at;
+
+	p->found = is_below((u64)at, (u64)p->gone);
+	p->at = (void *)BPF_CORE_READ(at, mnt_share.next) -
+		bpf_core_field_offset(struct mount, mnt_share);
+	if (p->found || p->at == p->first)
+		return 1;
+	p->found = 1;
+	return 0;
+}
+
+struct unmounting {
+	struct mount *at;	/* on the way up */
+	struct mount *gone;	/* what is unmounted, */
+	struct dentry *point;	/* on what, */
+	u32 group;		/* and to whom that is told; 0: nobody */
+	u32 lazy;
+	u32 found;
+	u32 unused;
+};
+
+/* Does the one at `u->at` go as well? */
+static long look_above(u32 i, struct unmounting *u)
+{
+	struct mount *at = u->at, *parent = BPF_CORE_READ(at, mnt_parent);
+	struct dentry *point = BPF_CORE_READ(at, mnt_mountpoint);
+	struct mount *master = parent;
+	int k;
+
+	u->found = 1;
+	if (at == u->gone)
+		return 1;
+	if (!parent || parent == at) {
+		u->found = 0;
+		return 1;
+	}
+	for (k = 0; k < MOST_MASTERS && master; k++) {
+		u32 group = BPF_CORE_READ(master, mnt_group_id);
+
+		if (group && group == u->group && point == u->point)
+			return 1;
+		if (u->lazy && group) {
+			struct peers p = { .first = master, .at = master, .gone = u->gone };
+
+			bpf_loop(MOST_PEERS, look_at_peer, &p, 0);
+			if (p.found)
+				return 1;
+		}
+		master = BPF_CORE_READ(master, mnt_master);
+	}
+	if (master)
+		return 1;
+	u->at = parent;
+	return 0;
+}
+
+/* Would unmounting `gone` take the pins' mount away, or one above it? */
+__noinline int takes_pins_away(u64 pins, u64 gone, u32 lazy)
+{
+	struct mount *mount = (void *)gone;
+	struct mount *parent = BPF_CORE_READ(mount, mnt_parent);
+	struct unmounting u = {
+		.at = (void *)pins,
+		.gone = mount,
+		.point = BPF_CORE_READ(mount, mnt_mountpoint),
+		.group = BPF_CORE_READ(parent, mnt_group_id),
+		.lazy = lazy,
+	};
+
+	bpf_loop(MOST_ABOVE, look_above, &u, 0);
+	return u.found;
+}
+
+static __always_inline u32 refuse_mounts(u64 detail)
+{
+	if (is_daemon())
+		return 0;
+	emit_attempt(0, REASON_OWN_PIN, detail);
+	return REASON_OWN_PIN;
+}
+
+static __always_inline u32 refuse_umount(u64 mnt_address, int flags)
+{
+	u32 zero = 0;
+	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
+	struct vfsmount *mnt = (void *)mnt_address;
+	struct mount *mount = mount_of(mnt);
+
+	if (!g)
+		return 0;
+	/* Arming shows which mount it is by asking for what is refused here. */
+	if (!g->locked) {
+		if (g->mount || !is_daemon() || BPF_CORE_READ(mnt, mnt_sb, s_dev) != g->pins_dev)
+			return 0;
+		g->mount = (u64)mount;
+		return REASON_OWN_PIN;
+	}
+	return takes_pins_away(g->mount, (u64)mount, flags & MNT_DETACH) ? refuse_mounts(flags) : 0;
+}
+
+/* A folder on which a mount stands here may look like any other in another namespace. */
+static __always_inline u32 refuse_mount_point(struct dentry *dentry)
+{
+	struct guard *g = locked_guard();
+	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct ascent a = { .point = dentry };
+
+	if (!g || !inode || (BPF_CORE_READ(inode, i_mode) & S_IFMT) != S_IFDIR)
+		return 0;
+	a.at = (void *)g->mount;
+	bpf_loop(MOST_ABOVE, ascend, &a, 0);
+	return a.found ? refuse_mounts(0) : 0;
+}
+
+static __always_inline bool in_pins_namespace(struct guard *g)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) == g->mount_ns;
+}
+
+/* mount(2) names what is moved by a path that nobody has looked up yet. */
+static __always_inline u32 refuse_old_move(unsigned long flags)
+{
+	struct guard *g = locked_guard();
+
+	return g && (flags & MS_MOVE) && in_pins_namespace(g) ? refuse_mounts(flags) : 0;
+}
+
+static __always_inline u32 refuse_move(struct vfsmount *from)
+{
+	struct guard *g = locked_guard();
+
+	return g && is_below(g->mount, (u64)mount_of(from)) ? refuse_mounts(0) : 0;
+}
+
+static __always_inline u32 refuse_pivot(void)
+{
+	struct guard *g = locked_guard();
+
+	return g && in_pins_namespace(g) ? refuse_mounts(0) : 0;
+}

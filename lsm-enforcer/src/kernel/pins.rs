@@ -1,0 +1,159 @@
+//! Where the pins are now: in their folder, or under what somebody mounted over it.
+//!
+//! A mount on top of `/sys/fs/bpf` takes nothing away, the gate goes on; but by its path the
+//! gate cannot be found any more. A thread in a mount namespace of its own takes such mounts
+//! off, where nobody else sees it, and opens what is below.
+
+#![expect(unsafe_code, reason = "a mount namespace for one thread")]
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::AsRawFd,
+    path::Path,
+    thread,
+};
+
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+
+/// The folder of the gate's pins, in the BPF file system.
+pub const PINS: &str = "/sys/fs/bpf/bpfseal";
+/// The BPF file system, and the folders above it on which something can be mounted.
+const BPF: &str = "/sys/fs/bpf";
+const ABOVE: [&str; 2] = ["/sys", "/sys/fs"];
+/// Mounts that are taken off at most.
+const MOST: usize = 64;
+
+/// The folder of pins, as far as it can be found.
+#[derive(Debug)]
+pub struct Pins {
+    folder: String,
+    /// The BPF file system, if it was found under something.
+    held: Option<File>,
+    cover: Option<String>,
+}
+
+impl Pins {
+    /// Looks for it; where there is none yet, it is the place for a new one.
+    pub fn find() -> Self {
+        let usual = Self {
+            folder: PINS.to_owned(),
+            held: None,
+            cover: None,
+        };
+        let covers = fs::read_to_string("/proc/self/mountinfo")
+            .map(|mounts| covers(&mounts))
+            .unwrap_or_default();
+        let Some(top) = covers.last() else {
+            return usual;
+        };
+        match thread::spawn(uncover).join() {
+            Ok(Ok(Some(found))) => Self {
+                folder: format!("/proc/self/fd/{}/bpfseal", found.as_raw_fd()),
+                held: Some(found),
+                cover: Some(top.clone()),
+            },
+            _ => usual,
+        }
+    }
+
+    /// Is there anything?
+    pub fn exist(&self) -> bool {
+        Path::new(&self.folder).exists()
+    }
+
+    /// What is mounted over them, if the pins are below.
+    pub fn cover(&self) -> Option<&str> {
+        self.cover.as_deref().filter(|_| self.held.is_some())
+    }
+
+    /// Path of the folder, good while this value lives.
+    pub fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    /// Path of a pin.
+    pub fn pin(&self, name: &str) -> String {
+        format!("{}/{name}", self.folder)
+    }
+
+    /// Removes every pin and the folder; goes on after errors and returns the first.
+    pub fn remove(&self) -> io::Result<()> {
+        let mut first = Ok(());
+        for entry in fs::read_dir(&self.folder)? {
+            let removed = entry.and_then(|entry| fs::remove_file(entry.path()));
+            first = first.and(removed);
+        }
+        first.and(fs::remove_dir(&self.folder))
+    }
+}
+
+/// Mount points of what lies over the lowest BPF file system, as `/proc/self/mountinfo` has it.
+fn covers(mountinfo: &str) -> Vec<String> {
+    let mut seen = Vec::new();
+    let mut covers = Vec::new();
+    for point in mountinfo.lines().filter_map(|line| line.split(' ').nth(4)) {
+        let counts = point == BPF || ABOVE.contains(&point);
+        // /sys/fs is a folder of what is mounted on /sys.
+        if counts && (seen.contains(&point) || point == "/sys/fs") {
+            covers.push(point.to_owned());
+        }
+        seen.push(point);
+    }
+    covers
+}
+
+/// Runs in a thread of its own, whose mount namespace ends with it. The lowest pins count: what
+/// lies over them came later.
+fn uncover() -> io::Result<Option<File>> {
+    // SAFETY: this thread alone gets a namespace; it does nothing but what follows.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?;
+    let mut found = look();
+    for _ in 0..MOST {
+        let covers = covers(&fs::read_to_string("/proc/thread-self/mountinfo")?);
+        let Some(next) = ABOVE
+            .iter()
+            .chain([&BPF])
+            .find(|&&point| covers.iter().any(|cover| cover == point))
+        else {
+            break;
+        };
+        unmount(*next, UnmountFlags::DETACH)?;
+        found = look().or(found);
+    }
+    Ok(found)
+}
+
+fn look() -> Option<File> {
+    let exist = Path::new(PINS).join("map_set").exists();
+    exist.then(|| File::open(BPF).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_over_the_bpf_file_system_is_found() {
+        let line = |point: &str, kind: &str| format!("30 24 0:27 / {point} rw - {kind} x rw\n");
+        let base = [line("/sys", "sysfs"), line("/sys/fs/bpf", "bpf")].concat();
+        for (more, want) in [
+            (String::new(), vec![]),
+            (line("/sys/fs/cgroup", "cgroup2"), vec![]),
+            (line("/sys/fs/bpf", "tmpfs"), vec!["/sys/fs/bpf"]),
+            (line("/sys/fs", "tmpfs"), vec!["/sys/fs"]),
+            (
+                line("/sys", "sysfs") + &line("/sys/fs/bpf", "bpf"),
+                vec!["/sys", "/sys/fs/bpf"],
+            ),
+        ] {
+            assert_eq!(covers(&(base.clone() + &more)), want, "{more}");
+        }
+    }
+}

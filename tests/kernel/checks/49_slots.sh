@@ -1,0 +1,2 @@
+# Every place of a hook is taken before the gate is armed: arming must not fail half-way.
+attacker slots

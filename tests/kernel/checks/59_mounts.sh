@@ -1,0 +1,73 @@
+# The mounts that show the pins: whoever takes one of them away takes the gate away with it. Each
+# attack first takes a pinned program away that nobody guards, then fails on the gate.
+pinned=/sys/fs/bpf/victim
+restore() { # what guest/init mounts, where an attack took it away
+    mount --make-rprivate /
+    umount -l /run/aside 2>/dev/null
+    rmdir /other 2>/dev/null
+    mkdir -p /sys /run/aside
+    [ -d /sys/kernel ] || mount -t sysfs sysfs /sys
+    [ -d /sys/kernel/security/lockdown ] || [ -e /sys/kernel/security/lsm ] || mount -t securityfs securityfs /sys/kernel/security
+    grep -q ' /sys/fs/bpf bpf ' /proc/mounts || mount -t bpf bpf /sys/fs/bpf
+    grep -q ' /sys/kernel/tracing ' /proc/mounts || mount -t tracefs tracefs /sys/kernel/tracing
+    grep -q ' /sys/kernel/debug ' /proc/mounts || mount -t debugfs debugfs /sys/kernel/debug
+    grep -q ' /sys/fs/cgroup ' /proc/mounts || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+}
+in_peer="unshare -m --propagation shared"
+move_aside() {
+    mount -t tmpfs tmpfs /run/aside && mkdir /run/aside/x &&
+        mount --move /sys/fs/bpf /run/aside/x && umount -l /run/aside
+}
+in_a_peer() { mount --make-rshared / && $in_peer umount /sys/fs/bpf; }
+below_a_peer() {
+    mount --make-rshared / && $in_peer sh -c 'mount --make-private / && umount -l /sys'
+}
+in_a_master() {
+    mount --make-rshared /
+    $in_peer sleep 60 &
+    peer=$!
+    until [ "$(readlink /proc/$peer/ns/mnt)" != "$(readlink /proc/self/ns/mnt)" ]; do usleep 20000; done
+    mount --make-rslave /
+    nsenter -t $peer -m umount /sys/fs/bpf
+    result=$?
+    kill $peer
+    wait $peer 2>/dev/null
+    return $result
+}
+of_a_copy() { # unmounting the copy tells the original
+    mount --make-rshared / && mount --rbind /sys /run/aside && umount -l /run/aside
+}
+mount_point_removed() { unshare -m sh -c 'umount -l /sys && rmdir /sys'; }
+mount_point_covered() { unshare -m sh -c 'umount -l /sys && mkdir /other && mv -T /other /sys'; }
+attacks="move_aside in_a_peer below_a_peer in_a_master of_a_copy mount_point_removed mount_point_covered"
+
+for attack in $attacks; do
+    restore
+    bpftool prog load $objects/drop_port.bpf.o $pinned
+    $attack >$out 2>&1
+    waited=0
+    while [ "$(programs drop_port)" != 0 ] && [ $waited -lt 100 ]; do
+        usleep 50000
+        waited=$((waited + 1))
+    done
+    check "without a gate, $attack takes a pinned program away" test "$(programs drop_port)" = 0
+    rm -f $pinned
+done
+restore
+attacker admit
+[ -d /sys/fs/bpf/bpfseal ] || exit 1
+for attack in $attacks; do
+    if ! $attack >$out 2>&1 && grep -q -i -E 'not permitted|permission denied' $out; then
+        ok "$attack is refused" "$(said)"
+    else
+        failed "$attack is refused" "$(said)"
+    fi
+    restore
+    refused "after $attack the gate refuses" bpftool prog load $objects/drop_port.bpf.o /sys/fs/bpf/unsigned
+    check "after $attack the pins are there" test -e /sys/fs/bpf/bpfseal/link_gate2_prog
+done
+refused "the root is not exchanged" pivot_root /run /run/aside
+check "others move mounts by the new call, and unmount" unshare -m sh -c 'mount -t tmpfs t /run && mount --make-rprivate / && umount -l /sys/fs/bpf'
+mount -t tmpfs tmpfs /run/aside
+check "other file systems are unmounted" umount /run/aside
+attacker disarm
