@@ -3,6 +3,6 @@
 . /lab/policy.sh
 [ -d /sys/fs/bpf/bpfseal ] || prints "arm" '^Enforcing' $arm
 check "the daemon starts" daemon
-refused "an unsigned program is refused" bpftool prog load $objects/drop_port.bpf.o /sys/fs/bpf/unsigned
+refused "an unsigned program is refused" bpftool prog loadall $objects/tamper_exec.bpf.o /sys/fs/bpf/unsigned
 fails "what is mounted goes, but for the pins" "can't unmount /sys/fs/bpf" umount /sys/fs/bpf
 ok "the gate stays armed for the end"
