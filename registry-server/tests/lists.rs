@@ -24,7 +24,7 @@ fn referrers(client: &mut Client, subject: &str) -> Vec<String> {
 #[test]
 fn each_change_is_in_the_next_list() {
     let folder = tempfile::tempdir().unwrap();
-    let flags = ["--gc-interval", "1", "--gc-grace", "0", "--gc-untagged"];
+    let flags = ["--gc-interval", "1", "--gc-grace", "4", "--gc-untagged"];
     let server = Server::with(folder.path(), &flags);
     let mut client = server.client();
     let image = client.push_image("a", "one", b"layer");
