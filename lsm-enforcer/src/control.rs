@@ -140,7 +140,8 @@ impl Runtime {
         })
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where the daemon listens.
+    pub fn socket(&self) -> PathBuf {
         self.folder.join("control.sock")
     }
 

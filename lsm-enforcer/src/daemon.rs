@@ -53,6 +53,7 @@ pub fn run(
     let (sender, jobs) = mpsc::channel();
     thread::spawn(move || accept(&listener, &sender));
     notify::ready();
+    anstream::eprintln!("listening on {}", runtime.socket().display());
     serve(&mut enforcer, &jobs, options)?;
     notify::stopping();
     Ok(())

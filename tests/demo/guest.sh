@@ -38,27 +38,28 @@ declined() {
 }
 event() {
     what=$1 pattern=$2
-    # The daemon reads the ring buffer while it waits for nothing else.
-    usleep 500000
     echo "SHOW $X events | tail -n 3"
     $X events >"$out" 2>&1
     tail -n 3 "$out" | cut -c 1-300 | sed 's/^/SAID /'
     if tail -n 12 "$out" | grep -q -E "$pattern"; then ok "$what"; else failed "$what" "no event says $pattern"; fi
 }
 daemon() {
-    socket=/run/bpfseal/control.sock
-    rm -f $socket
-    $X run >>/run/daemon.log 2>&1 &
+    rm -f /run/daemon.said
+    mkfifo /run/daemon.said
+    $X run >/run/daemon.said 2>&1 &
     daemon=$!
-    waited=0
-    until [ -S $socket ]; do
-        waited=$((waited + 1))
-        if [ $waited -gt 300 ] || ! kill -0 $daemon 2>/dev/null; then
-            tail -n 5 /run/daemon.log | sed 's/^/SAID /'
-            return 1
-        fi
-        usleep 200000
+    exec 8</run/daemon.said
+    while read -r line <&8; do
+        case $line in
+        "listening on "*)
+            cat <&8 >/dev/null &
+            return 0
+            ;;
+        esac
+        echo "SAID $line"
     done
+    # It ended.
+    return 1
 }
 # Runs Debian's opensnoop for the seconds that its -d says, while something opens files.
 opensnoop() {
@@ -67,14 +68,10 @@ opensnoop() {
     echo "SHOW opensnoop-libbpf $*"
     opensnoop-libbpf "$@" >"$out" 2>&1 &
     tool=$!
-    waited=0
-    while [ $waited -lt 300 ] && kill -0 $tool 2>/dev/null; do
+    # Until its time is over; it ends with 1 then, so what it saw decides.
+    while kill -0 $tool 2>/dev/null; do
         cat /etc/machine-id /etc/no-machine-id >/dev/null 2>&1
-        usleep 200000
-        waited=$((waited + 1))
     done
-    kill -KILL $tool 2>/dev/null
-    # It ends with 1 when its time is over, so what it saw decides.
     wait $tool
     { head -n 1 "$out"; grep machine-id "$out" || tail -n 3 "$out"; } | head -n 4 | sed 's/^/SAID /'
     if grep -q 'cat .*machine-id' "$out"; then ok "$what"; else failed "$what" "it saw nothing"; fi
@@ -114,12 +111,12 @@ works "every program has a signer, or a reason" $X inventory
 
 step "12. kill -9 the daemon: the gate does not need it"
 try kill -9 $daemon
-usleep 500000
-if kill -0 $daemon 2>/dev/null; then
+if [ $code -eq 0 ]; then
+    wait $daemon
+    ok "the daemon is dead"
+else
     echo "SAID the gate protects its daemon: even root's kill -9 is refused"
     ok "the daemon cannot even be killed"
-else
-    ok "the daemon is dead"
 fi
 turned_away "unsigned is still refused" bpftool prog load drop_port.bpf.o /sys/fs/bpf/unsigned
 rm -f /sys/fs/bpf/signed
