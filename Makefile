@@ -9,7 +9,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # Debian packages that building and testing need, and what for.
 PACKAGES := clang llvm gcc make pkg-config libelf-dev zlib1g-dev linux-libc-dev \
-	qemu-system-x86 cpio zstd lz4 xz-utils binutils debian-archive-keyring ca-certificates python3-venv
+	qemu-system-x86 cpio zstd lz4 xz-utils binutils openssl debian-archive-keyring ca-certificates python3-venv
 
 help: ## this text
 	@echo 'bpfseal: make TARGET'
