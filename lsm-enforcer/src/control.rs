@@ -169,7 +169,7 @@ impl Runtime {
         let started = Instant::now();
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { _file: file }),
+                Ok(()) => return Ok(Lock { file }),
                 Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < patience => {
                     std::thread::sleep(Duration::from_millis(50));
                 }
@@ -202,7 +202,15 @@ impl Runtime {
 /// Held by whoever may change the gate.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Closing is not enough: a child that is just being started has the file open as well, until
+    /// it executes its program.
+    fn drop(&mut self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// Sends a request and hands over each reply until the daemon ends the connection, or until
@@ -314,6 +322,16 @@ mod tests {
             drop(client);
             assert_eq!(receive(&server).unwrap_err().message, want);
         }
+    }
+
+    #[test]
+    fn a_lock_ends_though_a_child_that_is_being_started_has_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = Runtime::open(folder.path()).unwrap();
+        let lock = runtime.lock(Duration::ZERO).unwrap();
+        let _of_a_child = lock.file.try_clone().unwrap();
+        drop(lock);
+        runtime.lock(Duration::ZERO).unwrap();
     }
 
     #[test]
