@@ -113,6 +113,19 @@ fn bundle_and_policy_reach_no_network_crate() {
 }
 
 #[test]
+fn tests_add_no_features_to_what_is_built() {
+    let built = features("normal,build");
+    let tested = features("normal,build,dev");
+    let changed: Vec<_> = built.difference(&tested).collect();
+    assert_eq!(
+        changed,
+        Vec::<&String>::new(),
+        "`cargo test` would compile these again, and all that uses them"
+    );
+    assert!(built.len() > 100, "{built:?}");
+}
+
+#[test]
 fn only_files_that_say_why_hold_unsafe_code() {
     let listed = Command::new("git")
         .args([
@@ -200,6 +213,24 @@ fn folder(package: &str) -> &str {
         "bpfseal-enforcer" => "lsm-enforcer",
         same => same,
     }
+}
+
+// Each package of the workspace's tree with its features, one line for each.
+fn features(edges: &str) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--workspace"])
+        .args(["--prefix", "none", "--no-dedupe", "--format", "{p} {f}"])
+        .args(["--edges", edges])
+        .current_dir(lab::workspace())
+        .output()
+        .unwrap();
+    assert!(
+        tree.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    tree.lines().map(str::to_owned).collect()
 }
 
 // Every crate that building `name` alone reaches, on any platform, but not what only its
