@@ -13,6 +13,7 @@ mod objects;
 mod output;
 mod passphrase;
 mod policy_file;
+mod pow;
 mod provenance;
 mod quick;
 mod reference;

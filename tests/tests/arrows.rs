@@ -9,7 +9,7 @@ use std::{
 };
 
 use cargo_metadata::{Metadata, MetadataCommand};
-use tests::lab;
+use tests::{e2e, lab};
 
 /// Each crate of ours, and which others of ours it may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -164,8 +164,27 @@ fn only_files_that_say_why_hold_unsafe_code() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
-/// Where the kernel or libbpf is called.
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn the_cli_loads_the_c_library_alone() {
+    let file = std::fs::read(e2e::program("bpfseal")).unwrap();
+    let elf = goblin::elf::Elf::parse(&file).unwrap();
+    let others: Vec<_> = elf
+        .libraries
+        .iter()
+        .filter(|name| !name.starts_with("libc.so") && !name.starts_with("ld-linux"))
+        .collect();
+    assert_eq!(
+        others,
+        Vec::<&&str>::new(),
+        "each takes a tenth of the time of a verification"
+    );
+    assert!(!elf.libraries.is_empty());
+}
+
+/// Where the kernel or libbpf is called, or a name given that the linker knows.
 const UNSAFE: &[&str] = &[
+    "cli/src/pow.rs",
     "lsm-enforcer/src/",
     "tests/benches/against_cosign.rs",
     "tests/src/bin/attacker",
