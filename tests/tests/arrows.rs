@@ -234,12 +234,40 @@ fn folder(package: &str) -> &str {
     }
 }
 
-// Each package of the workspace's tree with its features, one line for each.
+// Each package of the workspace with its features, one line for each.
 fn features(edges: &str) -> BTreeSet<String> {
+    tree(&[
+        "--workspace",
+        "--no-dedupe",
+        "--format",
+        "{p} {f}",
+        "--edges",
+        edges,
+    ])
+}
+
+// Every crate that building `name` alone reaches, on any platform, but not what only its
+// tests use. `cargo metadata` would also count what other crates of the workspace switch on.
+fn reached_from(name: &str) -> BTreeSet<String> {
+    tree(&[
+        "--target",
+        "all",
+        "--edges",
+        "normal,build",
+        "--package",
+        name,
+    ])
+    .iter()
+    .filter_map(|line| line.split(' ').next())
+    .map(str::to_owned)
+    .collect()
+}
+
+// What `cargo tree` prints, line by line.
+fn tree(args: &[&str]) -> BTreeSet<String> {
     let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "--workspace"])
-        .args(["--prefix", "none", "--no-dedupe", "--format", "{p} {f}"])
-        .args(["--edges", edges])
+        .args(["tree", "--offline", "--locked", "--prefix", "none"])
+        .args(args)
         .current_dir(lab::workspace())
         .output()
         .unwrap();
@@ -250,33 +278,4 @@ fn features(edges: &str) -> BTreeSet<String> {
     );
     let tree = String::from_utf8(tree.stdout).unwrap();
     tree.lines().map(str::to_owned).collect()
-}
-
-// Every crate that building `name` alone reaches, on any platform, but not what only its
-// tests use. `cargo metadata` would also count what other crates of the workspace switch on.
-fn reached_from(name: &str) -> BTreeSet<String> {
-    let tree = Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--offline",
-            "--locked",
-            "--target",
-            "all",
-            "--prefix",
-            "none",
-        ])
-        .args(["--edges", "normal,build", "--package", name])
-        .current_dir(lab::workspace())
-        .output()
-        .unwrap();
-    assert!(
-        tree.status.success(),
-        "{}",
-        String::from_utf8_lossy(&tree.stderr)
-    );
-    let tree = String::from_utf8(tree.stdout).unwrap();
-    tree.lines()
-        .filter_map(|line| line.split(' ').next())
-        .map(str::to_owned)
-        .collect()
 }
