@@ -65,7 +65,7 @@ pub enum Command {
     Sign(sign::Args),
     /// Sign any file; the signature is a Sigstore bundle.
     SignBlob(sign_blob::Args),
-    /// Show what keyless signatures are checked against.
+    /// Show, store and update what keyless signatures are checked against.
     Trust(trust::Args),
     /// Check who signed a bundle and whether a policy allows it.
     Verify(verify::Args),
