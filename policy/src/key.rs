@@ -200,7 +200,7 @@ impl PublicKey {
     /// # Errors
     /// When it does not fit by any of the algorithms that belong to this kind of key.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
-        let raw = self.spki.get(self.raw..).unwrap_or_default();
+        let raw = self.raw();
         self.algorithm
             .verifiers()
             .iter()
@@ -230,10 +230,15 @@ impl PublicKey {
             (Jws::Es384, Algorithm::EcdsaP384) => &signature::ECDSA_P384_SHA384_FIXED,
             _ => return Err(BadSignature),
         };
-        let raw = self.spki.get(self.raw..).unwrap_or_default();
+        let raw = self.raw();
         UnparsedPublicKey::new(verifier, raw)
             .verify(message, signature)
             .map_err(|_| BadSignature)
+    }
+
+    /// The key as `ring` takes it.
+    pub(crate) fn raw(&self) -> &[u8] {
+        self.spki.get(self.raw..).unwrap_or_default()
     }
 
     /// The public half of a private key, as `ring` gives it.

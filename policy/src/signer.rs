@@ -5,7 +5,8 @@ use ring::{
     rand::SecureRandom,
     signature::{
         ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
-        Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
+        Ed25519KeyPair, KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
+        RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RsaKeyPair, UnparsedPublicKey,
     },
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
@@ -13,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cosign_key::SealedKey,
+    kernel_signature::Hash,
     key::{Algorithm, PublicKey, pem},
 };
 
@@ -268,6 +270,48 @@ impl Signer {
                     .map(|()| signature)
                     .map_err(|_| BadPrivateKey::NoRandomness)
             }
+        }
+    }
+
+    /// The same, where whoever checks takes RSA by PKCS#1 v1.5 alone; `hash` is for RSA keys in
+    /// this process, others sign with SHA-256.
+    ///
+    /// # Errors
+    /// When there is no randomness, or a holder elsewhere signs otherwise.
+    pub fn sign_pkcs1(
+        &self,
+        message: &[u8],
+        hash: Hash,
+        random: &dyn SecureRandom,
+    ) -> Result<Vec<u8>, BadPrivateKey> {
+        let is_rsa = self.public.algorithm() == Algorithm::Rsa;
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                let padding = match hash {
+                    Hash::Sha256 => &RSA_PKCS1_SHA256,
+                    Hash::Sha384 => &RSA_PKCS1_SHA384,
+                    Hash::Sha512 => &RSA_PKCS1_SHA512,
+                };
+                let mut signature = vec![0; pair.public().modulus_len()];
+                pair.sign(padding, random, message, &mut signature)
+                    .map(|()| signature)
+                    .map_err(|_| BadPrivateKey::NoRandomness)
+            }
+            Pair::External(_) if is_rsa && hash != Hash::Sha256 => Err(BadPrivateKey::External(
+                "keys that are not in a file sign with SHA-256".to_owned(),
+            )),
+            Pair::External(_) if is_rsa => {
+                let signature = self.sign(message, random)?;
+                UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, self.public.raw())
+                    .verify(message, &signature)
+                    .map(|()| signature)
+                    .map_err(|_| {
+                        BadPrivateKey::External(
+                            "it signs by PSS, and PKCS#1 v1.5 is wanted".to_owned(),
+                        )
+                    })
+            }
+            _ => self.sign(message, random),
         }
     }
 

@@ -43,6 +43,7 @@ libbpf1          trixie    libbpf1          libs
 libbpf-tools     trixie    libbpf-tools     libs
 libbpf-tools-bookworm bookworm libbpf-tools libs
 libbpf-tools-sid sid       libbpf-tools     libs
+linux-kbuild     bookworm  linux-kbuild-6.1 alone
 notation         sid       notation         alone
 oras             sid       oras             alone
 postgresql       bookworm  postgresql-15    native
