@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Digest;
+use crate::{Digest, loader::KernelLoaders};
 
 mod budget;
 mod code;
@@ -43,6 +43,9 @@ pub struct Inventory {
     pub source: Option<String>,
     /// One entry per object layer, in layer order.
     pub objects: Vec<Object>,
+    /// Loaders that kernels check, one entry per object in layer order; empty unless asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel_loaders: Vec<KernelLoaders>,
 }
 
 impl Inventory {
@@ -54,6 +57,7 @@ impl Inventory {
             version: None,
             source: None,
             objects,
+            kernel_loaders: Vec::new(),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod inventory;
 pub mod kernel;
 pub mod layout;
 pub mod light;
+pub mod loader;
 pub mod malformed;
 pub mod manifest;
 pub mod media;

@@ -39,8 +39,8 @@ pub fn is_skeleton(file: &[u8]) -> bool {
 /// A lower-case clause.
 pub fn read(header: &[u8]) -> Result<Loader, String> {
     let loader = Loader {
-        insns: text_of(header, b"opts_insn[]")?,
-        data: text_of(header, b"opts_data[]")?,
+        insns: array(header, b"opts_insn[]")?,
+        data: array(header, b"opts_data[]")?,
     };
     if loader.insns.is_empty() || !loader.insns.len().is_multiple_of(8) {
         return Err("its loader's instructions are not a multiple of 8 bytes".into());
@@ -72,7 +72,10 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 /// The C string that initialises an array: bpftool writes each byte as `\0` or `\xNN`, and ends
 /// lines with a backslash.
-fn text_of(header: &[u8], array: &[u8]) -> Result<Vec<u8>, String> {
+///
+/// # Errors
+/// A lower-case clause.
+pub fn array(header: &[u8], array: &[u8]) -> Result<Vec<u8>, String> {
     let name = String::from_utf8_lossy(array);
     let strange = || format!("{name} is not as bpftool writes it");
     let start = find(header, array).ok_or_else(|| format!("it has no {name}"))?;
@@ -100,17 +103,25 @@ fn text_of(header: &[u8], array: &[u8]) -> Result<Vec<u8>, String> {
 impl Loader {
     /// The loader as an object; the same bytes for the same loader.
     pub fn to_object(&self) -> Vec<u8> {
-        let names = section_names();
+        self.to_object_with(&[])
+    }
+
+    /// The same with more sections, by name and contents.
+    pub(crate) fn to_object_with(&self, more: &[(&str, &[u8])]) -> Vec<u8> {
         let symbols = [vec![0; 24], symbol(self.insns.len())].concat();
         let strings = [b"\0", PROGRAM.as_bytes(), b"\0"].concat();
-        let sections: [Section<'_>; 6] = [
+        let mut sections: Vec<Section<'_>> = vec![
             (SYSCALL, PROGBITS, ALLOC | EXEC, &self.insns, 0, 0, 8, 0),
             ("license", PROGBITS, ALLOC | WRITE, LICENSE, 0, 0, 1, 0),
             (DATA, PROGBITS, 0, &self.data, 0, 0, 8, 0),
-            (".symtab", SYMTAB, 0, &symbols, 5, 1, 8, 24),
-            (".strtab", STRTAB, 0, &strings, 0, 0, 1, 0),
-            (".shstrtab", STRTAB, 0, &names, 0, 0, 1, 0),
         ];
+        let more = more.iter();
+        sections.extend(more.map(|&(name, bytes)| (name, PROGBITS, 0, bytes, 0, 0, 1, 0)));
+        let strtab = sections.len() as u32 + 2;
+        sections.push((".symtab", SYMTAB, 0, &symbols, strtab, 1, 8, 24));
+        sections.push((".strtab", STRTAB, 0, &strings, 0, 0, 1, 0));
+        let names = section_names(sections.iter().map(|section| section.0));
+        sections.push((".shstrtab", STRTAB, 0, &names, 0, 0, 1, 0));
         let mut body = vec![0; HEADER];
         let mut table = vec![0; SECTION];
         for (name, kind, flags, contents, link, info, align, entry) in sections {
@@ -164,16 +175,16 @@ fn symbol(size: usize) -> Vec<u8> {
     symbol
 }
 
-fn section_names() -> Vec<u8> {
+fn section_names<'a>(of: impl Iterator<Item = &'a str>) -> Vec<u8> {
     let mut names = vec![0];
-    for name in [SYSCALL, "license", DATA, ".symtab", ".strtab", ".shstrtab"] {
+    for name in of.chain([".shstrtab"]) {
         names.extend(name.as_bytes());
         names.push(0);
     }
     names
 }
 
-const SYSCALL: &str = "syscall";
+pub(crate) const SYSCALL: &str = "syscall";
 const HEADER: usize = 64;
 const SECTION: usize = 64;
 const PROGBITS: u32 = 1;
@@ -183,7 +194,7 @@ const WRITE: u64 = 1;
 const ALLOC: u64 = 2;
 const EXEC: u64 = 4;
 /// `DYNPTR_MAX_SIZE` in the kernel, over which it verifies no signature.
-const MAX_DATA: usize = (1 << 24) - 1;
+pub(crate) const MAX_DATA: usize = (1 << 24) - 1;
 
 #[cfg(test)]
 mod tests {

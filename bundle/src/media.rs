@@ -6,6 +6,8 @@ pub const BUNDLE: &str = "application/vnd.bpfseal.bundle.v1";
 pub const INVENTORY: &str = "application/vnd.bpfseal.inventory.v1+json";
 /// A layer: one raw BPF ELF object.
 pub const OBJECT: &str = "application/vnd.bpfseal.object.v1+elf";
+/// A layer: a loader of one object that kernels check ([`crate::loader`]).
+pub const KERNEL_LOADER: &str = "application/vnd.bpfseal.kernel-loader.v1+elf";
 
 /// OCI image manifest (image-spec 1.1).
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

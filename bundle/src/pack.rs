@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Digest, MalformedObject,
+    Blob, Digest, MalformedObject,
     inventory::{self, Inventory, Object, SCHEMA},
     layout::{Layout, Limits, MalformedBundle},
+    loader::{self, KernelLoader},
     manifest::{Annotations, Descriptor, Manifest, to_json},
     media,
     unverified::is_title,
@@ -29,6 +30,8 @@ pub struct PackOptions {
     pub tunable_volatile: bool,
     /// More annotations for the manifest.
     pub annotations: Annotations,
+    /// Loaders that kernels check; `None`: none were asked for, and nothing is said of them.
+    pub kernel_loaders: Option<Vec<KernelLoader>>,
 }
 
 /// Why objects cannot be packed. The caller is at fault.
@@ -62,6 +65,9 @@ pub enum PackError {
     /// An annotation has a key that the packer writes itself.
     #[error("annotation {0:?} is written by pack itself; use its own option")]
     ReservedAnnotation(String),
+    /// A loader is not one, or of something else.
+    #[error("{0}")]
+    Loader(String),
     /// The bundle would be over the limits of those who read it.
     #[error("{what} has {got} bytes, over {limit}")]
     TooLarge {
@@ -87,6 +93,8 @@ pub struct PackedBundle {
     pub inventory: Inventory,
     /// Title and ELF bytes of every object, in the order given.
     pub layers: Vec<(String, Vec<u8>)>,
+    /// Title and bytes of every loader that kernels check.
+    pub loaders: Vec<(String, Blob)>,
 }
 
 impl PackedBundle {
@@ -98,6 +106,9 @@ impl PackedBundle {
         let mut layout = Layout::new();
         for (_, bytes) in self.layers {
             layout.add_blob(bytes);
+        }
+        for (_, bytes) in self.loaders {
+            layout.add_blob(bytes.to_vec());
         }
         layout.add_blob(self.config);
         layout.add_manifest(self.manifest, name)?;
@@ -120,10 +131,19 @@ pub fn pack(
     check_titles(&objects)?;
     let mut inventory = inventory_of(&objects, options)?;
     mark_tunables(&mut inventory.objects, options)?;
+    let loaders = loaders_of(&mut inventory, options)?;
     let config = to_json(&inventory);
+    let layer = |kind, title: &str, bytes: &[u8]| {
+        Descriptor::of(kind, bytes).annotated(media::TITLE, title)
+    };
     let layers = objects
         .iter()
-        .map(|(title, bytes)| Descriptor::of(media::OBJECT, bytes).annotated(media::TITLE, title))
+        .map(|(title, bytes)| layer(media::OBJECT, title, bytes))
+        .chain(
+            loaders
+                .iter()
+                .map(|(title, bytes)| layer(media::KERNEL_LOADER, title, bytes)),
+        )
         .collect();
     let mut manifest = Manifest::artifact(
         media::BUNDLE,
@@ -138,7 +158,33 @@ pub fn pack(
         config,
         inventory,
         layers: objects,
+        loaders,
     })
+}
+
+fn loaders_of(
+    inventory: &mut Inventory,
+    options: &PackOptions,
+) -> Result<Vec<(String, Blob)>, PackError> {
+    let Some(loaders) = &options.kernel_loaders else {
+        return Ok(Vec::new());
+    };
+    let layers: Vec<(String, Blob)> = loaders
+        .iter()
+        .map(|made| {
+            let object = made.about.object;
+            let named = inventory
+                .objects
+                .iter()
+                .find(|known| known.digest == object);
+            let name = named.map_or("", |known| known.name.as_str());
+            let title = KernelLoader::title(name, made.about.form);
+            (title, Blob::new(made.to_object()))
+        })
+        .collect();
+    inventory.kernel_loaders =
+        loader::describe(&inventory.objects, &layers).map_err(PackError::Loader)?;
+    Ok(layers)
 }
 
 fn check_sizes(objects: &[(String, Vec<u8>)]) -> Result<(), PackError> {
@@ -199,6 +245,7 @@ fn inventory_of(
         version: options.version.clone(),
         source: options.source.clone(),
         objects,
+        kernel_loaders: Vec::new(),
     })
 }
 

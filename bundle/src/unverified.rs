@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     Blob, Digest, foreign,
     inventory::{self, Inventory, Object},
     layout::{Layout, Limits, MalformedBundle},
+    loader,
     manifest::{Descriptor, Manifest},
     media,
 };
@@ -23,6 +25,7 @@ pub struct UnverifiedBundle {
     manifest: Manifest,
     inventory: Inventory,
     objects: Vec<(String, Blob)>,
+    loaders: Vec<(String, Blob)>,
     referrers: Vec<Referrer>,
 }
 
@@ -50,6 +53,8 @@ pub struct Parts {
     pub inventory: Inventory,
     /// Title and ELF bytes of every object, in layer order.
     pub objects: Vec<(String, Blob)>,
+    /// Title and bytes of every loader that kernels check, in layer order.
+    pub loaders: Vec<(String, Blob)>,
 }
 
 impl Referrer {
@@ -90,6 +95,7 @@ impl UnverifiedBundle {
                 manifest: package.manifest,
                 inventory: package.inventory,
                 objects: package.objects,
+                loaders: Vec::new(),
             });
         }
         let bytes = layout.described(descriptor)?;
@@ -108,7 +114,7 @@ impl UnverifiedBundle {
             )));
         }
         let inventory = read_inventory(layout.described(&manifest.config)?)?;
-        let objects = read_objects(layout, &manifest)?;
+        let (objects, loaders) = read_layers(layout, &manifest)?;
         let listed: Vec<&str> = inventory.objects.iter().map(|o| o.name.as_str()).collect();
         let titled: Vec<&str> = objects.iter().map(|(title, _)| title.as_str()).collect();
         if listed != titled {
@@ -126,6 +132,7 @@ impl UnverifiedBundle {
             manifest,
             inventory,
             objects,
+            loaders,
         })
     }
 
@@ -183,6 +190,23 @@ impl UnverifiedBundle {
                 )));
             }
         }
+        self.check_loaders()
+    }
+
+    /// A bundle may be without loaders; then it says nothing of them.
+    fn check_loaders(&self) -> Result<(), MalformedBundle> {
+        let recorded = &self.inventory.kernel_loaders;
+        if recorded.is_empty() && self.loaders.is_empty() {
+            return Ok(());
+        }
+        let derived = loader::describe(&self.inventory.objects, &self.loaders)
+            .map_err(MalformedBundle::Inventory)?;
+        if derived != *recorded {
+            return Err(MalformedBundle::Inventory(format!(
+                "kernel loaders: {}",
+                first_difference(recorded, &derived)
+            )));
+        }
         Ok(())
     }
 
@@ -196,6 +220,7 @@ impl UnverifiedBundle {
             manifest: self.manifest,
             inventory: self.inventory,
             objects: self.objects,
+            loaders: self.loaders,
         }
     }
 }
@@ -222,7 +247,7 @@ fn copy_marks(recorded: &Object, derived: &mut Object) {
     }
 }
 
-fn first_difference(recorded: &Object, derived: &Object) -> String {
+fn first_difference<T: Serialize>(recorded: &T, derived: &T) -> String {
     let (Ok(recorded), Ok(derived)) = (
         serde_json::to_value(recorded),
         serde_json::to_value(derived),
@@ -295,19 +320,22 @@ fn read_inventory(config: &[u8]) -> Result<Inventory, MalformedBundle> {
     Ok(inventory)
 }
 
-fn read_objects(
-    layout: &Layout,
-    manifest: &Manifest,
-) -> Result<Vec<(String, Blob)>, MalformedBundle> {
+/// Titles and bytes.
+type Layers = Vec<(String, Blob)>;
+
+/// Objects, and loaders that kernels check.
+fn read_layers(layout: &Layout, manifest: &Manifest) -> Result<(Layers, Layers), MalformedBundle> {
     let mut titles = BTreeSet::new();
-    let mut objects = Vec::new();
+    let (mut objects, mut loaders) = (Vec::new(), Vec::new());
     let mut room = Limits::default().total;
     for layer in &manifest.layers {
         let bytes = layout.described(layer)?;
-        if layer.media_type != media::OBJECT {
+        let kind = match layer.media_type.as_str() {
+            media::OBJECT => &mut objects,
+            media::KERNEL_LOADER => &mut loaders,
             // Signed with the rest, but nothing that is loaded: licences, minimised BTF.
-            continue;
-        }
+            _ => continue,
+        };
         let title = layer
             .annotations
             .get(media::TITLE)
@@ -326,14 +354,14 @@ fn read_objects(
         room = room
             .checked_sub(layer.size.saturating_add(LAYER_COST))
             .ok_or_else(|| MalformedBundle::Limit("its objects have too many bytes".to_owned()))?;
-        objects.push((title.to_owned(), bytes.clone()));
+        kind.push((title.to_owned(), bytes.clone()));
     }
     if objects.is_empty() {
         return Err(MalformedBundle::Structure(
             "bundle manifest: it has no object layer".to_owned(),
         ));
     }
-    Ok(objects)
+    Ok((objects, loaders))
 }
 
 /// What a layer costs besides its bytes, so that empty ones come to an end too.

@@ -8,6 +8,7 @@ mod epoch;
 mod failure;
 mod files;
 mod foreign;
+mod kernel_loader;
 mod machine;
 mod objects;
 mod output;

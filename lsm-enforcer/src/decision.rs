@@ -41,13 +41,13 @@ pub fn decide(task: &Task<'_>) -> Result<Verdict, Failure> {
 fn verdict(admitted: &Admitted, scope: String, at_least: usize) -> Verdict {
     let bundle = admitted.bundle();
     let inventory = bundle.inventory();
-    let objects = bundle
+    // Loaders that kernels check come last: other objects keep their places.
+    let loaders = admitted.loaders().into_iter().flatten();
+    let objects = admitted
         .objects()
-        .iter()
-        .zip(&inventory.objects)
-        .zip(admitted.limits())
-        .map(|(((name, elf), object), limits)| Approved {
-            name: name.clone(),
+        .chain(loaders)
+        .map(|(object, elf, limits)| Approved {
+            name: object.name.clone(),
             size: elf.len(),
             elf: elf.to_vec(),
             inventory: object.clone(),

@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod limits;
 pub mod links;
 pub mod listing;
+pub mod load;
 pub mod measure;
 pub mod notify;
 pub mod observe;

@@ -1,9 +1,12 @@
 //! From a bundle that somebody vouches for to one that may be loaded.
 
-use bundle::{Digest, inventory::Object};
+use bundle::{
+    Digest,
+    inventory::{self, Inventory, Object},
+};
 
 use crate::{
-    Policy, Refusal, RuleRef, VerifiedBundle,
+    Policy, Reason, Refusal, RuleRef, VerifiedBundle,
     decision::{self, Context, Decision, Limits, SignedBy},
 };
 
@@ -15,6 +18,7 @@ pub struct Admitted {
     scope: String,
     policy: Digest,
     decision: Decision,
+    loaders: Result<Vec<(Object, Limits)>, Refusal>,
 }
 
 /// Decides about a verified bundle.
@@ -33,12 +37,45 @@ pub fn admit(
     let rule = decision::rule_for_bundle(policy, &context.scope, digest, now)?;
     let decision = decision::decide_by(rule, policy, bundle.inventory(), bundle.signers(), context)
         .map_err(|refusal| decision::ended(policy, digest, now, refusal))?;
+    let loaders = admit_loaders(&bundle, |inventory| {
+        decision::decide_by(rule, policy, inventory, bundle.signers(), context)
+    });
     Ok(Admitted {
         bundle,
+        loaders,
         scope: context.scope.clone(),
         policy: policy.digest(),
         decision,
     })
+}
+
+/// Loaders that kernels check are `syscall` programs, which a rule has to name. A rule that does
+/// not still admits what they load.
+fn admit_loaders(
+    bundle: &VerifiedBundle,
+    decide: impl Fn(&Inventory) -> Result<Decision, Refusal>,
+) -> Result<Vec<(Object, Limits)>, Refusal> {
+    let mut reader = inventory::Reader::default();
+    let loaders: Vec<Object> = bundle
+        .loaders()
+        .iter()
+        .map(|(title, bytes)| {
+            reader
+                .read_blob(title, bytes)
+                .map_err(|error| Refusal::new(Reason::MalformedObject, error.to_string()))
+        })
+        .collect::<Result<_, _>>()?;
+    if loaders.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut all = bundle.inventory().clone();
+    let own = all.objects.len();
+    all.objects.extend(loaders.iter().cloned());
+    let limits = decide(&all)?.limits;
+    Ok(loaders
+        .into_iter()
+        .zip(limits.into_iter().skip(own))
+        .collect())
 }
 
 impl Admitted {
@@ -80,6 +117,20 @@ impl Admitted {
     /// What loaders may change, one for each object, in the inventory's order.
     pub fn limits(&self) -> &[Limits] {
         &self.decision.limits
+    }
+
+    /// Each loader that kernels check: what it is, its bytes, and what may change in it.
+    ///
+    /// # Errors
+    /// Why the rule does not allow them.
+    pub fn loaders(&self) -> Result<impl Iterator<Item = (&Object, &[u8], &Limits)>, &Refusal> {
+        let bytes = self.bundle.loaders();
+        self.loaders.as_ref().map(|loaders| {
+            loaders
+                .iter()
+                .zip(bytes)
+                .map(|((object, limits), (_, bytes))| (object, &bytes[..], limits))
+        })
     }
 
     /// Each object: what it is, its ELF bytes, and what loaders may change in it.

@@ -201,6 +201,8 @@ reasons! {
         "The message says which condition fails and how to meet it.";
     OlderRevocation = 706, "older-revocation", "the revocation list is older than the one in force, or is missing",
         "Bring the newest list back: `bpfseal-enforcer revoke LIST`.";
+    KernelSignature = 707, "kernel-signature", "the kernel does not accept the loader's signature",
+        "Pack with `--kernel-key` and a certificate that is in the keyring that `--keyring` names.";
 }
 
 impl Reason {

@@ -144,6 +144,11 @@ impl VerifiedBundle {
         &self.parts.objects
     }
 
+    /// Title and bytes of every loader that kernels check themselves.
+    pub fn loaders(&self) -> &[(String, Blob)] {
+        &self.parts.loaders
+    }
+
     /// The scope that it was verified for.
     pub fn scope(&self) -> &str {
         &self.scope

@@ -30,6 +30,7 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 # without a libc: programs that start each other use this machine's).
 tools="
 bpftool          trixie    bpftool          libs
+bpftool-backports trixie-backports bpftool alone
 bpftool-bookworm bookworm  bpftool          libs
 bpftool-sid      sid       bpftool          libs
 bpftrace         trixie    bpftrace         libs

@@ -184,6 +184,7 @@ fn the_cli_loads_the_c_library_alone() {
 
 /// Where the kernel or libbpf is called, or a name given that the linker knows.
 const UNSAFE: &[&str] = &[
+    "cli/src/kernel_loader.rs",
     "cli/src/pow.rs",
     "lsm-enforcer/src/",
     "tests/benches/against_cosign.rs",

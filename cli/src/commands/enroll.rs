@@ -64,7 +64,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         .tunable_volatile
         .unwrap_or_else(|| objects::any_executable(&objects, &args.objects));
     let options = named(&args.options, &args.objects);
-    let packed = pack::make(objects, &options, volatile)?;
+    let packed = pack::make(objects, &options, volatile, None)?;
     let signer = passphrase::signer(&args.key, output)?;
     let file = match (&args.output, &reference) {
         (Some(path), _) => Some(path.clone()),

@@ -11,6 +11,7 @@ use policy::Reason;
 
 use crate::{
     Failure, Output,
+    commands::pack::describe_loaders,
     output::printable,
     registry::Connection,
     source::{Opened, Source},
@@ -147,6 +148,11 @@ fn describe(inventory: &Inventory) -> String {
             text.push('\n');
         }
         text += &describe_object(object);
+    }
+    if !inventory.kernel_loaders.is_empty() {
+        text.push('\n');
+        let loaders = describe_loaders(&inventory.kernel_loaders);
+        text += &crate::output::printable_lines(&loaders);
     }
     text
 }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use bundle::{
     Layout,
     inventory::Object,
+    loader::{KernelLoader, KernelLoaders},
     pack::{PackError, PackOptions, PackedBundle, pack},
 };
 use policy::Reason;
 use serde::Serialize;
 
-use crate::{Failure, Output, epoch, files, objects, output::counted};
+use crate::{Failure, Output, epoch, files, kernel_loader, objects, output::counted};
 
 /// Pack BPF objects into a bundle: an OCI layout in a tar.
 #[derive(clap::Args)]
@@ -22,6 +23,7 @@ Examples:
   bpfseal pack /usr/sbin/opensnoop -o opensnoop.tar --tunable-volatile
   bpfseal pack xdp.bpf.o -o image.tar --format bpfman
   bpfseal pack xdp.bpf.o xdp.lskel.h -o xdp.tar
+  bpfseal pack xdp.bpf.o -o xdp.tar --kernel-loader --kernel-key k.pem --kernel-certificate c.pem
 
 The same input gives the same bytes everywhere. A loader may set the variables declared
 tunable before it loads the object; all other read-only data is as packed."
@@ -41,6 +43,8 @@ pub struct Args {
     format: Format,
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    kernel: kernel_loader::Args,
 }
 
 /// In whose layout.
@@ -83,6 +87,8 @@ pub struct Done {
     version: Option<String>,
     tag: String,
     objects: Vec<Packed>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kernel_loaders: Vec<KernelLoaders>,
 }
 
 #[derive(Serialize)]
@@ -100,7 +106,8 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     if args.format == Format::Bpfman {
         return bytecode_image(args, &objects, output);
     }
-    let packed = make(objects, &args.options, args.tunable_volatile)?;
+    let loaders = args.kernel.make(&objects, output)?;
+    let packed = make(objects, &args.options, args.tunable_volatile, loaders)?;
     let tag = tag(&args.options);
     let done = Done::of(&packed, &args.output, &args.options);
     files::write_layout(&layout(packed, &tag)?, &args.output)?;
@@ -121,6 +128,11 @@ fn bytecode_image(
                 .with_remedy("Leave them out: every `const volatile` variable is tunable there."),
         );
     }
+    if args.kernel.is_given() {
+        return Err(Failure::usage(
+            "bpfman's layout has no place for kernel loaders",
+        ));
+    }
     let [(_, elf)] = objects else {
         return Err(Failure::usage(format!(
             "a bytecode image holds one object; got {}",
@@ -128,7 +140,7 @@ fn bytecode_image(
         )));
     };
     // Packing checks names and versions, whatever they are written into.
-    let packed = make(objects.to_vec(), options, false)?;
+    let packed = make(objects.to_vec(), options, false, None)?;
     let tag = tag(options);
     let image = bundle::foreign::bpfman::write(&packed.inventory, elf, Some(&tag))
         .map_err(|error| Failure::usage(error.to_string()))?;
@@ -146,6 +158,7 @@ pub fn make(
     objects: Vec<(String, Vec<u8>)>,
     options: &Options,
     tunable_volatile: bool,
+    kernel_loaders: Option<Vec<KernelLoader>>,
 ) -> Result<PackedBundle, Failure> {
     let mut annotations = bundle::manifest::Annotations::new();
     for (key, value) in &options.annotations {
@@ -161,6 +174,7 @@ pub fn make(
         tunables: options.tunables.clone(),
         tunable_volatile,
         annotations,
+        kernel_loaders,
     };
     pack(objects, &options).map_err(failure)
 }
@@ -191,6 +205,7 @@ impl Done {
             version: options.package_version.clone(),
             tag: tag(options),
             objects: packed.inventory.objects.iter().map(Packed::of).collect(),
+            kernel_loaders: packed.inventory.kernel_loaders.clone(),
         }
     }
 
@@ -209,8 +224,32 @@ impl Done {
                 text += &format!("            tunable: {}\n", object.tunables.join(", "));
             }
         }
-        text
+        text + &describe_loaders(&self.kernel_loaders)
     }
+}
+
+/// Loaders that kernels check, or why there are none, for people.
+pub fn describe_loaders(all: &[KernelLoaders]) -> String {
+    let mut text = String::new();
+    for of in all {
+        if let Some(obstacle) = of.obstacle {
+            let code = obstacle.code();
+            text += &format!("  no loader {}: {obstacle} ({code})\n", of.object);
+        }
+        for loader in &of.loaders {
+            text += &format!(
+                "  loader    {} ({}, {} bytes, {})\n",
+                loader.title,
+                counted(loader.insns as usize, "instruction"),
+                loader.data,
+                match loader.signature {
+                    Some(_) => "signed for the kernel",
+                    None => "not signed for the kernel",
+                }
+            );
+        }
+    }
+    text
 }
 
 impl Packed {

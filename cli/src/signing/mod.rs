@@ -273,7 +273,8 @@ impl Seal {
     }
 }
 
-fn with_certificate(signer: Signer, path: &std::path::Path) -> Result<Signer, Failure> {
+/// The key with the certificates in a PEM file.
+pub fn with_certificate(signer: Signer, path: &std::path::Path) -> Result<Signer, Failure> {
     let pem = files::read_bundle(path)?;
     let failed = |error: String| Failure::usage(format!("{}: {error}", path.display()));
     let chain = x509::certificates(&pem).map_err(failed)?;

@@ -26,6 +26,7 @@ mod enable;
 mod events;
 mod explain;
 mod inventory;
+mod load;
 mod man;
 mod preflight;
 mod reload;
@@ -57,6 +58,8 @@ pub enum Command {
     Explain(explain::Args),
     /// List every BPF program in the kernel and where it came from.
     Inventory(inventory::Args),
+    /// Admit a bundle and load it by its loaders, which the kernel checks itself.
+    Load(load::Args),
     /// Write the manual pages into a folder.
     Man(man::Args),
     /// Say what would load on a kernel that is about to be booted.
@@ -120,6 +123,7 @@ impl Command {
             Self::Events(args) => events::run(&args, places, output),
             Self::Explain(args) => explain::run(&args, places, output),
             Self::Inventory(args) => inventory::run(&args, places, output),
+            Self::Load(args) => load::run(&args, places, output),
             Self::Man(args) => man::run(&args),
             Self::Preflight(args) => preflight::run(&args, places, output),
             Self::Reload(args) => reload::run(&args, places, output),

@@ -87,6 +87,7 @@ fn inventory(programs: Vec<Program>) -> Inventory {
         name: Some("opensnoop".to_owned()),
         version: Some("1.2.3".to_owned()),
         source: None,
+        kernel_loaders: vec![],
         objects: vec![Object {
             name: "open.o".to_owned(),
             digest: Digest::of(b"open.o"),

@@ -27,6 +27,8 @@ mod light;
 mod place;
 #[path = "attacker/replace.rs"]
 mod replace;
+#[path = "attacker/signed.rs"]
+mod signed;
 #[path = "attacker/slots.rs"]
 mod slots;
 #[path = "attacker/stale.rs"]
@@ -1093,6 +1095,14 @@ fn main() -> ExitCode {
         Some("links") => grab::links(),
         Some("slots") => done(slots::run()),
         Some("light") => done(light::run(&words[1..])),
+        Some("keyring") => match signed::keyring(&words[1..]) {
+            Ok(serial) => {
+                println!("{serial}");
+                true
+            }
+            Err(error) => check("a restricted keyring", Err(error.to_string())),
+        },
+        Some("signed") => signed::run(&words[1..]),
         Some("replace") => done(replace::run(words.get(1).map_or("", String::as_str))),
         Some("stale") => done(stale::run(number(&words))),
         Some("churn") => done(churn::run(number(&words))),
@@ -1119,7 +1129,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }
