@@ -27,7 +27,7 @@ fn folder() -> tempfile::TempDir {
     fs::write(folder.path().join("good.toml"), good).unwrap();
     let bad = "[[rule]]\nname = \"all\"\nscope = \"*\"\nsigned_bye = 1\nwhen = \"true\"\n";
     fs::write(folder.path().join("bad.toml"), bad).unwrap();
-    let later = format!("{good}[kernel_keyring.fleet]\nkeyring = \"secondary\"\n");
+    let later = format!("{good}[revocation]\nlists = []\n");
     fs::write(folder.path().join("later.toml"), later).unwrap();
     folder
 }
@@ -53,7 +53,7 @@ fn check_says_ok_or_every_mistake() {
     );
     let (code, _, error) = check("later.toml");
     assert_eq!(code, 1);
-    let want = "error: E311 unsupported: later.toml:7:2: `kernel_keyring` is known but not";
+    let want = "error: E311 unsupported: later.toml:7:2: `revocation` is known but not";
     assert!(error.starts_with(want), "{error}");
     assert_eq!(check("none.toml").0, 3);
     assert_eq!(check(".").0, 2);

@@ -116,17 +116,49 @@ static __noinline u32 find_named(struct load *l, void *index)
 
 static __noinline u32 judge_generated(struct load *l, void *index);
 
+/*
+ * The kernel has verified a signature over it. That covers neither type nor target, so only loaders
+ * of light skeletons are let in by it, which have no target; and it is by whatever keyring the
+ * caller has named, so only by those that the policy names.
+ */
+static __noinline u32 judge_native(struct load *l, void *index)
+{
+	struct bpf_prog_aux___signed *aux = (void *)l->aux;
+	struct key key = { .use = USE_KEYRINGS };
+	struct header *keyrings;
+	u32 type;
+
+	if (l->key.prog_type != BPF_PROG_TYPE_SYSCALL || l->key.attach_type || l->key.btf_id ||
+	    l->attach_fd || l->core_relos || !bpf_core_field_exists(aux->sig.verdict) ||
+	    BPF_CORE_READ(aux, sig.verdict) != BPF_SIG_VERIFIED)
+		return REASON_UNSIGNED;
+	keyrings = bpf_map_lookup_elem(index, &key);
+	if (!keyrings)
+		return REASON_UNSIGNED;
+	type = BPF_CORE_READ(aux, sig.keyring_type);
+	if (type > 31 || !(keyrings->mode >> type & 1))
+		return REASON_KERNEL_KEYRING;
+	l->image = keyrings->image;
+	l->class = CLASS_NATIVE;
+	l->maps = 1;
+	l->refs = l->places = l->indexed = l->licence = 0;
+	return 0;
+}
+
 static __noinline u32 judge_mismatch(struct load *l, void *index)
 {
 	struct key key = { .fingerprint = l->key.fingerprint, .len = l->key.len, .use = USE_ALIKE };
 	struct header *alike = bpf_map_lookup_elem(index, &key);
-	u32 reason = judge_stranger(l, index), generated;
+	u32 reason = judge_stranger(l, index), generated, native;
 
 	if (!reason)
 		return 0;
 	generated = judge_generated(l, index);
 	if (generated != REASON_UNSIGNED)
 		return generated;
+	native = judge_native(l, index);
+	if (native != REASON_UNSIGNED)
+		return native;
 	if (reason != REASON_UNSIGNED)
 		return reason;
 	if (alike) {

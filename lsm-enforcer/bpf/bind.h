@@ -139,13 +139,20 @@ __noinline int check_map(u64 address, u32 image, u32 number, struct place *place
 	return b.reason;
 }
 
-/* A map of a shape's or a generator's program: of a kind in `kinds`. */
+/* Only this program may use it: no other can change the data that the kernel's signature is over. */
+#define EXCLUSIVE (1ull << 63)
+
+/* A map of a program that nobody measured: of a kind in `kinds`. */
 __noinline int check_kind(u64 address, u64 kinds)
 {
 	struct bpf_map *map = (void *)address;
+	struct bpf_map___exclusive *owned = (void *)address;
 	u32 type = BPF_CORE_READ(map, map_type);
 
-	return type < 64 && (kinds >> type & 1) ? 0 : REASON_MAP_KIND;
+	if (kinds & EXCLUSIVE && !(bpf_core_field_exists(owned->excl_prog_sha) &&
+				   BPF_CORE_READ(owned, excl_prog_sha)))
+		return REASON_MAP_KIND;
+	return type < 63 && (kinds >> type & 1) ? 0 : REASON_MAP_KIND;
 }
 
 struct maps_of {
@@ -208,6 +215,12 @@ static __noinline bool may_throw(struct bpf_prog_aux *aux)
 	return callback && callback != BPF_CORE_READ(aux, prog, bpf_func);
 }
 
+/* No image says what its maps are. */
+static __always_inline bool is_unmeasured(u32 class)
+{
+	return class == CLASS_SHAPE || class == CLASS_GENERATED || class == CLASS_NATIVE;
+}
+
 /* 0, or the reason; place says where: the map's number, and what of it. */
 __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 {
@@ -229,8 +242,8 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 	if (r->indexed && !is_result(address, r->image))
 		return REASON_CORE_RESULT;
 	place->at = maps;
-	m.shape = r->class == CLASS_SHAPE || r->class == CLASS_GENERATED;
-	m.kinds = PLAIN_MAPS;
+	m.shape = is_unmeasured(r->class);
+	m.kinds = r->class == CLASS_NATIVE ? EXCLUSIVE | 1ull << BPF_MAP_TYPE_ARRAY : PLAIN_MAPS;
 	if (r->class == CLASS_GENERATED) {
 		u32 image = r->image;
 		struct maker *maker = bpf_map_lookup_elem(&makers, &image);
@@ -332,7 +345,7 @@ static long judge_sibling(u32 i, struct siblings *s)
 		s->detail = place.at;
 	}
 	after.fingerprint = r->image;
-	h = index && r->class != CLASS_SHAPE && r->class != CLASS_GENERATED ? bpf_map_lookup_elem(index, &after) : 0;
+	h = index && !is_unmeasured(r->class) ? bpf_map_lookup_elem(index, &after) : 0;
 	if (!h)
 		return 1;
 	r->image = h->image;
@@ -392,8 +405,7 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 		return 0;
 	}
 	reason = judge_siblings(aux, r, &detail);
-	if (!reason && r->files != FILES_OWN && r->maps > 1 && r->class != CLASS_SHAPE &&
-	    r->class != CLASS_GENERATED)
+	if (!reason && r->files != FILES_OWN && r->maps > 1 && !is_unmeasured(r->class))
 		reason = judge_references(key, r);
 	if (!reason && prog->type == BPF_PROG_TYPE_EXT)
 		reason = judge_replacement(prog, r);

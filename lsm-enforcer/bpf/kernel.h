@@ -46,7 +46,9 @@ enum {
 	BPF_LINK_UPDATE = 29,
 	BPF_LINK_GET_FD_BY_ID = 30,
 };
-enum { BPF_PROG_TYPE_EXT = 28 };
+enum { BPF_PROG_TYPE_EXT = 28, BPF_PROG_TYPE_SYSCALL = 31 };
+/* enum bpf_sig_verdict */
+enum { BPF_SIG_VERIFIED = 1 };
 enum {
 	BPF_XDP = 37,
 	BPF_TCX_INGRESS = 46,
@@ -118,6 +120,20 @@ union attach_attr {
 /* Fields that came later: 6.14. */
 union bpf_attr___later {
 	u32 fd_array_cnt;
+};
+
+/* 7.2: what the kernel made of a signature, before the hook. */
+struct bpf_prog_aux___signed {
+	struct {
+		s32 keyring_serial;
+		u8 keyring_type;
+		u8 verdict;
+	} sig;
+};
+
+/* 6.18: the digest of the only program that may use the map. */
+struct bpf_map___exclusive {
+	char *excl_prog_sha;
 };
 
 /* 6.18. */

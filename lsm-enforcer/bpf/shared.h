@@ -42,6 +42,7 @@ enum class {
 	CLASS_BEFORE = 4,
 	CLASS_AUDITED = 5,
 	CLASS_GENERATED = 6,
+	CLASS_NATIVE = 7,
 };
 
 enum licence { LICENCE_ANY = 0, LICENCE_GPL = 1, LICENCE_OTHER = 2 };
@@ -78,6 +79,7 @@ enum use {
 	USE_GENERATOR = 9, /* len = image: a generator of the policy; mode = 1: functions allowed */
 	USE_ANY_TARGET = 8, /* like USE_IMAGE, whatever the BTF target: probes only */
 	USE_INDEXED = 10, /* like USE_IMAGE, for loads with maps by index or kernel-side CO-RE */
+	USE_KEYRINGS = 11, /* one entry: mode = keyrings by which the kernel may verify, bit by number */
 };
 /* Most images that share a key, in either way. */
 #define MAX_ALIKE 8

@@ -48,6 +48,8 @@ pub enum Class {
     Audited,
     /// A generator of the policy made it: within limits, and not attested.
     Generated,
+    /// The kernel has verified its signature, by a keyring that the policy names.
+    Native,
 }
 
 /// Content rules for programs that anyone may load.
@@ -121,6 +123,8 @@ pub struct Admissions {
     pub shapes: Vec<ShapeRule>,
     /// Generators; nobody until [`Gate::look_at_generators`] has found their files.
     pub generators: Vec<GeneratorRule>,
+    /// Keyrings by which the kernel may verify loaders: `enum bpf_sig_keyring`s (7.2).
+    pub keyrings: BTreeSet<u32>,
 }
 
 /// What is to load no more.

@@ -83,6 +83,7 @@ const fn class(program: &Loaded, armed: bool) -> &'static str {
         Some(Class::Shape) => "shape",
         Some(Class::Audited) => "audited",
         Some(Class::Generated) => "generated",
+        Some(Class::Native) => "native",
         Some(Class::Before) => "before",
         // Without a gate there are no records, and nothing to wonder about.
         None if !armed => "before",

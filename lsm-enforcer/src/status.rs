@@ -47,6 +47,9 @@ pub struct Status {
     /// that nobody signed.
     #[serde(default)]
     pub remaining: Vec<String>,
+    /// Keyrings by which the kernel may verify loaders.
+    #[serde(default)]
+    pub kernel_keyrings: Vec<String>,
     /// What a permit must name.
     pub host: String,
     /// The policy.
@@ -161,6 +164,9 @@ pub struct ProgramCounts {
     /// Made by generators of the policy: not attested.
     #[serde(default)]
     pub generated: usize,
+    /// Loaders that the kernel has verified, by a keyring of the policy.
+    #[serde(default)]
+    pub native: usize,
     /// Let pass by audit mode.
     pub audited: usize,
     /// No record, although there should be one.
@@ -202,6 +208,7 @@ impl Status {
             daemon,
             daemon_silent: false,
             remaining: Vec::new(),
+            kernel_keyrings: keyrings_of(enforcer),
             host: enforcer.host().id(),
             policy: armed.as_ref().map(|armed| PolicyStatus {
                 version: armed.policy_version,
@@ -416,6 +423,10 @@ impl Status {
         if !self.generators.is_empty() {
             all.push(self.generators_line());
         }
+        if !self.kernel_keyrings.is_empty() {
+            let words = self.kernel_keyrings.join(", ");
+            all.push(format!("loaders pass that the kernel verifies by: {words}"));
+        }
         match self.programs.before {
             0 => {}
             1 => all.push("1 program from before arming".to_owned()),
@@ -484,6 +495,16 @@ impl BundleStatus {
     }
 }
 
+fn keyrings_of(enforcer: &Enforcer) -> Vec<String> {
+    let policy = enforcer.policy();
+    let keyrings = policy.map(|trusted| trusted.policy().kernel_keyrings());
+    let words = keyrings
+        .into_iter()
+        .flatten()
+        .map(|trusted| trusted.keyring.word());
+    words.map(str::to_owned).collect()
+}
+
 impl ProgramCounts {
     fn measure(enforcer: &Enforcer) -> Result<Self, Failure> {
         let armed = enforcer.armed()?.is_some();
@@ -497,6 +518,7 @@ impl ProgramCounts {
                 Some(Class::Before) => &mut counts.before,
                 Some(Class::Audited) => &mut counts.audited,
                 Some(Class::Generated) => &mut counts.generated,
+                Some(Class::Native) => &mut counts.native,
                 // Without a gate there are no records.
                 None if !armed => &mut counts.before,
                 None => &mut counts.unknown,
@@ -512,6 +534,7 @@ impl ProgramCounts {
         );
         for (count, what) in [
             (self.generated, "made by generators, not attested"),
+            (self.native, "loaders verified by the kernel alone"),
             (self.audited, "let pass by audit"),
             (self.unknown, "UNKNOWN"),
         ] {
@@ -533,7 +556,7 @@ pub(crate) fn unjudged(enforcer: &Enforcer) -> Result<Vec<Loaded>, Failure> {
     programs.retain(|program| {
         let judged = matches!(
             program.class,
-            Some(Class::Signed | Class::Shape | Class::Probe | Class::Generated)
+            Some(Class::Signed | Class::Shape | Class::Probe | Class::Generated | Class::Native)
         );
         !program.own && !judged
     });

@@ -1,5 +1,7 @@
 //! What the policy crate says about documents of the authority, in the daemon's words.
 
+use std::collections::BTreeSet;
+
 use bundle::{Digest, kernel};
 use policy::{
     Refusal,
@@ -83,6 +85,12 @@ impl Trusted {
             policy::Mode::Enforce => Mode::Enforce,
             policy::Mode::Audit => Mode::Audit,
         }
+    }
+
+    /// Keyrings by which the kernel may verify loaders, by its numbers.
+    pub fn keyrings(&self) -> BTreeSet<u32> {
+        let keyrings = self.policy().kernel_keyrings().iter();
+        keyrings.map(|trusted| trusted.keyring.number()).collect()
     }
 
     /// The policy's generators.

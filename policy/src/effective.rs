@@ -46,6 +46,12 @@ pub fn to_toml(policy: &Policy) -> String {
     for authority in policy.x509().values() {
         write_authority(&mut text, authority);
     }
+    for trusted in policy.kernel_keyrings() {
+        let name = quote(&trusted.name);
+        let _ = writeln!(text, "\n[kernel_keyring.{name}] # line {}", trusted.line);
+        let word = quote(trusted.keyring.word());
+        line(&mut text, "keyring", &word, &BTreeSet::new());
+    }
     for rule in policy.rules() {
         write_rule(&mut text, rule);
     }
@@ -116,6 +122,7 @@ pub fn to_json(policy: &Policy) -> Value {
         "rules": policy.rules(),
         "shapes": policy.shapes(),
         "generators": policy.generators(),
+        "kernel_keyrings": policy.kernel_keyrings(),
         "exceptions": policy.exceptions(),
         "notes": policy.notes(),
     })
@@ -169,6 +176,9 @@ pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
         );
     }
     // Their order means nothing.
+    let keyrings = |policy| entries_of(policy, "kernel_keyrings");
+    let (before, after) = (keyrings(&old), keyrings(&new));
+    compare_named("kernel_keyring", &before, &after, &mut changes);
     let (old, new) = (exceptions_of(&old), exceptions_of(&new));
     compare_named("exception", &old, &new, &mut changes);
     changes

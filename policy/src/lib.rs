@@ -14,6 +14,7 @@ pub mod effective;
 pub mod exception;
 pub mod explain;
 pub mod generator;
+pub mod kernel_keyring;
 pub mod kernel_signature;
 pub mod key;
 pub mod language;

@@ -143,6 +143,8 @@ reasons! {
         "Raise `--max-programs` and arm again, or unload programs.";
     AttachProgram = 413, "attach-program", "it would replace or trace another BPF program",
         "Only a rule that names the target allows that.";
+    KernelKeyring = 420, "kernel-keyring", "the kernel has verified its signature by a keyring that the policy does not name",
+        "Name the keyring in `[kernel_keyring]`, if nobody can add keys to it at will; or admit the bundle.";
     GeneratorLimit = 430, "generator-limit", "a generator's program is outside the limits that the policy gives it",
         "The message says which limit; widen it in the policy's `[[generator]]`, or bring a permit where it wants one.";
 

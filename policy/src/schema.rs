@@ -33,6 +33,8 @@ pub(crate) struct PolicyFile {
     keyless: Option<BTreeMap<String, KeylessEntry>>,
     /// Trusted certificate authorities by name.
     x509: Option<BTreeMap<String, AuthorityEntry>>,
+    /// Keyrings by which the kernel itself may verify loaders (`syscall` programs), from 7.2 on.
+    kernel_keyring: Option<BTreeMap<String, KeyringEntry>>,
     /// The first rule whose scope covers an artifact decides; none: refused.
     rule: Option<Vec<RuleEntry>>,
     /// Programs that can do no harm, whoever makes them.
@@ -41,6 +43,25 @@ pub(crate) struct PolicyFile {
     generator: Option<Vec<GeneratorEntry>>,
     /// Bundles that are let in for a while although no rule would.
     exception: Option<Vec<ExceptionEntry>>,
+}
+
+/// A keyring to which nobody can add a key at will.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct KeyringEntry {
+    /// Which one.
+    keyring: KeyringWord,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+enum KeyringWord {
+    /// Built into the kernel.
+    Builtin,
+    /// Those, what they vouch for, and machine owner keys.
+    Secondary,
+    /// The firmware's.
+    Platform,
 }
 
 #[derive(JsonSchema)]

@@ -174,6 +174,7 @@ impl Enforcer {
             entries,
             shapes: policy.shapes(),
             generators: policy.generators(),
+            keyrings: policy.keyrings(),
         }
     }
 

@@ -46,6 +46,8 @@ pub enum Use {
     Generator = 9,
     /// Like an image, for loads with maps by index or kernel-side CO-RE.
     Indexed = 10,
+    /// Keyrings by which the kernel may verify.
+    Keyrings = 11,
 }
 
 /// Writes fields in memory order.
@@ -359,6 +361,7 @@ pub const fn class_number(class: Class) -> u32 {
         Class::Before => 4,
         Class::Audited => 5,
         Class::Generated => 6,
+        Class::Native => 7,
     }
 }
 
@@ -371,6 +374,7 @@ pub const fn class_of(number: u32) -> Option<Class> {
         4 => Some(Class::Before),
         5 => Some(Class::Audited),
         6 => Some(Class::Generated),
+        7 => Some(Class::Native),
         _ => None,
     }
 }

@@ -161,6 +161,20 @@ impl Store<'_> {
             };
             rows.insert(key.to_bytes(), header);
         }
+        if !admissions.keyrings.is_empty() {
+            let id = self.write_keyrings(&known, &admissions.keyrings)?;
+            images.push(id);
+            let header = Header {
+                image: id,
+                class: class_number(Class::Native),
+                mode: admissions
+                    .keyrings
+                    .iter()
+                    .fold(0, |all, ring| all | 1 << ring),
+                ..Header::default()
+            };
+            rows.insert(Key::of(Use::Keyrings).to_bytes(), header);
+        }
         index_settings(&mut rows, armed);
         let pieces = armed::pieces(armed)?;
         let map = create_set(rows.len() + pieces.len())?;
@@ -171,6 +185,27 @@ impl Store<'_> {
             write(&map, &key.to_bytes(), piece)?;
         }
         Ok(Set { map, images })
+    }
+
+    /// The image that stands for whatever the kernel verifies.
+    fn write_keyrings(
+        &mut self,
+        known: &HashMap<Digest, u32>,
+        keyrings: &BTreeSet<u32>,
+    ) -> io::Result<u32> {
+        let content = Digest::of(format!("kernel keyrings {keyrings:?}").as_bytes());
+        match known.get(&content) {
+            Some(&id) => Ok(id),
+            None => self.write_origin(Origin {
+                content,
+                bundle: None,
+                name: "the kernel's signature".to_owned(),
+                class: Class::Native,
+                maps: 1,
+                insns: 0,
+                revoked: false,
+            }),
+        }
     }
 
     /// A set that refuses nothing.

@@ -18,6 +18,7 @@ mod demands;
 mod exceptions;
 mod fault;
 mod generators;
+mod keyrings;
 mod notes;
 mod reader;
 mod rules;
@@ -33,6 +34,7 @@ pub use trust::{Root, TrustedAuthority, TrustedIdentity};
 use crate::{
     exception::Exception,
     generator::Generator,
+    kernel_keyring::TrustedKeyring,
     key::PublicKey,
     protect::{Switch, Switches},
     rule::Rule,
@@ -62,6 +64,7 @@ pub struct Policy {
     rules: Vec<Rule>,
     shapes: Vec<Shape>,
     generators: Vec<Generator>,
+    kernel_keyrings: Vec<TrustedKeyring>,
     exceptions: Vec<Exception>,
     notes: Vec<Note>,
 }
@@ -196,6 +199,11 @@ impl Policy {
         &self.shapes
     }
 
+    /// Keyrings by which the kernel may verify loaders itself.
+    pub fn kernel_keyrings(&self) -> &[TrustedKeyring] {
+        &self.kernel_keyrings
+    }
+
     /// The generators, in order.
     pub fn generators(&self) -> &[Generator] {
         &self.generators
@@ -229,6 +237,7 @@ const FILE: Keys = Keys {
     known: &[
         "exception",
         "generator",
+        "kernel_keyring",
         "keyless",
         "keys",
         "mode",
@@ -239,13 +248,10 @@ const FILE: Keys = Keys {
         "version",
         "x509",
     ],
-    later: &[
-        ("kernel_keyring", "use [keys.NAME] with a PEM public key"),
-        (
-            "revocation",
-            "remove it; to revoke a key now, remove it from [keys] and raise `version`",
-        ),
-    ],
+    later: &[(
+        "revocation",
+        "remove it; to revoke a key now, remove it from [keys] and raise `version`",
+    )],
 };
 
 fn read(
@@ -284,6 +290,7 @@ fn read(
     let rules = rules::read(text, &file, &owners, &names, faults);
     let shapes = shapes::read(text, &file, faults);
     let generators = generators::read(text, &file, faults);
+    let kernel_keyrings = keyrings::read(text, &file, faults);
     let exceptions = exceptions::read(text, &file, faults);
     let mut policy = Policy {
         digest: Digest::of(text.as_bytes()),
@@ -300,6 +307,7 @@ fn read(
         rules,
         shapes,
         generators,
+        kernel_keyrings,
         exceptions,
         notes: Vec::new(),
     };
@@ -454,7 +462,7 @@ fn read_key(
 /// Names that `of` may use although this version refuses what they name; that refusal is
 /// enough, and "unknown key" beside it would only confuse.
 fn names_of_signers(file: &Table<'_, '_>) -> Vec<String> {
-    ["keys", "keyless", "x509", "kernel_keyring"]
+    ["keys", "keyless", "x509"]
         .into_iter()
         .filter_map(|section| file.value(section)?.get_ref().as_table())
         .flat_map(|table| table.iter().map(|(name, _)| name.get_ref().to_string()))

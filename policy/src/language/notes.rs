@@ -55,6 +55,15 @@ pub(super) fn of(policy: &Policy) -> Vec<Note> {
         );
         notes.push(note(generator.line, message));
     }
+    for trusted in &policy.kernel_keyrings {
+        let message = format!(
+            "kernel_keyring {:?}: whatever loader the kernel verifies by the {} keyring may load; \
+             what it loads is judged as always",
+            trusted.name,
+            trusted.keyring.word()
+        );
+        notes.push(note(trusted.line, message));
+    }
     let filters = |shape: &Shape| shape.program_types.contains("cgroup_device");
     if !policy.shapes.iter().any(filters) {
         let message = "no [[shape]] admits cgroup_device: armed with this policy, systemd runs \

@@ -245,13 +245,33 @@ fn one_fault_each_with_line_and_column() {
 }
 
 #[test]
+fn kernel_keyrings_are_those_that_nobody_fills() {
+    let more = "[kernel_keyring.fleet]\nkeyring = \"secondary\"";
+    let policy = parse(&with_rule(more)).unwrap();
+    let want = TrustedKeyring {
+        name: "fleet".to_owned(),
+        line: 7,
+        keyring: crate::kernel_keyring::Keyring::Secondary,
+    };
+    assert_eq!(policy.kernel_keyrings(), [want]);
+    assert!(crate::effective::to_toml(&policy).contains("keyring = \"secondary\""));
+    for (entry, want) in [
+        (
+            "keyring = \"session\"",
+            "line 8, column 11: `keyring` must be \"builtin\", \"secondary\" or \"platform\"; \
+             got \"session\"",
+        ),
+        ("", "line 7, column 1: a kernel keyring needs `keyring`"),
+    ] {
+        let text = with_rule(&format!("[kernel_keyring.fleet]\n{entry}"));
+        assert_eq!(faults(&text)[0], want);
+    }
+}
+
+#[test]
 fn what_comes_later_is_refused_by_name() {
     let table = [
         ("mode = \"audit\"", "mode"),
-        (
-            "[kernel_keyring.fleet]\nkeyring = \"secondary\"",
-            "kernel_keyring",
-        ),
         ("[revocation]\nlists = []", "revocation"),
     ];
     for (more, key) in table {
@@ -494,6 +514,7 @@ fn the_schema_has_the_same_keys_as_the_reader() {
         ("/$defs/GeneratorEntry/properties", &generators::GENERATOR),
         ("/$defs/PinnedEntry/properties", &generators::PINNED),
         ("/$defs/KeylessEntry/properties", &trust::KEYLESS),
+        ("/$defs/KeyringEntry/properties", &keyrings::KEYRING),
         ("/$defs/AuthorityEntry/properties", &trust::X509),
     ] {
         assert_eq!(
@@ -543,7 +564,7 @@ fn the_examples_in_the_language_s_page_are_policies() {
         .skip(1)
         .filter_map(|block| block.split("\n```").next())
         .collect();
-    assert_eq!(blocks.len(), 5);
+    assert_eq!(blocks.len(), 6);
     for block in blocks {
         assert_eq!(Policy::parse(block, &any_key).map(drop), Ok(()), "{block}");
     }

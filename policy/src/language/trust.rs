@@ -319,7 +319,7 @@ fn read_names(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Option<Vec<Patt
 }
 
 /// Name, line and value of each entry of a table of tables.
-fn entries<'a, 'i>(
+pub(super) fn entries<'a, 'i>(
     text: &str,
     file: &Table<'a, 'i>,
     section: &'static str,

@@ -12,6 +12,9 @@ check "a bundle with kernel loaders is packed" made
 prints "what has no loader says why" 'no loader congest.bpf.o: .*struct-ops' bpfseal inspect loaders.tar
 ring=$(attacker keyring /lab/signer.pem)
 attacker signed loaders.tar $ring /lab/signer.pem || failed "attacker signed" "ended with $?"
+# A gate that asks by which keyring the kernel has verified.
+attacker native loaders.tar $ring /lab/signer.key /lab/signer.pem \
+    $objects/count_exec.bpf.o $objects/drop_port.bpf.o || failed "attacker native" "ended with $?"
 
 fails "without a gate nothing is loaded" 'not armed' $X load loaders.tar --keyring $ring
 prints "arm" '^Enforcing' $arm
@@ -43,5 +46,12 @@ prints "the gate alone may decide, where that is spelled out" 'not checked by th
     $X load unsigned.tar --without-kernel-signature
 sealed count_exec 1.0
 fails "a bundle without loaders says so" 'no loader that kernels check' $X load count_exec.tar
+sed -i 's/^version = .*/version = 3/; s/, "syscall"//' policy.toml
+printf '[kernel_keyring.machine]\nkeyring = "secondary"\n' >>policy.toml
+bpfseal policy sign policy.toml --key authority.key >/dev/null 2>&1
+prints "arm with a keyring of the system" '^Enforcing' $arm
+prints "status names the keyring" 'verifies by: secondary' $X status
+fails "another keyring is not that one" 'Operation not permitted' $X load loaders.tar --keyring $ring
+prints "and the event says so" 'E420|kernel-keyring' $X events
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit

@@ -469,10 +469,18 @@ fn bad() -> Vec<Attempt> {
 
 /// Arms with what the given objects, or objects inside executables, measure to.
 fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let admissions = measured(files)?;
+    let started = std::time::Instant::now();
+    arm_with(&mut BpfGate::open()?, &admissions)?;
+    println!("armed in {:?}", started.elapsed());
+    Ok(())
+}
+
+/// What the given objects, or objects inside executables, measure to, and loaders' probes.
+fn measured(files: &[String]) -> Result<Admissions, Box<dyn std::error::Error>> {
     let mut admissions = Admissions {
         entries: enforcer::probes::entries(),
-        generators: vec![],
-        shapes: vec![],
+        ..Admissions::default()
     };
     for file in files {
         let bytes = fs::read(file)?;
@@ -519,17 +527,7 @@ fn admit(files: &[String]) -> Result<(), Box<dyn std::error::Error>> {
                 );
         }
     }
-    let armed = Armed::now(
-        Digest::of(b"authority"),
-        Digest::of(b"policy"),
-        1,
-        Mode::Enforce,
-        Digest::of(b"host"),
-    );
-    let started = std::time::Instant::now();
-    BpfGate::open()?.arm(&armed, &admissions)?;
-    println!("armed in {:?}", started.elapsed());
-    Ok(())
+    Ok(admissions)
 }
 
 fn arm(gate: &mut BpfGate) -> Result<(), GateError> {
@@ -860,7 +858,6 @@ fn run_gate() -> Result<bool, GateError> {
 fn admissions() -> Admissions {
     Admissions {
         entries: admitted(),
-        generators: vec![],
         shapes: vec![ShapeRule {
             name: "device filters".into(),
             prog_types: vec![CGROUP_DEVICE],
@@ -868,6 +865,7 @@ fn admissions() -> Admissions {
             max_maps: 0,
             max_insns: 4096,
         }],
+        ..Admissions::default()
     }
 }
 
@@ -1102,6 +1100,7 @@ fn main() -> ExitCode {
             }
             Err(error) => check("a restricted keyring", Err(error.to_string())),
         },
+        Some("native") => done(signed::native(&words[1..])),
         Some("signed") => signed::run(&words[1..]),
         Some("replace") => done(replace::run(words.get(1).map_or("", String::as_str))),
         Some("stale") => done(stale::run(number(&words))),
@@ -1129,7 +1128,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }

@@ -44,8 +44,7 @@ fn measure(count: u32) -> Result<String, Failure> {
     let armed = Armed::now(digest, digest, 1, Mode::Enforce, digest);
     let admissions = Admissions {
         entries: (0..count).map(entry).collect(),
-        shapes: Vec::new(),
-        generators: Vec::new(),
+        ..Admissions::default()
     };
     let before = memory();
     let mut gate = BpfGate::open()?;

@@ -45,11 +45,11 @@ pub const fn load64(source: u64, imm: u32) -> u64 {
 }
 
 /// `union bpf_attr`, field by field.
-pub struct Attr([u8; 160]);
+pub struct Attr([u8; 168]);
 
 impl Attr {
     pub fn new() -> Self {
-        Self([0; 160])
+        Self([0; 168])
     }
 
     pub fn u32(mut self, at: usize, value: u32) -> Self {
@@ -69,7 +69,7 @@ impl Attr {
 
     pub fn call(&self, command: u32) -> io::Result<i32> {
         // 6.1 knows 144 bytes, and takes more only if they are zero.
-        // SAFETY: the kernel reads at most 160 bytes of it; pointers in it outlive the call,
+        // SAFETY: the kernel reads at most 168 bytes of it; pointers in it outlive the call,
         // as every caller keeps what it points to.
         let result = unsafe {
             libc::syscall(

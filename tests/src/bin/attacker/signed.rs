@@ -11,10 +11,22 @@ use bundle::{
     loader::{Form, KernelLoader},
     media,
 };
-use enforcer::load::{Keyring, LoadError, Loaded, Step, form_of, load, load_with};
+use enforcer::{
+    gate::{Admissions, Gate as _, GateError},
+    kernel::BpfGate,
+    load::{Keyring, LoadError, Loaded, Step, form_of, load, load_with},
+};
 use libbpf_rs::btf::Btf;
 
-use super::{ARRAY, Attr, MAP_FREEZE, MAP_UPDATE_ELEM, bpf::MAP_CREATE, check};
+use super::{
+    ARRAY, Attr, EXIT, MAP_FREEZE, MAP_UPDATE_ELEM, PROG_LOAD, SOCKET_FILTER, arm_with,
+    bpf::MAP_CREATE, check, drain, measured, r0,
+};
+use policy::{
+    Reason,
+    kernel_signature::{self, Hash, Naming},
+    signer::Signer,
+};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 // include/uapi/linux/keyctl.h
@@ -307,3 +319,182 @@ fn other_maps(loader: &KernelLoader, ring: Keyring) -> bool {
 
 /// Offset of `excl_prog_hash` in `union bpf_attr`.
 const EXCL_PROG_HASH: usize = 80;
+
+/// What is tried, what the gate admits, by which keyring, and where and why it is refused.
+type Case = (
+    &'static str,
+    Admissions,
+    Option<Keyring>,
+    Option<(Step, Reason)>,
+);
+
+// enum bpf_sig_keyring
+const SECONDARY: u32 = 2;
+const USER: u32 = 4;
+
+/// `native BUNDLE SERIAL KEY PEM OBJECT…`: a gate that lets loaders pass which the kernel has verified by
+/// one kind of keyring. No policy can name a user's keyring; it stands here for one of the system,
+/// because nobody outside of Debian can sign for those.
+pub fn native(words: &[String]) -> Result<bool, GateError> {
+    let [tar, serial, key, pem, objects @ ..] = words else {
+        return Ok(check(
+            "native",
+            Err("wants BUNDLE SERIAL KEY PEM OBJECT…".into()),
+        ));
+    };
+    let ring = Keyring(serial.parse().unwrap_or(-1));
+    let (Ok(loaders), Ok(programs)) = (loaders(tar), measured(objects)) else {
+        return Ok(check(
+            "native",
+            Err("cannot read bundle and objects".into()),
+        ));
+    };
+    let Some(loader) = loaders.first() else {
+        return Ok(check("native", Err("the bundle has no loader".into())));
+    };
+    let with = |keyrings: &[u32], entries: bool| Admissions {
+        entries: if entries {
+            programs.entries.clone()
+        } else {
+            enforcer::probes::entries()
+        },
+        keyrings: keyrings.iter().copied().collect(),
+        ..Admissions::default()
+    };
+    let mut gate = BpfGate::open()?;
+    let mut fine = true;
+    let session = own_session(pem);
+    let cases: [Case; 6] = [
+        (
+            "a loader that the kernel verified, by a keyring that is named, and what it loads",
+            with(&[USER], true),
+            Some(ring),
+            None,
+        ),
+        (
+            "a verified loader that loads what nobody admitted",
+            with(&[USER], false),
+            Some(ring),
+            Some((Step::Run, Reason::KernelCore)),
+        ),
+        (
+            "a loader that is not signed",
+            with(&[USER], true),
+            None,
+            Some((Step::Loader, Reason::MapIndex)),
+        ),
+        (
+            "a verified loader, and the policy names no keyring",
+            with(&[], true),
+            Some(ring),
+            Some((Step::Loader, Reason::MapIndex)),
+        ),
+        (
+            "a loader that the kernel verified by a keyring of the caller's",
+            with(&[SECONDARY], true),
+            Some(ring),
+            Some((Step::Loader, Reason::KernelKeyring)),
+        ),
+        (
+            "a loader that the kernel verified by a key that its caller enrolled",
+            with(&[SECONDARY], true),
+            Some(session),
+            Some((Step::Loader, Reason::KernelKeyring)),
+        ),
+    ];
+    for (what, admissions, keyring, want) in cases {
+        arm_with(&mut gate, &admissions)?;
+        drain(&mut gate);
+        let result = load(loader, keyring);
+        let events = drain(&mut gate);
+        let reason = events
+            .iter()
+            .find(|event| event.refused)
+            .and_then(|event| event.reason);
+        fine &= check(what, as_wanted(&result, reason, want));
+        drop(result);
+        gate.disarm()?;
+    }
+    // The signature covers no type: the same two instructions, signed, as a socket filter.
+    arm_with(&mut gate, &with(&[USER], false))?;
+    drain(&mut gate);
+    let result = signed_filter(key, pem, ring);
+    let events = drain(&mut gate);
+    let reason = events
+        .iter()
+        .find(|event| event.refused)
+        .and_then(|event| event.reason);
+    fine &= check(
+        "a verified program that is no loader",
+        match (result, reason) {
+            (Err(error), Some(Reason::Unsigned)) if error.raw_os_error() == Some(libc::EPERM) => {
+                Ok(error.to_string())
+            }
+            (result, reason) => Err(format!("{result:?} {reason:?}")),
+        },
+    );
+    gate.disarm()?;
+    Ok(fine)
+}
+
+fn as_wanted(
+    result: &Result<Loaded, LoadError>,
+    reason: Option<Reason>,
+    want: Option<(Step, Reason)>,
+) -> Result<String, String> {
+    match (result, want) {
+        (Ok(_), None) => Ok("loaded".into()),
+        (Err(error), Some((step, because)))
+            if error.step == step
+                && error.source.raw_os_error() == Some(libc::EPERM)
+                && reason == Some(because) =>
+        {
+            Ok(format!("E{}", because.number()))
+        }
+        (Ok(_), Some(_)) => Err("it was loaded".into()),
+        (Err(error), _) => Err(format!(
+            "{error}: {}, {reason:?}, want {want:?}",
+            error.source
+        )),
+    }
+}
+
+/// The caller's own keyring, with the certificate in it.
+fn own_session(pem: &str) -> Keyring {
+    let enrolled = certificate(pem)
+        .and_then(|der| add_key("asymmetric", "own", &der, KEY_SPEC_SESSION_KEYRING));
+    if let Err(error) = enrolled {
+        check("a key is enrolled", Err(error.to_string()));
+    }
+    Keyring(KEY_SPEC_SESSION_KEYRING)
+}
+
+/// `r0 = 42; exit` with a signature of the kernel's.
+fn signed_filter(key: &str, pem: &str, ring: Keyring) -> io::Result<OwnedFd> {
+    let random = ring_random();
+    let mut ask = || Err(policy::signer::BadPrivateKey::NoRandomness);
+    let (signer, _) =
+        Signer::from_pem(&fs::read(key)?, &mut ask, &random).map_err(io::Error::other)?;
+    let chain = policy::x509::certificates(&fs::read(pem)?).map_err(io::Error::other)?;
+    let signer = signer.with_certificates(chain).map_err(io::Error::other)?;
+    let words = [r0(42), EXIT];
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let signature = kernel_signature::sign(&bytes, &signer, Hash::Sha256, Naming::KeyId, &random)
+        .map_err(io::Error::other)?;
+    Attr::new()
+        .u32(0, SOCKET_FILTER)
+        .u32(4, words.len() as u32)
+        .u64(8, words.as_ptr() as u64)
+        .u64(16, c"GPL".as_ptr() as u64)
+        .u64(SIGNATURE, signature.as_ptr() as u64)
+        .u32(SIGNATURE + 8, signature.len() as u32)
+        .u32(SIGNATURE + 12, ring.0 as u32)
+        .open(PROG_LOAD)
+}
+
+fn ring_random() -> ring::rand::SystemRandom {
+    ring::rand::SystemRandom::new()
+}
+
+/// Offset of `signature` in `union bpf_attr`.
+const SIGNATURE: usize = 152;
