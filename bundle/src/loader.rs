@@ -229,6 +229,12 @@ impl KernelLoader {
         Ok(made)
     }
 
+    /// About how many bytes the layer has.
+    pub fn size(&self) -> usize {
+        let signature = self.signature.as_ref().map_or(0, Vec::len);
+        self.loader.insns.len() + self.loader.data.len() + signature
+    }
+
     /// What the signature is over.
     pub fn signed_bytes(&self) -> Vec<u8> {
         match self.about.form {
@@ -851,6 +857,58 @@ mod tests {
                 Err(want.to_owned())
             );
         }
+    }
+
+    #[test]
+    fn a_bundle_holds_loaders_of_its_own_objects_alone() {
+        let elf = crate::fixture::object("xdp", "count");
+        let object = crate::inventory::read("x.bpf.o", &elf).unwrap();
+        let layer = |title: &str, form, edit: &dyn Fn(&mut About)| {
+            let mut about = About {
+                object: object.digest,
+                ..about(form)
+            };
+            edit(&mut about);
+            let made = KernelLoader::make(&generated(), about).unwrap();
+            (title.to_owned(), Blob::new(made.to_object()))
+        };
+        let objects = [object.clone()];
+        let one = layer("a", Form::MapChecked, &|_| ());
+        let two = layer("b", Form::MapSigned, &|_| ());
+        let described = describe(&objects, &[one.clone(), two.clone()]).unwrap();
+        let forms: Vec<Form> = described[0].loaders.iter().map(|l| l.form).collect();
+        assert_eq!((described[0].obstacle, forms), (None, Form::ALL.to_vec()));
+        let none = describe(&objects, &[]).unwrap();
+        assert_eq!(none[0].obstacle, Some(Obstacle::NotGenerated));
+        let same_title = ("a".to_owned(), two.1.clone());
+        let same_form = layer("b", Form::MapChecked, &|_| ());
+        let stranger = layer("b", Form::MapSigned, &|about| {
+            about.object = Digest::of(b"other")
+        });
+        let other = layer("b", Form::MapSigned, &|about| {
+            about.programs = vec!["other".into()]
+        });
+        for (second, want) in [
+            (same_title, "\"a\" cannot be a loader's title"),
+            (same_form, "object \"x.bpf.o\" has two loaders of one form"),
+            (stranger, "loader \"b\" is of an object that is not here"),
+            (
+                other,
+                "loader \"b\": it loads {\"other\"}, and the object has {\"count\"}",
+            ),
+        ] {
+            let got = describe(&objects, &[one.clone(), second]);
+            assert_eq!(got, Err(want.to_owned()));
+        }
+        let optional = crate::inventory::read("y.o", &crate::fixture::object("?xdp", "count"));
+        let objects = [Object {
+            digest: object.digest,
+            ..optional.unwrap()
+        }];
+        assert_eq!(
+            describe(&objects, &[one]),
+            Err("loader \"a\": it loads {\"count\"}, and the object has {}".to_owned())
+        );
     }
 
     #[test]

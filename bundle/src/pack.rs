@@ -169,6 +169,16 @@ fn loaders_of(
     let Some(loaders) = &options.kernel_loaders else {
         return Ok(Vec::new());
     };
+    let whole = room();
+    let total: u64 = loaders.iter().map(|made| made.size() as u64).sum();
+    let objects: u64 = inventory.objects.iter().map(|object| object.size).sum();
+    if total + objects > whole {
+        return Err(PackError::TooLarge {
+            what: "the bundle with its loaders".to_owned(),
+            got: total + objects,
+            limit: whole,
+        });
+    }
     let layers: Vec<(String, Blob)> = loaders
         .iter()
         .map(|made| {
@@ -189,8 +199,7 @@ fn loaders_of(
 
 fn check_sizes(objects: &[(String, Vec<u8>)]) -> Result<(), PackError> {
     let limits = Limits::default();
-    // What is left of the tar for manifest, config and signatures.
-    let whole = limits.total - (16 << 20);
+    let whole = room();
     let too_large = |what: &str, got: u64, limit: u64| PackError::TooLarge {
         what: what.to_owned(),
         got,
@@ -208,6 +217,11 @@ fn check_sizes(objects: &[(String, Vec<u8>)]) -> Result<(), PackError> {
         return Err(too_large("the bundle", total, whole));
     }
     Ok(())
+}
+
+/// Bytes for layers: the rest of the tar is for manifest, config and signatures.
+fn room() -> u64 {
+    Limits::default().total - (16 << 20)
 }
 
 fn check_titles(objects: &[(String, Vec<u8>)]) -> Result<(), PackError> {
