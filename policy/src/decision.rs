@@ -63,18 +63,8 @@ pub(crate) struct Decision {
     pub(crate) limits: Vec<Limits>,
 }
 
-/// Decides. `signers` are those whose signatures over the manifest were verified.
-pub(crate) fn decide(
-    policy: &Policy,
-    inventory: &Inventory,
-    signers: &Signers,
-    context: &Context,
-) -> Result<Decision, Refusal> {
-    let rule = rule_for(policy, &context.scope)?;
-    decide_by(rule, policy, inventory, signers, context)
-}
-
-/// As [`decide`], by a rule that was found already.
+/// Decides by a rule of `policy`. `signers` are those whose signatures over the manifest were
+/// verified.
 pub(crate) fn decide_by(
     rule: &Rule,
     policy: &Policy,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A bundle whose signatures satisfy a policy's rule and whose inventory is what its
-/// objects say. Only [`verify`] makes one.
+/// objects say. Only [`verify_at`] makes one.
 #[derive(Debug)]
 pub struct VerifiedBundle {
     parts: Parts,
@@ -33,22 +33,10 @@ pub struct VerifiedBundle {
 }
 
 /// Verifies `bundle` by the rule of `policy` that decides about `scope`, or by the exception
-/// that names the bundle.
+/// that names the bundle, at the moment `now`: whose clock tells it is the caller's to say.
 ///
 /// # Errors
 /// The reason that helps most: what is wrong with the signature that came closest.
-pub fn verify(
-    bundle: UnverifiedBundle,
-    policy: &Policy,
-    scope: &str,
-) -> Result<VerifiedBundle, Refusal> {
-    verify_at(bundle, policy, scope, Timestamp::now())
-}
-
-/// As [`verify`], at this moment: for whoever trusts another clock than this machine's.
-///
-/// # Errors
-/// As [`verify`].
 pub fn verify_at(
     bundle: UnverifiedBundle,
     policy: &Policy,
@@ -91,10 +79,10 @@ fn verify_by(
     })
 }
 
-/// What each signature of `bundle` comes to, against every key that `policy` names; the
-/// base of [`verify`], and what `bpfseal verify --explain` prints.
-pub fn evidence(bundle: &UnverifiedBundle, policy: &Policy) -> Vec<Finding> {
-    findings(bundle, &Trusted::by(policy))
+/// What each signature of `bundle` comes to at the moment `now`, against every key that `policy`
+/// names; the base of [`verify_at`], and what `bpfseal verify --explain` prints.
+pub fn evidence(bundle: &UnverifiedBundle, policy: &Policy, now: Timestamp) -> Vec<Finding> {
+    findings(bundle, &Trusted::at(policy, now))
 }
 
 fn findings(bundle: &UnverifiedBundle, trusted: &Trusted<'_>) -> Vec<Finding> {

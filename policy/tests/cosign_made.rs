@@ -35,7 +35,7 @@ fn outcome(referrer: &Referrer, subject: &str, key: &str) -> Result<Form, Reason
     let findings = check(
         referrer,
         subject,
-        &Trusted::keys([("key", &key)]),
+        &Trusted::keys([("key", &key)], jiff::Timestamp::now()),
         &mut Budget::default(),
     );
     match &findings[..] {

@@ -2,7 +2,7 @@
 //!
 //! Nothing of a verdict is stored. It is a function of the artifact, of what is attached to
 //! it, of the policy and of the revocation list, so that a signature that arrives, one that is
-//! deleted, a policy and a list that change all decide anew by themselves.
+//! deleted, a policy and a list that change all decide anew by themselves, and so does time.
 
 mod judge;
 
@@ -102,6 +102,7 @@ pub async fn verdict(
         && known.epoch == epoch
         && known.policy == law.policy.digest().to_string()
         && known.revocations == law.revocations()
+        && known.counts(jiff::Timestamp::now())
     {
         return Ok(Some(known));
     }

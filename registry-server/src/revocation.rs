@@ -48,6 +48,12 @@ impl Revoked {
         {
             tracing::warn!(list = %config.list.display(), due = %next, "a newer revocation list is due");
         }
+        if signed.list().names_programs() {
+            tracing::info!(
+                list = %config.list.display(),
+                "entries of the kind `program` are obeyed by hosts alone: a registry measures nothing"
+            );
+        }
         Ok(Self(signed))
     }
 

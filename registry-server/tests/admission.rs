@@ -153,6 +153,53 @@ fn what_breaks_the_policy_is_refused_with_the_reason() {
 }
 
 #[test]
+fn an_exception_lets_one_bundle_in_until_it_ends() {
+    let bench = Bench::new(1);
+    let (mut pusher, mut reader) = (bench.user("pusher"), bench.user("reader"));
+    let manifest = bundle_of(&mut pusher, "tools/app", "kprobe/do_unlinkat");
+    let digest = sha256(&manifest);
+    let mut push = |tag: &str, manifest: &[u8]| {
+        let headers = [("content-type", common::IMAGE)];
+        let line = format!("PUT /v2/tools/app/manifests/{tag}");
+        pusher.send(&line, &headers, manifest).status
+    };
+    assert_eq!(push("v1", &manifest), 403);
+    let except = |until: jiff::Timestamp| {
+        let rules = policy_for(1, "\"xdp\"");
+        let exception =
+            format!("[[exception]]\nbundle = \"{digest}\"\nreason = \"INC-1\"\nuntil = {until}\n");
+        bench.write("policy.toml", &(rules + &exception));
+    };
+    let now = jiff::Timestamp::now;
+    except(now() + jiff::SignedDuration::from_hours(1));
+    common::eventually(|| push("v1", &manifest) == 201);
+    // Nobody signed it, and the policy's author answers for it; for nothing else.
+    let served = reader.get("/v2/tools/app/manifests/v1");
+    assert_eq!(
+        (served.status, served.header("bpfseal-admission")),
+        (200, "released")
+    );
+    let other = bundle_of(&mut bench.user("pusher"), "tools/app", "kprobe/do_exit");
+    assert_eq!(push("v2", &other), 403);
+    // It ends by the clock, though nothing is written and the verdict is known.
+    let end = now() + jiff::SignedDuration::from_secs(3);
+    except(end);
+    common::eventually(|| {
+        let status = reader.get("/v2/tools/app/manifests/v1").status;
+        assert!(status == 404 || now() < end + jiff::SignedDuration::from_secs(1));
+        status == 404
+    });
+    assert!(now() >= end, "it ended too early");
+    let why = bench.user("pusher").get("/admission/tools/app:v1").json();
+    assert_eq!(
+        (&why["state"], &why["number"]),
+        (&"refused".into(), &303.into())
+    );
+    assert!(why["message"].as_str().unwrap().contains("INC-1"), "{why}");
+    assert_eq!(push("v1", &manifest), 403);
+}
+
+#[test]
 fn an_attachment_is_no_way_around_the_policy() {
     let bench = Bench::new(1);
     let mut pusher = bench.user("pusher");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bundle::{Digest, Layout, UnverifiedBundle, unverified::Referrer};
+use jiff::Timestamp;
 use policy::{
     Admitted, Context, Policy, Reason, Refusal, RuleRef, VerifiedBundle,
     decision::SignedBy,
@@ -123,8 +124,9 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         Some(reference) => reference.repository.to_string(),
         None => scope_of_file(args, &bundle),
     };
-    let trail = args.explain.then(|| Trail::of(&bundle, &policy));
-    match decide(bundle, &policy, &scope, args.policy.is_none()) {
+    let now = Timestamp::now();
+    let trail = args.explain.then(|| Trail::of(&bundle, &policy, now));
+    match decide(bundle, &policy, &scope, args.policy.is_none(), now) {
         Ok(verified) => {
             let done = Done::of(&verified, args, origin.as_ref());
             output.result(&done, || done.describe(args, trail.as_ref()));
@@ -147,8 +149,9 @@ fn decide(
     policy: &Policy,
     scope: &str,
     by_signer: bool,
+    now: Timestamp,
 ) -> Result<VerifiedBundle, Refusal> {
-    let verified = policy::verify(bundle, policy, scope)?;
+    let verified = policy::verify_at(bundle, policy, scope, now)?;
     if by_signer {
         return Ok(verified);
     }
@@ -351,9 +354,9 @@ struct Trail {
 }
 
 impl Trail {
-    fn of(bundle: &UnverifiedBundle, policy: &Policy) -> Self {
+    fn of(bundle: &UnverifiedBundle, policy: &Policy, now: Timestamp) -> Self {
         Self {
-            findings: policy::verify::evidence(bundle, policy),
+            findings: policy::verify::evidence(bundle, policy, now),
             referrers: bundle.referrers().to_vec(),
         }
     }

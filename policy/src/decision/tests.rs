@@ -19,6 +19,17 @@ fn pem(byte: u8) -> String {
     PublicKey::from_spki(&spki).unwrap().to_pem()
 }
 
+/// Decides by the rule for the scope.
+fn decide(
+    policy: &Policy,
+    inventory: &Inventory,
+    signers: &Signers,
+    context: &Context,
+) -> Result<Decision, Refusal> {
+    let rule = rule_for(policy, &context.scope)?;
+    decide_by(rule, policy, inventory, signers, context)
+}
+
 fn id(name: &str) -> Digest {
     PublicKey::from_pem(pem(name.as_bytes()[0]).as_bytes())
         .unwrap()

@@ -29,12 +29,7 @@ pub(super) struct Trustee {
 }
 
 impl<'p> Trusted<'p> {
-    /// Whom `policy` trusts.
-    pub fn by(policy: &'p Policy) -> Self {
-        Self::at(policy, Timestamp::now())
-    }
-
-    /// The same at another moment than now.
+    /// Whom `policy` trusts, at the moment `now`.
     pub fn at(policy: &'p Policy, now: Timestamp) -> Self {
         Self {
             keys: policy
@@ -48,13 +43,13 @@ impl<'p> Trusted<'p> {
         }
     }
 
-    /// These keys alone, by name.
-    pub fn keys(keys: impl IntoIterator<Item = (&'p str, &'p PublicKey)>) -> Self {
+    /// These keys alone, by name, at the moment `now`.
+    pub fn keys(keys: impl IntoIterator<Item = (&'p str, &'p PublicKey)>, now: Timestamp) -> Self {
         Self {
             keys: keys.into_iter().collect(),
             identities: Vec::new(),
             authorities: Vec::new(),
-            now: Timestamp::now(),
+            now,
         }
     }
 

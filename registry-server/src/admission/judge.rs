@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bundle::{Layout, media};
+use jiff::{SignedDuration, Timestamp};
 use policy::{Context, Policy, Reason, Refusal, attached, decision::SignedBy};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
@@ -28,7 +29,14 @@ pub struct Verdict {
     /// SHA-256 of the revocation list that was asked.
     pub revocations: Option<String>,
     pub(super) epoch: u64,
+    /// From when to when it counts, by this machine's clock.
+    pub(super) since: Timestamp,
+    pub(super) until: Timestamp,
 }
+
+/// How long a verdict is believed: signatures grow too old and certificates end by themselves,
+/// which a host notices within a minute too.
+const LIFETIME: SignedDuration = SignedDuration::from_secs(60);
 
 /// Who sees an artifact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +80,13 @@ pub async fn judge(
 ) -> Result<Verdict, OciError> {
     // Signatures and instructions are checked: that is work for another thread.
     let judged = spawn_blocking(move || {
+        let now = Timestamp::now();
         let decided = match layout {
             None => Err((State::Quarantined, incomplete())),
-            Some(layout) if is_bundle => law.judge_bundle(&layout),
-            Some(layout) => law.judge_artifact(&layout, digest),
+            Some(layout) if is_bundle => law.judge_bundle(&layout, now),
+            Some(layout) => law.judge_artifact(&layout, digest, now),
         };
-        law.verdict(decided)
+        law.verdict(decided, digest, now)
     });
     judged.await.map_err(OciError::internal)
 }
@@ -95,11 +104,11 @@ pub fn is_bundle(document: &Value) -> bool {
 type Decided = Result<Vec<SignedBy>, (State, Refusal)>;
 
 impl Law {
-    fn judge_artifact(&self, layout: &Layout, digest: bundle::Digest) -> Decided {
+    fn judge_artifact(&self, layout: &Layout, digest: bundle::Digest, now: Timestamp) -> Decided {
         let artifact = Artifact::of(digest);
         self.ask(&artifact)?;
         let referrers = layout.referrers(&digest);
-        let signed = attached::signed_by(digest, &referrers, &self.policy, &self.scope);
+        let signed = attached::signed_by(digest, &referrers, &self.policy, &self.scope, now);
         let signed = signed.map_err(|refusal| match refusal.reason {
             // Signatures can mend everything but a policy that says nothing.
             Reason::NoRule => (State::Refused, refusal),
@@ -109,7 +118,7 @@ impl Law {
         Ok(signed)
     }
 
-    fn judge_bundle(&self, layout: &Layout) -> Decided {
+    fn judge_bundle(&self, layout: &Layout, now: Timestamp) -> Decided {
         let (policy, scope) = (&*self.policy, &*self.scope);
         let context = Context::of(scope);
         let refused = |refusal| (State::Refused, refusal);
@@ -119,10 +128,10 @@ impl Law {
                 .map_err(|error| Refusal::new(policy::verify::reason_of(&error), error.to_string()))
         };
         let mut unsigned = bundle().map_err(refused)?;
-        attached::foresee(&mut unsigned, policy, &context).map_err(refused)?;
+        attached::foresee(&mut unsigned, policy, &context, now).map_err(refused)?;
         let artifact = Artifact::of_bundle(&unsigned);
         self.ask(&artifact)?;
-        let verified = policy::verify(bundle().map_err(refused)?, policy, scope);
+        let verified = policy::verify_at(bundle().map_err(refused)?, policy, scope, now);
         let verified = verified.map_err(|refusal| (State::Quarantined, refusal))?;
         let admitted = policy::admit(verified, policy, &context).map_err(refused)?;
         let signed = admitted.signed_by().to_vec();
@@ -149,7 +158,7 @@ impl Law {
         found.map_or(Ok(()), |refusal| Err((State::Quarantined, refusal)))
     }
 
-    fn verdict(&self, decided: Decided) -> Verdict {
+    fn verdict(&self, decided: Decided, digest: bundle::Digest, now: Timestamp) -> Verdict {
         let (state, refusal, signed) = match decided {
             Ok(signed) => (State::Released, None, signed),
             Err((state, refusal)) => (state, Some(refusal), Vec::new()),
@@ -165,7 +174,18 @@ impl Law {
             policy: self.policy.digest().to_string(),
             revocations: self.revocations(),
             epoch: 0,
+            since: now,
+            until: self.until(digest, now),
         }
+    }
+
+    /// When a verdict of `now` is to be taken anew: an exception ends to the second.
+    fn until(&self, digest: bundle::Digest, now: Timestamp) -> Timestamp {
+        let latest = now.saturating_add(LIFETIME).unwrap_or(now);
+        let exception = self.policy.exception_for(digest);
+        let end = exception.map(|exception| exception.until);
+        end.filter(|end| (now..latest).contains(end))
+            .unwrap_or(latest)
     }
 
     /// Which list is asked.
@@ -175,6 +195,11 @@ impl Law {
 }
 
 impl Verdict {
+    /// Does it count at this moment? A clock that was set back proves nothing.
+    pub(super) fn counts(&self, now: Timestamp) -> bool {
+        (self.since..self.until).contains(&now)
+    }
+
     /// For the API.
     pub fn document(&self, digest: &Digest) -> Value {
         let refusal = self.refusal.as_ref();
