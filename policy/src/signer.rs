@@ -266,9 +266,10 @@ impl Signer {
             }
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public().modulus_len()];
+                // `ring` checks what it signed, for faults that would give the key away.
                 pair.sign(&RSA_PKCS1_SHA256, random, message, &mut signature)
                     .map(|()| signature)
-                    .map_err(|_| BadPrivateKey::NoRandomness)
+                    .map_err(|_| malformed("it signs nothing: its parts do not fit together"))
             }
         }
     }
@@ -478,6 +479,26 @@ mod tests {
     fn read(pem: &str, passphrase: &str) -> Result<(Signer, Protection), String> {
         let mut ask = || Ok(Zeroizing::new(passphrase.to_owned()));
         Signer::from_pem(pem.as_bytes(), &mut ask, &SystemRandom::new()).map_err(|e| e.to_string())
+    }
+
+    /// Found by fuzzing: a changed exponent was said to be a lack of randomness.
+    #[test]
+    fn an_rsa_key_whose_parts_do_not_fit_signs_nothing() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/vectors/x509/rsa2048.key"
+        );
+        let good = std::fs::read_to_string(path).unwrap();
+        for (pem, want) in [
+            (good.replace("NyYhNgSSkBH", "NyYh/gSSkBH"), false),
+            (good, true),
+        ] {
+            let signer = read(&pem, "").unwrap().0;
+            let signed = signer.sign(b"message", &SystemRandom::new());
+            let said = signed.map(|_| ()).map_err(|error| error.to_string());
+            let parts = "it signs nothing: its parts do not fit together".to_owned();
+            assert_eq!(said, if want { Ok(()) } else { Err(parts) });
+        }
     }
 
     #[test]

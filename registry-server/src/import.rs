@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, Read},
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -49,8 +49,14 @@ pub async fn import(
 
 /// Unpacks a tar file of layouts into the empty folder `to`.
 pub fn unpack(file: &Path, to: &Path) -> Result<(), TransferError> {
+    let bytes = File::open(file).map_err(TransferError::file(file))?;
+    unpack_from(bytes, file, to)
+}
+
+/// The same from `input`, which errors call `file`.
+pub fn unpack_from(input: impl Read, file: &Path, to: &Path) -> Result<(), TransferError> {
     let failed = || TransferError::file(file);
-    let mut archive = tar::Archive::new(File::open(file).map_err(failed())?);
+    let mut archive = tar::Archive::new(input);
     for entry in archive.entries().map_err(failed())? {
         let mut entry = entry.map_err(failed())?;
         let path = entry.path().map_err(failed())?.into_owned();
@@ -74,6 +80,16 @@ pub fn unpack(file: &Path, to: &Path) -> Result<(), TransferError> {
         }
     }
     Ok(())
+}
+
+/// Each repository and the manifests of its layout, members before indexes.
+pub fn plan(from: &Path, wanted: &Wanted) -> Result<Vec<(Repository, Vec<Digest>)>, TransferError> {
+    let layouts = layouts(from, wanted)?.into_iter();
+    let plans = layouts.map(|(repository, folder)| {
+        let mut entries = index(&folder)?;
+        Ok((repository, order(&folder, &mut entries)?))
+    });
+    plans.collect()
 }
 
 /// Repositories and the folders of their layouts.

@@ -3,7 +3,12 @@
 //! One function per reader. Each takes any bytes and panics where a promise is broken: that is
 //! what `make fuzz` looks for. `tests/strangers.rs` does the same with changed samples.
 
-use std::path::Path;
+use std::{
+    env, fs,
+    path::Path,
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -13,6 +18,7 @@ use crate::{
     config::Config,
     digest::Digest,
     error::OciError,
+    import::{self, Wanted},
     manifest::{MAX_ANNOTATIONS, MAX_DESCRIPTORS, Manifest},
     name::{MAX_REPOSITORY, MAX_TAG, Repository, Tag},
     range::{self, Asked},
@@ -212,6 +218,44 @@ pub fn conditions(bytes: &[u8]) {
 /// A client's certificate, in DER: its name.
 pub fn certificate(bytes: &[u8]) {
     let _ = tls::name(&bytes.into());
+}
+
+/// A tar file of layouts that somebody imports: nothing of it lies outside of its folder, no
+/// link, and what it calls a manifest is what its digest says.
+pub fn archive(bytes: &[u8]) {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let outer = env::temp_dir().join(format!("bpfseal-archive-{}-{number}", process::id()));
+    let folder = outer.join("in");
+    fs::create_dir_all(&folder).expect("there is room for a temporary folder");
+    let unpacked = import::unpack_from(bytes, Path::new("stranger.tar"), &folder);
+    let beside = fs::read_dir(&outer).expect("it was just made");
+    assert_eq!(beside.count(), 1, "something lies outside of the folder");
+    are_plain(&folder);
+    if unpacked.is_ok() {
+        let wanted = Wanted {
+            repository: "team/app".parse().ok(),
+            sparse: false,
+        };
+        for wanted in [wanted, Wanted::default()] {
+            for (name, manifests) in import::plan(&folder, &wanted).into_iter().flatten() {
+                is_repository(&name);
+                manifests.iter().for_each(is_digest);
+            }
+        }
+    }
+    fs::remove_dir_all(&outer).expect("it is ours");
+}
+
+fn are_plain(folder: &Path) {
+    for entry in fs::read_dir(folder).expect("it is ours") {
+        let entry = entry.expect("it is ours");
+        let kind = entry.file_type().expect("it is there");
+        assert!(!kind.is_symlink(), "{}", entry.path().display());
+        if kind.is_dir() {
+            are_plain(&entry.path());
+        }
+    }
 }
 
 fn text(bytes: &[u8]) -> &str {

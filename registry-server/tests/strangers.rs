@@ -9,7 +9,7 @@ use bpfseal_registry::strangers::*;
 type Reader = (fn(&[u8]), &'static [&'static str]);
 
 /// Each reader, and what it reads on ordinary days.
-const READERS: [Reader; 9] = [
+const READERS: [Reader; 10] = [
     (
         request,
         &[
@@ -65,6 +65,7 @@ const READERS: [Reader; 9] = [
         &["if-match: \"sha256:00\", W/\"x\"\nif-none-match:*\n"],
     ),
     (certificate, &["0\u{3}\u{2}\u{1}\u{1}"]),
+    (archive, &[include_str!("strangers/layout.tar")]),
 ];
 
 proptest! {

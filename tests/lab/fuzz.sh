@@ -23,7 +23,9 @@ seeds() {
             \( -name '*.bpf.o' -o -name 'tcp*-libbpf' -o -name 'xdp*.o' \) -size -200k 2>/dev/null | head -40 ;;
         registry_config) find docs/examples/registry -name '*.toml' ;;
         registry_manifest) find tests/vectors/cosign -name '*.json' ;;
-        registry_certificate) find tests/vectors -name '*.der' ;;
+        registry_archive) find registry-server/tests/strangers -name '*.tar' ;;
+        policy_files) find tests/vectors/x509 -name '*.pem' -o -name '*.crl' ;;
+        private_key) find tests/vectors/x509 -name '*.key' ;;
         policy) find docs/examples tests/kernel tests/demo -name '*.toml' ;;
         key) find tests/vectors/keys -type f ;;
         signature|sigstore|manifest|permit) find tests/vectors/cosign -name '*.json' ;;
@@ -36,6 +38,10 @@ for target in "${targets[@]}"; do
     echo "fuzz: $target"
     mkdir -p "$work/corpus/$target" "$work/artifacts/$target"
     seeds "$target" | xargs -r cp -n -t "$work/corpus/$target" 2>/dev/null || true
+    # What is so small that it is written for this lies in a folder of the target's name.
+    [ ! -d "tests/fuzz/seeds/$target" ] || cp -n "tests/fuzz/seeds/$target"/* "$work/corpus/$target"
+    [ "$target" != registry_certificate ] ||
+        openssl x509 -in tests/vectors/x509/leaf.pem -outform der -out "$work/corpus/$target/leaf.der"
     cargo fuzz run --fuzz-dir tests/fuzz --target-dir "$work/build" "$target" \
         "$work/corpus/$target" -- \
         -max_total_time="${SECONDS_EACH:-60}" -rss_limit_mb=1024 -timeout=5 -max_len=262144 \
