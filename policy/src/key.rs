@@ -336,9 +336,9 @@ fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), BadKey> {
 fn unsupported(key: &public_key::PublicKey<'_>, info: &SubjectPublicKeyInfo<'_>) -> BadKey {
     match key {
         public_key::PublicKey::DSA(_) => BadKey::Weak("DSA keys are too weak".to_owned()),
-        public_key::PublicKey::EC(point) => BadKey::Unsupported(format!(
-            "an elliptic-curve key of {} bits is neither P-256 nor P-384 with an uncompressed point",
-            point.key_size()
+        public_key::PublicKey::EC(_) => BadKey::Unsupported(format!(
+            "an elliptic-curve key on {} is neither P-256 nor P-384 with an uncompressed point",
+            curve_of(info)
         )),
         _ => BadKey::Unsupported(format!(
             "a key of algorithm {} is not supported: use ECDSA P-256, P-384, Ed25519 or RSA",
@@ -346,6 +346,25 @@ fn unsupported(key: &public_key::PublicKey<'_>, info: &SubjectPublicKeyInfo<'_>)
         )),
     }
 }
+
+/// The name of its curve (RFC 5480), else its number.
+fn curve_of(info: &SubjectPublicKeyInfo<'_>) -> String {
+    let curve = info.algorithm.parameters.as_ref();
+    let Some(curve) = curve.and_then(|curve| curve.as_oid().ok()) else {
+        return "a curve of its own".to_owned();
+    };
+    let number = curve.to_id_string();
+    let known = CURVES.iter().find(|(known, _)| *known == number);
+    known.map_or(number, |(_, name)| (*name).to_owned())
+}
+
+/// Curves that people have keys on.
+const CURVES: [(&str, &str); 4] = [
+    ("1.2.840.10045.3.1.7", "P-256"),
+    ("1.3.132.0.34", "P-384"),
+    ("1.3.132.0.35", "P-521"),
+    ("1.3.132.0.10", "secp256k1"),
+];
 
 /// An integer's bytes without leading zeros.
 fn unsigned(bytes: &[u8]) -> &[u8] {
@@ -467,7 +486,7 @@ mod tests {
             (
                 "p521",
                 unsupported(
-                    "an elliptic-curve key of 528 bits is neither P-256 nor P-384 with an uncompressed point",
+                    "an elliptic-curve key on P-521 is neither P-256 nor P-384 with an uncompressed point",
                 ),
             ),
         ] {

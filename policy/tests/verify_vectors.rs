@@ -50,7 +50,7 @@ struct Rule {
     of: Option<Vec<String>>,
     /// Names of keys that the policy knows, name to key; `release` is key `a` by default.
     keys: BTreeMap<String, String>,
-    /// `[x509.NAME]`: its lines beside `roots`, which is `root.pem`.
+    /// `[x509.NAME]`: its lines; `roots` is `root.pem` where they do not say.
     x509: BTreeMap<String, String>,
     /// Lines of the rule.
     rule: String,
@@ -518,7 +518,11 @@ fn policy_of(rule: &Rule, keys: &Keys, bundle: Digest) -> (Policy, String) {
         text += &format!("[keys.{name}]\nfile = \"{name}\"\n");
     }
     for (name, lines) in &rule.x509 {
-        text += &format!("[x509.{name}]\nroots = \"root.pem\"\n{lines}\n");
+        let roots = match lines.contains("roots = ") {
+            true => "",
+            false => "roots = \"root.pem\"\n",
+        };
+        text += &format!("[x509.{name}]\n{roots}{lines}\n");
     }
     text += &format!(
         "[[rule]]\nname = \"probes\"\nscope = \"r.example/*\"\nsigned_by = {{ at_least = {}, of = {of:?} }}\n{}\n",
