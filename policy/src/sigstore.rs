@@ -33,6 +33,8 @@ pub struct TrustRoot {
     digest: Digest,
     verifier: Verifier,
     counts: Counts,
+    /// Ids of the transparency logs.
+    logs: Vec<Vec<u8>>,
 }
 
 /// How much a trusted root holds.
@@ -85,6 +87,11 @@ impl TrustRoot {
                 certificate_logs: root.ctlogs.len(),
                 timestamp_authorities: root.timestamp_authorities.len(),
             },
+            logs: root
+                .tlogs
+                .iter()
+                .map(|log| log.log_id.key_id.as_bytes().to_vec())
+                .collect(),
         })
     }
 
@@ -96,6 +103,24 @@ impl TrustRoot {
     /// How much it holds.
     pub const fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Is each entry of a log that is believed? A checkpoint of version 2 is looked up by its
+    /// signatures alone, whatever log the entry names.
+    fn check_logs(&self, bundle: &Bundle) -> Result<(), Refusal> {
+        for entry in &bundle.verification_material.tlog_entries {
+            let id = entry.log_id.key_id.as_bytes();
+            if !self.logs.iter().any(|known| known == id) {
+                return Err(Refusal::new(
+                    Reason::BadLogEntry,
+                    format!(
+                        "it names the log {}, which the trusted root does not have",
+                        hex::encode(id)
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -282,6 +307,7 @@ pub fn prove_identity(
             &VerificationPolicy::any_identity(),
         )
         .map_err(|error| refusal(&error))?;
+    root.check_logs(bundle)?;
     let (Some(identity), Some(issuer)) = (result.identity(), result.issuer()) else {
         return Err(Refusal::new(
             Reason::BadCertificate,
@@ -342,6 +368,7 @@ pub fn prove_key(
         .verifier
         .verify(subject.artifact(), bundle, &policy)
         .map_err(|error| refusal(&error))?;
+    root.check_logs(bundle)?;
     Ok(proof(bundle, None, &result, root))
 }
 

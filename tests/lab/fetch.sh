@@ -69,6 +69,12 @@ go_programs="
 go-loader  fixtures/go  trixie golang-1.24-go,golang-1.24-src  sid golang-github-cilium-ebpf-dev,golang-golang-x-sys-dev
 "
 
+# Go programs that Debian has in packages of source for other programs alone: one name, the suite,
+# and for each program its name, its package and its folder in there.
+go_services="
+sigstore-services  sid rekor-server,golang-github-sigstore-rekor-tiles-dev,github.com/sigstore/rekor-tiles/cmd/rekor-server/posix timestamp-server,golang-github-sigstore-timestamp-authority-dev,github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server
+"
+
 # series, suite
 kernels="
 6.1  bookworm
@@ -83,10 +89,10 @@ main() {
     for name in "$@"; do
         case $name in
         -h | --help) usage; exit 0 ;;
-        --list) list_tools; list_python; list_go; list_kernels; exit 0 ;;
-        tools) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_go) ;;
+        --list) list_tools; list_python; list_go; list_services; list_kernels; exit 0 ;;
+        tools) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_go; list_services) ;;
         kernels) mapfile -t -O "${#names[@]}" names < <(list_kernels) ;;
-        all) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_go; list_kernels) ;;
+        all) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_go; list_services; list_kernels) ;;
         *) names+=("$name") ;;
         esac
     done
@@ -100,6 +106,7 @@ main() {
         kernel-*) fetch_kernel "${name#kernel-}" ;;
         kubernetes-validate | moto) fetch_python "$name" ;;
         go-*) fetch_go "$name" ;;
+        sigstore-services) fetch_services "$name" ;;
         *) fetch_tool "$name" ;;
         esac
     done
@@ -109,6 +116,7 @@ usage() { sed -n '2,6s/^# \{0,1\}//p' "$0"; }
 list_tools() { awk 'NF { print $1 }' <<<"$tools"; }
 list_python() { awk 'NF { print $1 }' <<<"$python_tools"; }
 list_go() { awk 'NF { print $1 }' <<<"$go_programs"; }
+list_services() { awk 'NF { print $1 }' <<<"$go_services"; }
 list_kernels() { awk 'NF { print "kernel-" $1 }' <<<"$kernels"; }
 say() { echo "fetch: $*"; }
 fail() { echo "fetch: $*" >&2; exit 1; }
@@ -173,9 +181,7 @@ fetch_go() {
         cp -r "$folder" "$partial/go/path/src/$name"
         go=$(echo "$partial"/go/usr/lib/go-*)
         say "$name: building"
-        env GOROOT="$go" GOPATH="$partial/go/path:$partial/go/usr/share/gocode" GO111MODULE=off \
-            GOCACHE="$partial/go/cache" GOTOOLCHAIN=local GOFLAGS=-trimpath CGO_ENABLED=0 \
-            "$go/bin/go" build -ldflags='-s -w' -o "$partial/root/usr/bin/$name" "$name"
+        build_go "$go" "$partial/go/path:$partial/go/usr/share/gocode" "$partial" "$name" "$name"
         chmod -R u+w "$partial/go"
         rm -r "$partial/go"
         touch "$partial/.complete"
@@ -184,6 +190,62 @@ fetch_go() {
     fi
     ln -sfn "$directory" "$cache/tools/$name"
     say "$name: $cache/tools/$directory"
+}
+
+# Everything that the packages of source depend on comes along: 400 MB, which go when it is done, as
+# do the 2 GB that they become. Three minutes.
+fetch_services() {
+    local name=$1 suite programs program package folder versions="" directory partial packages deb go
+    read -r suite programs < <(awk -v n="$name" '$1 == n { $1 = ""; print }' <<<"$go_services")
+    if [ -e "$cache/tools/$name/.complete" ] && [ -z "${BPFSEAL_REFRESH:-}" ]; then
+        say "$name: have $(readlink "$cache/tools/$name")"
+        return
+    fi
+    open_suite "$suite"
+    packages=(golang-go)
+    for program in $programs; do
+        IFS=, read -r program package folder <<<"$program"
+        packages+=("$package")
+        versions+="-$(version_of "$package")"
+    done
+    directory="$name$versions"
+    if [ ! -e "$cache/tools/$directory/.complete" ]; then
+        partial=$(mktemp -d "$cache/partial.XXXXXX")
+        mkdir -p "$partial/go/debs" "$partial/root/usr/bin" "$partial/bin"
+        mapfile -t packages < <(apt_here apt-get -qq -y --print-uris install "${packages[@]}" |
+            awk '{ sub(/_.*/, "", $2); print $2 }' | grep -E '^golang-(.*-dev|[0-9.]+-(go|src))$')
+        say "$name: downloading ${#packages[@]} packages from Debian $suite"
+        (cd "$partial/go/debs" && apt_here apt-get -qq download "${packages[@]}") || {
+            rm -f "${APT_CONFIG%/*}/updated"
+            fail "$name: cannot download its packages"
+        }
+        for deb in "$partial"/go/debs/*.deb; do
+            dpkg-deb --fsys-tarfile "$deb" |
+                tar -x -C "$partial/go" --exclude='*_test.go' --exclude='*/share/doc/*'
+            rm "$deb"
+        done
+        go=$(echo "$partial"/go/usr/lib/go-*)
+        for program in $programs; do
+            IFS=, read -r program package folder <<<"$program"
+            say "$name: building $program"
+            build_go "$go" "$partial/go/usr/share/gocode" "$partial" "$program" "$folder"
+            ln -s "../root/usr/bin/$program" "$partial/bin/$program"
+        done
+        rm -r "$partial/go"
+        touch "$partial/.complete"
+        rm -rf "$cache/tools/$directory"
+        mv "$partial" "$cache/tools/$directory"
+    fi
+    ln -sfn "$directory" "$cache/tools/$name"
+    say "$name: $cache/tools/$directory"
+}
+
+# GOROOT GOPATH FOLDER PROGRAM PACKAGE: as Debian's packages are laid out, without modules. From
+# inside of the package: Go takes the `v2` in a path for a version only where it sees a go.mod.
+build_go() {
+    (cd "${2%%:*}/src/$5" && env GOROOT="$1" GOPATH="$2" GO111MODULE=off GOCACHE="$3/go/cache" \
+        GOTOOLCHAIN=local GOFLAGS=-trimpath CGO_ENABLED=0 \
+        "$1/bin/go" build -ldflags='-s -w' -o "$3/root/usr/bin/$4" .)
 }
 
 # FOLDER SUITE PACKAGE,PACKAGE SUITE PACKAGE…: just these packages, without what they depend on.

@@ -1,6 +1,7 @@
 //! A Sigstore deployment that stands in for the real one: a certificate authority that
 //! checks token signature and proof of possession, a certificate log, a transparency log by
-//! both of its APIs, and a time-stamp authority by `openssl ts`. It ends with the test.
+//! both of its APIs, and a time-stamp authority by `openssl ts`. The log of version 2 and the
+//! time-stamp authority can be the real ones. It ends with the test.
 
 use std::{
     collections::HashMap,
@@ -20,7 +21,7 @@ use base64::{
 };
 use bundle::Digest;
 use policy::{
-    key::{Algorithm, Jws, PublicKey},
+    key::{Algorithm, PublicKey},
     signer::{self, Signer},
 };
 use ring::rand::SystemRandom;
@@ -28,6 +29,11 @@ use serde_json::{Value, json};
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer as _};
 
 mod der;
+mod scene;
+mod services;
+
+pub use scene::{APIS, FLOW, ISSUER, Scene};
+use services::{ORIGIN, Services};
 
 use der::{extension, fixed, name, signed, tlv, to_be_signed};
 
@@ -36,6 +42,8 @@ pub struct Sigstore {
     /// `127.0.0.1:PORT` of all its services.
     pub address: String,
     inner: Arc<Inner>,
+    /// Log and time-stamp authority, where they are not the stand-ins.
+    real: Option<Services>,
 }
 
 struct Inner {
@@ -79,7 +87,7 @@ impl Sigstore {
         let inner = Arc::new(Inner {
             address: address.clone(),
             logins: Mutex::default(),
-            issuer: key(),
+            issuer: issuer(),
             authority_certificate: signed(&tbs, &authority),
             authority,
             certificate_log: key(),
@@ -92,31 +100,65 @@ impl Sigstore {
                 server.serve(stream);
             }
         });
-        Self { address, inner }
+        Self {
+            address,
+            inner,
+            real: None,
+        }
     }
 
-    /// A token (ES256) with these claims, by the deployment's own issuer.
+    /// The same with the real log (version 2) and the real time-stamp authority.
+    pub fn start_real(folder: &Path) -> Self {
+        Self {
+            real: Some(Services::start(folder)),
+            ..Self::start(folder)
+        }
+    }
+
+    /// Where authority, log and time-stamp authority are.
+    pub fn urls(&self) -> [String; 3] {
+        let ours = || format!("http://{}", self.address);
+        match &self.real {
+            None => [ours(), ours(), ours()],
+            Some(real) => [
+                ours(),
+                format!("http://{}", real.log),
+                format!("http://{}", real.stamps),
+            ],
+        }
+    }
+
+    /// A token (RS256, which alone cosign reads) with these claims, by the deployment's own issuer.
     pub fn token(&self, claims: &Value) -> String {
         token(&self.inner.issuer, claims)
     }
 
     /// `signing_config.json`.
     pub fn signing_config(&self, log: LogApi) -> String {
-        let service = |path: &str, version: u32| {
+        let at = |address: &str, path: &str, version: u32| {
             json!([{
-                "url": format!("http://{}{path}", self.address),
+                "url": format!("http://{address}{path}"),
                 "majorApiVersion": version,
                 "validFor": { "start": "2020-01-01T00:00:00Z" },
                 "operator": "test",
             }])
         };
+        let ours = |path: &str, version: u32| at(&self.address, path, version);
+        let (log, stamps) = match (log, &self.real) {
+            (LogApi::First, _) => (ours("", 1), json!([])),
+            (LogApi::Second, None) => (ours("", 2), ours("/stamp", 1)),
+            (LogApi::Second, Some(real)) => (
+                at(&real.log.to_string(), "", 2),
+                at(&real.stamps.to_string(), "/api/v1/timestamp", 1),
+            ),
+        };
         json!({
             "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
-            "caUrls": service("", 1),
-            "oidcUrls": service("", 1),
-            "rekorTlogUrls": service("", if log == LogApi::First { 1 } else { 2 }),
+            "caUrls": ours("", 1),
+            "oidcUrls": ours("", 1),
+            "rekorTlogUrls": log,
             "rekorTlogConfig": { "selector": "ANY" },
-            "tsaUrls": if log == LogApi::First { json!([]) } else { service("/stamp", 1) },
+            "tsaUrls": stamps,
             "tsaConfig": { "selector": "ANY" },
         })
         .to_string()
@@ -125,17 +167,25 @@ impl Sigstore {
     /// `trusted_root.json`.
     pub fn trusted_root(&self) -> String {
         let since = json!({ "start": "2020-01-01T00:00:00Z" });
-        let log = |key: &PublicKey| {
+        let log = |key: &PublicKey, details: &str, id: Digest| {
             json!([{
-                "baseUrl": "http://log.test",
+                "baseUrl": format!("http://{ORIGIN}"),
                 "hashAlgorithm": "SHA2_256",
                 "publicKey": {
                     "rawBytes": BASE64.encode(key.spki()),
-                    "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+                    "keyDetails": details,
                     "validFor": since,
                 },
-                "logId": { "keyId": BASE64.encode(key.id().as_bytes()) },
+                "logId": { "keyId": BASE64.encode(id.as_bytes()) },
             }])
+        };
+        let ours = |signer: &Signer| {
+            let key = signer.public_key();
+            log(key, "PKIX_ECDSA_P256_SHA_256", key.id())
+        };
+        let logs = match &self.real {
+            None => ours(&self.inner.log),
+            Some(real) => log(&real.key, "PKIX_ED25519", real.log_id()),
         };
         let authority = |chain: &[Vec<u8>]| {
             let chain: Vec<Value> = chain
@@ -152,8 +202,8 @@ impl Sigstore {
         let stamps = policy::x509::certificates(&vector("tsa.pem")).expect("the vector is PEM");
         json!({
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-            "tlogs": log(self.inner.log.public_key()),
-            "ctlogs": log(self.inner.certificate_log.public_key()),
+            "tlogs": logs,
+            "ctlogs": ours(&self.inner.certificate_log),
             "certificateAuthorities": authority(std::slice::from_ref(&self.inner.authority_certificate)),
             "timestampAuthorities": authority(&stamps),
         })
@@ -161,12 +211,27 @@ impl Sigstore {
     }
 }
 
-/// A JWT with these claims by `issuer` (P-256).
+/// A JWT with these claims by `issuer` (RSA or P-256).
 pub fn token(issuer: &Signer, claims: &Value) -> String {
-    let head = BASE64_URL.encode(r#"{"alg":"ES256","typ":"JWT"}"#);
+    let is_rsa = issuer.public_key().algorithm() == Algorithm::Rsa;
+    let head = match is_rsa {
+        true => r#"{"alg":"RS256","typ":"JWT"}"#,
+        false => r#"{"alg":"ES256","typ":"JWT"}"#,
+    };
+    let head = BASE64_URL.encode(head);
     let message = format!("{head}.{}", BASE64_URL.encode(claims.to_string()));
-    let der = sign(issuer, message.as_bytes());
-    format!("{message}.{}", BASE64_URL.encode(fixed(&der)))
+    let mut signature = sign(issuer, message.as_bytes());
+    if !is_rsa {
+        signature = fixed(&signature);
+    }
+    format!("{message}.{}", BASE64_URL.encode(signature))
+}
+
+/// The issuer of tokens: keys of RSA are read, not made.
+fn issuer() -> Signer {
+    let mut none = || unreachable!("the key is not encrypted");
+    let read = Signer::from_pem(&vector("rsa2048.key"), &mut none, &SystemRandom::new());
+    read.expect("the vector is a key").0
 }
 
 /// A new P-256 key.
@@ -221,7 +286,7 @@ impl Inner {
                 (status, "application/json", said.to_string().into_bytes())
             }
             "/api/v2/signingCert" => match self.certify(&json_body(), &bearer) {
-                Ok(reply) => (201, "application/json", reply.to_string().into_bytes()),
+                Ok(reply) => (200, "application/json", reply.to_string().into_bytes()),
                 Err(why) => (400, "text/plain", why.into_bytes()),
             },
             "/api/v1/log/entries" => {
@@ -238,7 +303,7 @@ impl Inner {
             _ => (404, "text/plain", Vec::new()),
         };
         let head = format!(
-            "HTTP/1.1 {status} so\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 {status} so\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n{NAMED}\r\n",
             reply.len()
         );
         let _ = stream.write_all(head.as_bytes());
@@ -297,7 +362,7 @@ impl Inner {
         let signature = BASE64_URL.decode(signature).map_err(|_| "no signature")?;
         self.issuer
             .public_key()
-            .verify_jws(Jws::Es256, message.as_bytes(), &signature)
+            .verify(message.as_bytes(), &signature)
             .map_err(|_| "the token's signature does not fit")?;
         let claims = message.split('.').nth(1).ok_or("no claims")?;
         let claims = BASE64_URL.decode(claims).map_err(|_| "no base64")?;
@@ -317,7 +382,8 @@ impl Inner {
             None => proved(&request["publicKeyRequest"], subject)?,
         };
         let issuer = claims["iss"].as_str().ok_or("no issuer")?;
-        let certificate = self.certificate(&key, subject, issuer);
+        let lie = claims["lie"].as_str().unwrap_or_default();
+        let certificate = self.certificate(&key, subject, issuer, lie);
         Ok(
             json!({ "signedCertificateEmbeddedSct": { "chain": { "certificates": [
                 policy::key::pem("CERTIFICATE", &certificate),
@@ -326,7 +392,8 @@ impl Inner {
         )
     }
 
-    fn certificate(&self, key: &PublicKey, subject: &str, issuer: &str) -> Vec<u8> {
+    /// A token's claim `lie` spoils the promise of the certificate log.
+    fn certificate(&self, key: &PublicKey, subject: &str, issuer: &str, lie: &str) -> Vec<u8> {
         let tag = if subject.contains('@') { 0x81 } else { 0x86 };
         let arc = [0x2b, 6, 1, 4, 1, 0x83, 0xbf, 0x30, 1];
         let mut extensions = vec![
@@ -356,7 +423,14 @@ impl Inner {
         let nobody = tlv(0x30, &[]);
         // The log signs the certificate as it is without the log's promise (RFC 6962).
         let bare = to_be_signed(&authority, &nobody, key.spki(), &extensions);
-        let promise = self.promise(&bare);
+        let promise = match lie {
+            "a promise of another log" => self.promise(&bare, &self::key()),
+            "a promise for another certificate" => self.promise(b"another", &self.certificate_log),
+            _ => self.promise(&bare, &self.certificate_log),
+        };
+        if lie == "no promise" {
+            return signed(&bare, &self.authority);
+        }
         extensions.push(extension(
             &[0x2b, 6, 1, 4, 1, 0xd6, 0x79, 2, 4, 2],
             false,
@@ -366,8 +440,8 @@ impl Inner {
         signed(&full, &self.authority)
     }
 
-    /// A list with one signed certificate timestamp.
-    fn promise(&self, tbs: &[u8]) -> Vec<u8> {
+    /// A list with one signed certificate timestamp by `log`.
+    fn promise(&self, tbs: &[u8], log: &Signer) -> Vec<u8> {
         let time = (now() * 1000).to_be_bytes();
         let length = (tbs.len() as u32).to_be_bytes();
         let issuer = Digest::of(self.authority.public_key().spki());
@@ -381,8 +455,8 @@ impl Inner {
             &[0, 0],
         ]
         .concat();
-        let signature = sign(&self.certificate_log, &message);
-        let id = self.certificate_log.public_key().id();
+        let signature = sign(log, &message);
+        let id = log.public_key().id();
         let size = (signature.len() as u16).to_be_bytes();
         let promise = [
             &[0][..],
@@ -646,5 +720,7 @@ const FIRST_ORIGIN: &str = "log.test - 1";
 pub const BEARER: &str = "runner-bearer";
 /// How each code of the login page begins.
 pub const CODE: &str = "code-of-the-login-page-";
+/// Where an entry of the log is, without which cosign fails.
+const NAMED: &str = "etag: 24296fb24b8ad77a\r\nlocation: /api/v1/log/entries/24296fb24b8ad77a\r\n";
 /// A test asks a handful.
 const MOST_REQUESTS: usize = 200;

@@ -3,112 +3,25 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{path::PathBuf, process::Command};
 
 use bundle::Digest;
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::{
-    e2e::{Workshop, tool},
+    e2e::tool,
     lab,
-    sigstore::{LogApi, Sigstore},
+    sigstore::{APIS, FLOW, ISSUER, LogApi, Scene},
 };
 
-const ISSUER: &str = "https://token.test";
-const FLOW: &str = "https://ci.test/acme/xdp/.ci/release.yml@refs/tags/v1";
-const SOMEBODY: &str = "https://ci.test/somebody@else";
-const APIS: [(LogApi, &str); 2] = [(LogApi::First, "1"), (LogApi::Second, "2")];
-
-struct Scene {
-    workshop: Workshop,
-    sigstore: Sigstore,
-}
-
-impl Scene {
-    /// A file `tool`, a statement about it, the root, and what each client wants to know.
-    fn new() -> Self {
-        let workshop = Workshop::new();
-        let sigstore = Sigstore::start(&workshop.path(""));
-        let root = sigstore.trusted_root();
-        workshop.write("root.json", &root);
-        workshop.write("tool", "a tool");
-        workshop.write("other", "another");
-        let statement = json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": [{ "name": "tool", "digest": { "sha256": Digest::of(b"a tool").to_hex() } }],
-            "predicateType": "https://acme.example/review/v1",
-            "predicate": { "by": "ann" },
-        });
-        workshop.write("statement.json", statement.to_string());
-        let root: Value = serde_json::from_str(&root).unwrap();
-        for (api, name) in APIS {
-            let config = sigstore.signing_config(api);
-            workshop.write(&format!("config-{name}.json"), &config);
-            let config: Value = serde_json::from_str(&config).unwrap();
-            let trust = json!({
-                "mediaType": "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
-                "trustedRoot": root,
-                "signingConfig": config,
-            });
-            workshop.write(&format!("trust-{name}.json"), trust.to_string());
-        }
-        Self { workshop, sigstore }
-    }
-
-    fn token(&self) -> String {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let now = since.as_secs();
-        self.sigstore.token(&json!({
-            "iss": ISSUER, "aud": "sigstore", "sub": FLOW,
-            "iat": now - 10, "nbf": now - 10, "exp": now + 600,
-        }))
-    }
-
-    /// Signs `tool` here, by each API of the log.
-    fn sign_here(&self, api: &str) -> String {
-        let bundle = format!("ours-{api}.json");
-        self.workshop.bpfseal_done(&format!(
-            "sign-blob --identity-token {} --bundle {bundle} --trusted-root root.json \
-             --signing-config config-{api}.json tool",
-            self.token()
-        ));
-        bundle
-    }
-
-    /// `bundle` is by the workflow over `tool`, and by nobody else over nothing else.
-    fn verifies_here(&self, bundle: &str) {
-        let verify = |who: &str, what: &str| {
-            format!(
-                "verify-blob --bundle {bundle} --trusted-root root.json \
-                 --certificate-identity {who} --certificate-oidc-issuer {ISSUER} {what}"
-            )
-        };
-        let got = self.workshop.bpfseal_done(&verify(FLOW, "tool"));
-        assert_eq!(got["logged"], true, "{bundle}: {got}");
-        let digest = Digest::of(b"a tool").to_string();
-        self.workshop.bpfseal_done(&verify(FLOW, &digest));
-        for (who, what, want) in [
-            (SOMEBODY, "tool", "wrong-identity"),
-            (FLOW, "other", "wrong-subject"),
-        ] {
-            let got = self.workshop.bpfseal_refusal(&verify(who, what));
-            assert_eq!(got, (1, want.into()), "{bundle}: {who} {what}");
-        }
-    }
-
-    /// `program words` succeeds, and does not for another identity nor for another file.
-    fn verifies_there(&self, program: &Path, words: impl Fn(&str, &str) -> Vec<String>) {
-        let run = |who, what| self.workshop.run(program, words(who, what));
-        let said = run(FLOW, "tool");
-        let asked = words(FLOW, "tool").join(" ");
-        assert_eq!(said.code, 0, "{asked}: {}{}", said.out, said.err);
-        for (who, what) in [(SOMEBODY, "tool"), (FLOW, "other")] {
-            assert_ne!(run(who, what).code, 0, "{who} {what} was accepted");
-        }
-    }
+/// A deployment for each version of the log's API, of stand-ins, and one with the real log and
+/// the real time-stamp authority.
+fn scenes() -> [(Scene, LogApi, &'static str); 3] {
+    let [first, second] = APIS;
+    [
+        (Scene::new(), first.0, first.1),
+        (Scene::new(), second.0, second.1),
+        (Scene::with_real_services(), second.0, second.1),
+    ]
 }
 
 /// Where a client is, unless it cannot be had: then that is said for `test`.
@@ -124,6 +37,17 @@ fn client(test: &str, name: &str) -> Option<PathBuf> {
     Some(String::from_utf8(output.stdout).unwrap().trim().into())
 }
 
+/// A statement about `tool`.
+fn statement() -> String {
+    json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{ "name": "tool", "digest": { "sha256": Digest::of(b"a tool").to_hex() } }],
+        "predicateType": "https://acme.example/review/v1",
+        "predicate": { "by": "ann" },
+    })
+    .to_string()
+}
+
 fn words<'w>(words: impl IntoIterator<Item = &'w str>) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
@@ -133,8 +57,7 @@ fn sigstore_python_and_we_agree() {
     let Some(python) = client("sigstore_python_and_we_agree", "python") else {
         return;
     };
-    let scene = Scene::new();
-    for (_, api) in APIS {
+    for (scene, _, api) in scenes() {
         let trust = format!("trust-{api}.json");
         let ours = scene.sign_here(api);
         scene.verifies_there(&python, |who, what| {
@@ -154,7 +77,7 @@ fn sigstore_python_and_we_agree() {
             ])
         });
         let (signed, attested) = (format!("signed-{api}.json"), format!("attested-{api}.json"));
-        let token = scene.token();
+        let token = scene.token(json!({ "sub": FLOW }));
         let sign = ["--trust-config", &trust, "sign", "--identity-token", &token];
         scene
             .workshop
@@ -195,10 +118,10 @@ fn sigstore_js_and_we_agree() {
     let script = lab::workspace().join("tests/lab/sigstore-js/client.cjs");
     let script = script.to_str().unwrap();
     let node = PathBuf::from("node");
-    let scene = Scene::new();
-    let url = format!("http://{}", scene.sigstore.address);
-    for (_, api) in APIS {
-        let ours = scene.sign_here(api);
+    for (scene, api, name) in scenes() {
+        scene.workshop.write("statement.json", statement());
+        let urls = scene.sigstore.urls().join(",");
+        let ours = scene.sign_here(name);
         scene.verifies_there(&node, |who, what| {
             words([
                 script,
@@ -211,12 +134,13 @@ fn sigstore_js_and_we_agree() {
                 what,
             ])
         });
-        let token = scene.token();
+        let token = scene.token(json!({ "sub": FLOW }));
         // For logs of version 2 it writes attestations in a form that they no longer take.
-        let attest = (api == "1").then_some(("attest", "statement.json"));
+        let attest = (api == LogApi::First).then_some(("attest", "statement.json"));
+        let api = if api == LogApi::First { "1" } else { "2" };
         for (command, what) in [("sign", "tool")].into_iter().chain(attest) {
             let theirs = format!("{command}-{api}.json");
-            let make = [script, packages, command, &url, api, &token, &theirs, what];
+            let make = [script, packages, command, &urls, api, &token, &theirs, what];
             scene.workshop.done(&node, make);
             scene.verifies_here(&theirs);
         }
@@ -224,28 +148,40 @@ fn sigstore_js_and_we_agree() {
 }
 
 #[test]
-fn cosign_verifies_what_is_signed_here_without_a_key() {
-    let scene = Scene::new();
-    for (api, name) in APIS {
-        let ours = scene.sign_here(name);
+fn cosign_and_we_agree_without_a_key() {
+    let cosign = tool("cosign");
+    for (scene, api, name) in scenes() {
         let stamped = match api {
             LogApi::First => "--use-signed-timestamps=false",
             LogApi::Second => "--use-signed-timestamps=true",
         };
-        scene.verifies_there(&tool("cosign"), |who, what| {
-            words([
-                "verify-blob",
-                "--bundle",
-                &ours,
-                "--trusted-root",
-                "root.json",
-                stamped,
-                "--certificate-identity",
-                who,
-                "--certificate-oidc-issuer",
-                ISSUER,
-                what,
-            ])
-        });
+        let verifies_there = |bundle: &str| {
+            scene.verifies_there(&cosign, |who, what| {
+                words([
+                    "verify-blob",
+                    "--bundle",
+                    bundle,
+                    "--trusted-root",
+                    "root.json",
+                    stamped,
+                    "--certificate-identity",
+                    who,
+                    "--certificate-oidc-issuer",
+                    ISSUER,
+                    what,
+                ])
+            });
+        };
+        verifies_there(&scene.sign_here(name));
+        let token = scene.token(json!({ "sub": FLOW }));
+        let config = format!("{name}.json");
+        let sign = ["sign-blob", "--yes", "--identity-token", &token];
+        let by = ["--signing-config", &config, "--trusted-root", "root.json"];
+        let what = ["--bundle", "cosign.json", "tool"];
+        scene
+            .workshop
+            .done(&cosign, [&sign[..], &by, &what].concat());
+        verifies_there("cosign.json");
+        scene.verifies_here("cosign.json");
     }
 }

@@ -3,55 +3,31 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde_json::{Value, json};
 use tests::{
     e2e::{Said, Workshop, program},
-    sigstore::{self, LogApi, Sigstore},
+    sigstore::{self, FLOW, ISSUER, Scene, Sigstore},
 };
 
-const ISSUER: &str = "https://token.test";
-const FLOW: &str = "https://ci.test/acme/xdp/.ci/release.yml@refs/tags/v1";
-
-struct Scene {
-    workshop: Workshop,
-    sigstore: Sigstore,
+/// Packs the bundle `x.tar`.
+fn pack(scene: &Scene) {
+    let object = bundle::fixture::object("socket", "probe");
+    scene.workshop.write("x.bpf.o", object);
+    done(scene, "pack x.bpf.o -o x.tar --name net/x --version 1.0");
 }
 
-impl Scene {
-    /// A workshop with a bundle `x.tar`, a file `tool`, the root and the signing configs.
-    fn new() -> Self {
-        let workshop = Workshop::new();
-        let sigstore = Sigstore::start(&workshop.path(""));
-        workshop.write("x.bpf.o", bundle::fixture::object("socket", "probe"));
-        workshop.write("tool", "a tool");
-        workshop.write("root.json", sigstore.trusted_root());
-        workshop.write("first.json", sigstore.signing_config(LogApi::First));
-        workshop.write("second.json", sigstore.signing_config(LogApi::Second));
-        let scene = Self { workshop, sigstore };
-        scene.done("pack x.bpf.o -o x.tar --name net/x --version 1.0");
-        scene
-    }
+fn run(scene: &Scene, words: &str) -> Said {
+    scene.workshop.bpfseal(words)
+}
 
-    fn token(&self, claims: Value) -> String {
-        let mut all = json!({ "iss": ISSUER, "aud": "sigstore", "exp": 4_000_000_000_u64 });
-        let more = claims.as_object().unwrap().clone();
-        all.as_object_mut().unwrap().extend(more);
-        self.sigstore.token(&all)
-    }
+fn done(scene: &Scene, words: &str) -> Value {
+    scene.workshop.bpfseal_done(words)
+}
 
-    fn run(&self, words: &str) -> Said {
-        self.workshop.bpfseal(words)
-    }
-
-    fn done(&self, words: &str) -> Value {
-        self.workshop.bpfseal_done(words)
-    }
-
-    fn refusal(&self, words: &str) -> (i32, Value) {
-        self.workshop.bpfseal_refusal(words)
-    }
+fn refusal(scene: &Scene, words: &str) -> (i32, Value) {
+    scene.workshop.bpfseal_refusal(words)
 }
 
 #[test]
@@ -66,10 +42,13 @@ fn a_file_signed_without_a_key_verifies_by_the_root_alone() {
     ] {
         let token = scene.token(claims);
         for config in ["first", "second"] {
-            let made = scene.done(&format!(
-                "sign-blob --identity-token {token} --bundle b.json --trusted-root root.json \
+            let made = done(
+                &scene,
+                &format!(
+                    "sign-blob --identity-token {token} --bundle b.json --trusted-root root.json \
                  --signing-config {config}.json tool"
-            ));
+                ),
+            );
             assert_eq!(
                 (&made["identity"], &made["issuer"]),
                 (&who.into(), &ISSUER.into()),
@@ -79,18 +58,18 @@ fn a_file_signed_without_a_key_verifies_by_the_root_alone() {
                 "verify-blob --bundle b.json --certificate-oidc-issuer {ISSUER} --certificate-identity"
             );
             let root = "--trusted-root root.json tool";
-            let got = scene.done(&format!("{verify} {who} {root}"));
+            let got = done(&scene, &format!("{verify} {who} {root}"));
             assert_eq!(
                 (&got["logged"], got["times"].as_array().map(Vec::len)),
                 (&true.into(), Some(1)),
                 "{config}"
             );
             assert_eq!(
-                scene.refusal(&format!("{verify} bob@acme.test {root}")),
+                refusal(&scene, &format!("{verify} bob@acme.test {root}")),
                 (1, "wrong-identity".into())
             );
             // The public-good instance knows nothing of it.
-            let (code, reason) = scene.refusal(&format!("{verify} {who} tool"));
+            let (code, reason) = refusal(&scene, &format!("{verify} {who} tool"));
             assert_eq!(code, 1);
             assert!(
                 ["bad-log-entry", "no-trusted-time", "bad-certificate"]
@@ -104,6 +83,7 @@ fn a_file_signed_without_a_key_verifies_by_the_root_alone() {
 #[test]
 fn a_bundle_signed_without_a_key_is_allowed_by_identity() {
     let scene = Scene::new();
+    pack(&scene);
     let token = scene.token(json!({ "sub": FLOW }));
     scene.workshop.write(
         "policy.toml",
@@ -124,14 +104,14 @@ require = ["inventory"]
     );
     let verify = "verify x.tar --policy policy.toml";
     let services = "--trusted-root root.json --signing-config";
-    assert_eq!(scene.refusal(verify), (1, "no-signature".into()));
+    assert_eq!(refusal(&scene, verify), (1, "no-signature".into()));
     for config in ["first", "second"] {
-        scene.done("pack x.bpf.o -o x.tar --name net/x --version 1.0");
+        pack(&scene);
         let by = format!("--identity-token {token} {services} {config}.json");
-        scene.done(&format!("sign x.tar {by}"));
-        assert_eq!(scene.refusal(verify), (1, "missing-attestation".into()));
-        scene.done(&format!("attest x.tar --inventory {by}"));
-        let got = scene.done(verify);
+        done(&scene, &format!("sign x.tar {by}"));
+        assert_eq!(refusal(&scene, verify), (1, "missing-attestation".into()));
+        done(&scene, &format!("attest x.tar --inventory {by}"));
+        let got = done(&scene, verify);
         assert_eq!(
             (
                 &got["signed_by"][0]["identity"],
@@ -144,9 +124,9 @@ require = ["inventory"]
         let identity = format!(
             "verify x.tar --certificate-identity {FLOW} --certificate-oidc-issuer {ISSUER}"
         );
-        scene.done(&format!("{identity} --trusted-root root.json"));
-        assert_eq!(scene.run(&identity).code, 1);
-        let said = scene.run(&format!("{verify} --explain"));
+        done(&scene, &format!("{identity} --trusted-root root.json"));
+        assert_eq!(run(&scene, &identity).code, 1);
+        let said = run(&scene, &format!("{verify} --explain"));
         for line in [
             "valid     by ci",
             "log inclusion proved",
@@ -157,11 +137,12 @@ require = ["inventory"]
     }
     // Another branch's workflow is somebody else.
     let token = scene.token(json!({ "sub": FLOW.replace("tags", "heads") }));
-    scene.done("pack x.bpf.o -o x.tar --name net/x --version 1.0");
-    scene.done(&format!(
-        "sign x.tar --identity-token {token} {services} first.json"
-    ));
-    assert_eq!(scene.refusal(verify), (1, "untrusted-signer".into()));
+    pack(&scene);
+    done(
+        &scene,
+        &format!("sign x.tar --identity-token {token} {services} first.json"),
+    );
+    assert_eq!(refusal(&scene, verify), (1, "untrusted-signer".into()));
 }
 
 #[test]
@@ -179,9 +160,12 @@ fn an_authority_that_is_not_convinced_certifies_nothing() {
         (over, 4),
         ("a.b".to_owned(), 2),
     ] {
-        let said = scene.run(&format!(
-            "sign-blob --identity-token {token} --bundle b.json --signing-config first.json tool"
-        ));
+        let said = run(
+            &scene,
+            &format!(
+                "sign-blob --identity-token {token} --bundle b.json --signing-config first.json tool"
+            ),
+        );
         assert_eq!(said.code, code, "{}", said.err);
         assert!(!said.err.contains(&token) || code == 2, "{}", said.err);
         assert!(!scene.workshop.path("b.json").exists());
@@ -195,10 +179,13 @@ fn what_the_services_answer_is_checked_before_it_is_kept() {
     let elsewhere = Sigstore::start(&other.path(""));
     scene.workshop.write("other.json", elsewhere.trusted_root());
     let token = scene.token(json!({ "sub": FLOW }));
-    let said = scene.run(&format!(
-        "sign-blob --identity-token {token} --bundle b.json --signing-config first.json \
+    let said = run(
+        &scene,
+        &format!(
+            "sign-blob --identity-token {token} --bundle b.json --signing-config first.json \
          --trusted-root other.json tool"
-    ));
+        ),
+    );
     assert_eq!(said.code, 1, "{}", said.err);
     assert!(!scene.workshop.path("b.json").exists());
 }
@@ -226,7 +213,7 @@ fn the_ci_system_s_identity_is_found() {
             ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", bearer),
         ]
     };
-    let run = |variables: &[(&str, &str)]| {
+    let in_ci = |variables: &[(&str, &str)]| {
         scene
             .workshop
             .run_with(&program("bpfseal"), sign.split_whitespace(), variables)
@@ -237,15 +224,34 @@ fn the_ci_system_s_identity_is_found() {
         vec![("BUILDKITE", "true"), ("PATH", path.as_str())],
         github(sigstore::BEARER),
     ] {
-        let said = run(&variables);
+        let said = in_ci(&variables);
         assert_eq!(said.code, 0, "{variables:?}: {}", said.out);
         let made: Value = serde_json::from_str(&said.out).unwrap();
         assert_eq!(made["identity"], FLOW, "{variables:?}");
     }
+    // Where cosign has the volume projected: in a mount namespace with a `/run` of its own.
+    let inside = format!(
+        "mount -t tmpfs none /run && mkdir -p /run/sigstore/cosign && \
+         cp {file} /run/sigstore/cosign/oidc-token && exec {} {sign}",
+        program("bpfseal").display()
+    );
+    let namespace = ["--user", "--map-root-user", "--mount", "sh", "-c"];
+    let said = scene.workshop.run(
+        Path::new("unshare"),
+        namespace.into_iter().chain([inside.as_str()]),
+    );
+    match Path::new("/var/run/sigstore/cosign").exists() || said.err.contains("unshare failed") {
+        true => println!("SKIPPED the_ci_system_s_identity_is_found: no namespace for /var/run"),
+        false => {
+            assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+            let made: Value = serde_json::from_str(&said.out).unwrap();
+            assert_eq!(made["identity"], FLOW, "the default path");
+        }
+    }
     // A system that refuses is an error, not a reason to look elsewhere.
     let mut refused = github("another");
     refused.push(("SIGSTORE_ID_TOKEN", &token));
-    assert_eq!(run(&refused).code, 4);
-    let said = scene.run(sign);
+    assert_eq!(in_ci(&refused).code, 4);
+    let said = run(&scene, sign);
     assert_eq!(said.code, 2, "{}", said.out);
 }

@@ -13,55 +13,35 @@ use std::{
 
 use serde_json::Value;
 use tests::{
-    e2e::{Workshop, program},
-    sigstore::{CODE, LogApi, Sigstore},
+    e2e::program,
+    sigstore::{CODE, Scene},
 };
 
-struct Scene {
-    workshop: Workshop,
-    sigstore: Sigstore,
+/// `bpfseal sign-blob` that waits for a login.
+fn sign(scene: &Scene, more: &[&str], variables: &[(&str, &str)]) -> Signing {
+    let child = Command::new(program("bpfseal"))
+        .args(["sign-blob", "--bundle", "b.json", "tool"])
+        .args(["--trusted-root", "root.json"])
+        .args(["--signing-config", "first.json"])
+        .args(more)
+        .current_dir(scene.workshop.path(""))
+        .env("HOME", scene.workshop.path(""))
+        .env_remove("BROWSER")
+        .env_remove("DISPLAY")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    Signing {
+        child,
+        said: String::new(),
+    }
 }
 
-impl Scene {
-    fn new() -> Self {
-        let workshop = Workshop::new();
-        let sigstore = Sigstore::start(&workshop.path(""));
-        workshop.write("tool", "a tool");
-        workshop.write("root.json", sigstore.trusted_root());
-        workshop.write("config.json", sigstore.signing_config(LogApi::First));
-        Self { workshop, sigstore }
-    }
-
-    /// `bpfseal sign-blob` that waits for a login.
-    fn sign(&self, more: &[&str], variables: &[(&str, &str)]) -> Signing {
-        let child = Command::new(program("bpfseal"))
-            .args(["sign-blob", "--bundle", "b.json", "tool"])
-            .args([
-                "--trusted-root",
-                "root.json",
-                "--signing-config",
-                "config.json",
-            ])
-            .args(more)
-            .current_dir(self.workshop.path(""))
-            .env("HOME", self.workshop.path(""))
-            .env_remove("BROWSER")
-            .env_remove("DISPLAY")
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Signing {
-            child,
-            said: String::new(),
-        }
-    }
-
-    fn is_signed(&self) -> bool {
-        self.workshop.path("b.json").exists()
-    }
+fn is_signed(scene: &Scene) -> bool {
+    scene.workshop.path("b.json").exists()
 }
 
 struct Signing {
@@ -143,7 +123,7 @@ fn a_person_logs_in_and_signs_by_their_address() {
     );
     fs::set_permissions(&browser, fs::Permissions::from_mode(0o755)).unwrap();
     let name = format!("/nowhere/at-all:{}", browser.display());
-    let mut signing = scene.sign(&["--browser"], &[("BROWSER", &name)]);
+    let mut signing = sign(&scene, &["--browser"], &[("BROWSER", &name)]);
     signing.line("log in with the browser that opens");
     let address = fs::read_to_string(&pipe).unwrap();
 
@@ -191,7 +171,7 @@ fn a_person_logs_in_and_signs_by_their_address() {
 #[test]
 fn without_a_browser_the_address_is_printed_and_no_secret_is() {
     let scene = Scene::new();
-    let mut signing = scene.sign(&["--no-browser"], &[("BROWSER", "/nowhere/at-all")]);
+    let mut signing = sign(&scene, &["--no-browser"], &[("BROWSER", "/nowhere/at-all")]);
     let address = signing.address();
     assert!(!address.contains("code_verifier"), "{address}");
     let (_, back, _) = visit(&address);
@@ -214,7 +194,7 @@ fn what_answers_another_question_signs_nothing() {
         ("challenge", 4, "answered 400: invalid_grant"),
     ] {
         let scene = Scene::new();
-        let mut signing = scene.sign(&["--no-browser", "--json"], &[]);
+        let mut signing = sign(&scene, &["--no-browser", "--json"], &[]);
         let address = signing.address();
         let (_, back, _) = visit(&format!("{address}&lie={lie}"));
         visit(&back.unwrap());
@@ -223,7 +203,7 @@ fn what_answers_another_question_signs_nothing() {
         let message = document["error"]["message"].as_str().unwrap();
         assert!(message.contains(says), "{lie}: {message}");
         assert!(!said.contains(CODE), "{lie}: {said}");
-        assert!(!scene.is_signed(), "{lie}");
+        assert!(!is_signed(&scene), "{lie}");
     }
 }
 
@@ -237,10 +217,10 @@ fn nobody_is_asked_where_nobody_can_answer_or_listen_in() {
             "only https is safe",
         ),
     ] {
-        let (code, document, said) = scene.sign(&[more, &["--json"]].concat(), &[]).end();
+        let (code, document, said) = sign(&scene, &[more, &["--json"]].concat(), &[]).end();
         assert_eq!(code, 2, "{said}");
         let message = document["error"]["message"].as_str().unwrap();
         assert!(message.contains(says), "{message}");
-        assert!(!scene.is_signed());
+        assert!(!is_signed(&scene));
     }
 }

@@ -9,19 +9,16 @@ use std::{fs, io::ErrorKind, net::TcpListener, path::Path};
 use bundle::Digest;
 use serde_json::{Value, json};
 use tests::{
-    e2e::{Said, Workshop},
-    sigstore::{LogApi, Sigstore},
+    e2e::Said,
+    sigstore::{self, FLOW, ISSUER, LogApi},
     tuf::{self, Mirror, Tuf},
 };
 
-const ISSUER: &str = "https://token.test";
-const FLOW: &str = "https://ci.test/acme/xdp/.ci/release.yml@refs/tags/v1";
 const ROOT: &str = "trusted_root.json";
 const CONFIG: &str = "signing_config.v0.2.json";
 
 struct Scene {
-    workshop: Workshop,
-    sigstore: Sigstore,
+    inner: sigstore::Scene,
     tuf: Tuf,
     trusted_root: String,
 }
@@ -30,17 +27,14 @@ impl Scene {
     /// A deployment whose root is published in the folder `tuf`; `root.json` is what a user
     /// was given.
     fn new() -> Self {
-        let workshop = Workshop::new();
-        let sigstore = Sigstore::start(&workshop.path(""));
-        let mut tuf = Tuf::new(&workshop.path("tuf"));
-        let trusted_root = sigstore.trusted_root();
-        let config = sigstore.signing_config(LogApi::First);
+        let inner = sigstore::Scene::new();
+        let mut tuf = Tuf::new(&inner.workshop.path("tuf"));
+        let trusted_root = inner.sigstore.trusted_root();
+        let config = inner.sigstore.signing_config(LogApi::First);
         tuf.publish(&[(ROOT, &trusted_root), (CONFIG, &config)]);
-        workshop.write("root.json", tuf.root());
-        workshop.write("tool", "a tool");
+        inner.workshop.write("root.json", tuf.root());
         Self {
-            workshop,
-            sigstore,
+            inner,
             tuf,
             trusted_root,
         }
@@ -54,11 +48,11 @@ impl Scene {
     }
 
     fn run(&self, words: &str) -> Said {
-        self.workshop.bpfseal(words)
+        self.inner.workshop.bpfseal(words)
     }
 
     fn done(&self, words: &str) -> Value {
-        self.workshop.bpfseal_done(words)
+        self.inner.workshop.bpfseal_done(words)
     }
 
     /// Exit code and message.
@@ -71,14 +65,17 @@ impl Scene {
     }
 
     fn stored_file(&self) -> Vec<u8> {
-        fs::read(self.workshop.path(".local/share/bpfseal/trust/acme.json")).unwrap()
+        fs::read(
+            self.inner
+                .workshop
+                .path(".local/share/bpfseal/trust/acme.json"),
+        )
+        .unwrap()
     }
 
     /// Signs `tool` without a key by the instance `acme`.
     fn sign(&self) {
-        let token = self.sigstore.token(&json!({
-            "iss": ISSUER, "aud": "sigstore", "exp": 4_000_000_000_u64, "sub": FLOW,
-        }));
+        let token = self.inner.token(json!({ "sub": FLOW }));
         self.done(&format!(
             "sign-blob --identity-token {token} --trust acme --bundle b.json tool"
         ));
@@ -103,8 +100,8 @@ fn a_stored_instance_signs_and_decides_by_its_name() {
 
     // A second one beside it, which knows nothing of the first.
     let other = Scene::new();
-    scene.workshop.write("other.json", other.tuf.root());
-    let folder = other.workshop.path("tuf");
+    scene.inner.workshop.write("other.json", other.tuf.root());
+    let folder = other.inner.workshop.path("tuf");
     scene.done(&format!(
         "trust init --name other --mirror {} --root other.json",
         folder.display()
@@ -114,7 +111,7 @@ fn a_stored_instance_signs_and_decides_by_its_name() {
 
     let shown = scene.done("trust show acme --export exported.json");
     assert_eq!(
-        fs::read_to_string(scene.workshop.path("exported.json")).unwrap(),
+        fs::read_to_string(scene.inner.workshop.path("exported.json")).unwrap(),
         scene.trusted_root
     );
     assert_eq!(
@@ -164,12 +161,11 @@ fn a_stored_instance_signs_and_decides_by_its_name() {
 fn bundles_are_verified_by_the_stored_instance() {
     let scene = Scene::stored();
     scene
+        .inner
         .workshop
         .write("x.bpf.o", bundle::fixture::object("socket", "probe"));
     scene.done("pack x.bpf.o -o x.tar --name net/x --version 1.0");
-    let token = scene.sigstore.token(&json!({
-        "iss": ISSUER, "aud": "sigstore", "exp": 4_000_000_000_u64, "sub": FLOW,
-    }));
+    let token = scene.inner.token(json!({ "sub": FLOW }));
     scene.done(&format!("sign x.tar --identity-token {token} --trust acme"));
     let verify =
         format!("verify x.tar --certificate-identity {FLOW} --certificate-oidc-issuer {ISSUER}");
@@ -217,7 +213,7 @@ const ATTACKS: &[Attack] = &[
         "rollback of everything",
         |scene| {
             // The stored state is of version 2 by now; the mirror goes back to 1.
-            let old = fs::read(scene.workshop.path("old-timestamp.json")).unwrap();
+            let old = fs::read(scene.inner.workshop.path("old-timestamp.json")).unwrap();
             fs::write(scene.tuf.folder.join("timestamp.json"), old).unwrap();
         },
         1,
@@ -381,7 +377,7 @@ fn what_cannot_be_proved_to_be_newer_changes_nothing() {
     for (attack, perform, code, says) in ATTACKS {
         let mut scene = Scene::stored();
         let timestamp = fs::read(scene.tuf.folder.join("timestamp.json")).unwrap();
-        scene.workshop.write("old-timestamp.json", timestamp);
+        scene.inner.workshop.write("old-timestamp.json", timestamp);
         let root = scene.trusted_root.clone();
         scene.tuf.publish(&[(ROOT, &root)]);
         scene.done("trust update acme");
@@ -403,7 +399,7 @@ fn a_first_root_that_does_not_hold_stores_nothing() {
     let scene = Scene::new();
     let own = scene.tuf.root();
     // Somebody else's keyholders vouch for another repository.
-    let strange = Tuf::new(&scene.workshop.path("strange")).root();
+    let strange = Tuf::new(&scene.inner.workshop.path("strange")).root();
     let unsigned = {
         let mut root: Value = serde_json::from_str(&own).unwrap();
         root["signatures"].as_array_mut().unwrap().truncate(1);
@@ -414,7 +410,7 @@ fn a_first_root_that_does_not_hold_stores_nothing() {
         (unsigned, "threshold not met for role root"),
         ("{}".to_owned(), "missing `signed`"),
     ] {
-        scene.workshop.write("given.json", root);
+        scene.inner.workshop.write("given.json", root);
         let (code, said) = scene.failure("trust init --name acme --mirror tuf --root given.json");
         assert_eq!(code, 1, "{said}");
         assert!(
@@ -485,7 +481,10 @@ fn verification_goes_by_what_is_stored_and_asks_nobody() {
     // Whoever comes now is noticed, and never answered.
     let listener = TcpListener::bind(&address).unwrap();
     listener.set_nonblocking(true).unwrap();
-    age(&scene.workshop.path(".local/share/bpfseal/trust/acme.json"));
+    age(&scene
+        .inner
+        .workshop
+        .path(".local/share/bpfseal/trust/acme.json"));
     assert_eq!(scene.verify("--trust acme").code, 0);
     let shown = scene.done("trust show acme");
     assert_eq!(shown["stored"]["is_fresh"], false);
@@ -509,8 +508,8 @@ fn age(path: &Path) {
 fn one_instance_that_fails_keeps_no_other_from_its_update() {
     let mut scene = Scene::stored();
     let other = Scene::new();
-    scene.workshop.write("other.json", other.tuf.root());
-    let folder = other.workshop.path("tuf");
+    scene.inner.workshop.write("other.json", other.tuf.root());
+    let folder = other.inner.workshop.path("tuf");
     scene.done(&format!(
         "trust init --name a-broken-one --mirror {} --root other.json",
         folder.display()
@@ -540,6 +539,7 @@ fn a_stored_public_good_root_takes_the_place_of_the_embedded_one() {
     let shown = scene.done("trust show");
     assert_eq!(shown["stored"]["name"], "public-good");
     scene
+        .inner
         .workshop
         .write(".local/share/bpfseal/trust/public-good.json", "{");
     let (code, said) = scene.failure("trust show");

@@ -37,8 +37,8 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
     )
 }
 
-/// Checks that the numbers of each log entry's proof agree with each other: only the
-/// checkpoint's are signed.
+/// Checks that what each log entry says twice is the same: its numbers, the root of its tree, its
+/// log. Only the checkpoint is signed, and readers differ in which of the two they take.
 ///
 /// # Errors
 /// One clause with both numbers.
@@ -57,13 +57,31 @@ pub(super) fn check_log(bundle: &Bundle) -> Result<(), String> {
             ));
         }
         // A log of version 1 may be one of several trees, whose entries are counted together.
-        if entry.kind_version == KindVersion::HashedRekordV002 && proof.log_index != entry.log_index
-        {
+        if entry.kind_version != KindVersion::HashedRekordV002 {
+            continue;
+        }
+        if proof.log_index != entry.log_index {
             return Err(format!(
                 "the log entry has index {}, its proof {}",
                 entry.log_index.get(),
                 proof.log_index.get()
             ));
+        }
+        let Some(checkpoint) = proof.checkpoint.checkpoint() else {
+            continue;
+        };
+        if *checkpoint.root_hash() != proof.root_hash {
+            return Err(format!(
+                "the inclusion proof leads to {}, its checkpoint is of {}",
+                proof.root_hash.to_hex(),
+                checkpoint.root_hash().to_hex()
+            ));
+        }
+        // A signature in a checkpoint begins with the first bytes of its log's id.
+        let log = entry.log_id.key_id.as_bytes();
+        let mut signatures = checkpoint.signatures().iter();
+        if !signatures.any(|signature| log.starts_with(signature.key_id.as_bytes())) {
+            return Err("the log entry names another log than its checkpoint".to_owned());
         }
     }
     Ok(())

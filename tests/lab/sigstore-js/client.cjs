@@ -3,6 +3,8 @@
 //   node client.cjs PACKAGES verify ROOT BUNDLE IDENTITY ISSUER FILE
 //   node client.cjs PACKAGES sign URL API TOKEN BUNDLE FILE      API: version of the log's
 //   node client.cjs PACKAGES attest URL API TOKEN BUNDLE FILE    FILE: an in-toto statement
+//
+// URL names authority, log and time-stamp authority with commas between them.
 const fs = require('fs');
 const [packages, command, ...args] = process.argv.slice(2);
 const load = (name) => require(`${packages}/@sigstore/${name}`);
@@ -26,11 +28,12 @@ function verify(root, file, identity, issuer, artifact) {
 async function make(attests, url, api, token, file, artifact) {
   const { bundleToJSON } = load('bundle');
   const { DSSEBundleBuilder, FulcioSigner, MessageSignatureBundleBuilder, RekorWitness, TSAWitness } = load('sign');
+  const [fulcio, log, stamps] = url.split(',');
   const signer = new FulcioSigner({
-    fulcioBaseURL: url, identityProvider: { getToken: async () => token }, retry: 0,
+    fulcioBaseURL: fulcio, identityProvider: { getToken: async () => token }, retry: 0,
   });
-  const witnesses = [new RekorWitness({ rekorBaseURL: url, majorApiVersion: Number(api), retry: 0 })];
-  if (api === '2') witnesses.push(new TSAWitness({ tsaBaseURL: url, retry: 0 }));
+  const witnesses = [new RekorWitness({ rekorBaseURL: log, majorApiVersion: Number(api), retry: 0 })];
+  if (api === '2') witnesses.push(new TSAWitness({ tsaBaseURL: stamps, retry: 0 }));
   const data = fs.readFileSync(artifact);
   const options = { signer, witnesses };
   const builder = attests ? new DSSEBundleBuilder(options) : new MessageSignatureBundleBuilder(options);
