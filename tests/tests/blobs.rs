@@ -6,9 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bundle::Digest;
-use serde_json::Value;
-use tests::e2e::{Workshop, program};
+use serde_json::{Value, json};
+use tests::{
+    e2e::{Workshop, program},
+    lab,
+};
 
 /// Exit code, and the reason or what was verified.
 fn verify(workshop: &Workshop, args: &[&str]) -> (i32, Value) {
@@ -72,6 +76,52 @@ fn a_file_signed_by_a_key_is_known_by_bytes_and_by_digest() {
         let args = [&["--bundle", bundle.as_str()], &identity[..], &["tool"]].concat();
         assert_eq!(verify(&workshop, &args), (1, "wrong-identity".into()));
     }
+}
+
+#[test]
+fn a_statement_is_signed_as_it_is_and_verifies_for_its_subjects() {
+    let workshop = Workshop::new();
+    workshop.write("tool", "a tool");
+    workshop.write("other", "another");
+    ours(&workshop, "keygen -o k --no-passphrase");
+    let statement = |subject: Value| {
+        json!({
+            "_type": "https://in-toto.io/Statement/v1", "predicateType": "https://acme.example/v1",
+            "subject": [{ "name": "tool", "digest": subject }], "predicate": {},
+        })
+        .to_string()
+    };
+    let written = statement(json!({ "sha256": Digest::of(b"a tool").to_hex() }));
+    workshop.write("statement.json", &written);
+    // As the suite sigstore-conformance asks.
+    let driver = lab::workspace().join("tests/lab/sigstore-conformance");
+    let program = program("bpfseal");
+    let ask = |words: &str| {
+        let variables = [("BPFSEAL", program.to_str().unwrap())];
+        workshop
+            .run_with(&driver, words.split_whitespace(), &variables)
+            .code
+    };
+    let sign = "sign-bundle --in-toto --key k.key --bundle b.json";
+    assert_eq!(ask(&format!("{sign} statement.json")), 0);
+    let bundle: Value =
+        serde_json::from_slice(&fs::read(workshop.path("b.json")).unwrap()).unwrap();
+    let payload = bundle["dsseEnvelope"]["payload"].as_str().unwrap();
+    assert_eq!(BASE64.decode(payload).unwrap(), written.as_bytes());
+    let verify = "verify-bundle --bundle b.json --key k.pub";
+    assert_eq!(ask(&format!("{verify} tool")), 0);
+    assert_eq!(ask(&format!("{verify} {}", Digest::of(b"a tool"))), 0);
+    assert_eq!(ask(&format!("{verify} other")), 1);
+    assert_eq!(ask(&format!("{verify} statement.json")), 1);
+    for wrong in [
+        "{}".to_owned(),
+        statement(json!({ "sha1": "00" })),
+        "tool".to_owned(),
+    ] {
+        workshop.write("wrong.json", &wrong);
+        assert_eq!(ask(&format!("{sign} wrong.json")), 2, "{wrong}");
+    }
+    assert_eq!(ask("sign"), 2);
 }
 
 #[test]

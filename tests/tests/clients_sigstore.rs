@@ -5,7 +5,6 @@
 
 use std::{path::PathBuf, process::Command};
 
-use bundle::Digest;
 use serde_json::json;
 use tests::{
     e2e::tool,
@@ -37,17 +36,6 @@ fn client(test: &str, name: &str) -> Option<PathBuf> {
     Some(String::from_utf8(output.stdout).unwrap().trim().into())
 }
 
-/// A statement about `tool`.
-fn statement() -> String {
-    json!({
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{ "name": "tool", "digest": { "sha256": Digest::of(b"a tool").to_hex() } }],
-        "predicateType": "https://acme.example/review/v1",
-        "predicate": { "by": "ann" },
-    })
-    .to_string()
-}
-
 fn words<'w>(words: impl IntoIterator<Item = &'w str>) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
@@ -59,23 +47,24 @@ fn sigstore_python_and_we_agree() {
     };
     for (scene, _, api) in scenes() {
         let trust = format!("trust-{api}.json");
-        let ours = scene.sign_here(api);
-        scene.verifies_there(&python, |who, what| {
-            words([
-                "--trust-config",
-                &trust,
-                "verify",
-                "identity",
-                "--offline",
-                "--bundle",
-                &ours,
-                "--cert-identity",
-                who,
-                "--cert-oidc-issuer",
-                ISSUER,
-                what,
-            ])
-        });
+        for ours in [scene.sign_here(api), scene.attest_here(api)] {
+            scene.verifies_there(&python, |who, what| {
+                words([
+                    "--trust-config",
+                    &trust,
+                    "verify",
+                    "identity",
+                    "--offline",
+                    "--bundle",
+                    &ours,
+                    "--cert-identity",
+                    who,
+                    "--cert-oidc-issuer",
+                    ISSUER,
+                    what,
+                ])
+            });
+        }
         let (signed, attested) = (format!("signed-{api}.json"), format!("attested-{api}.json"));
         let token = scene.token(json!({ "sub": FLOW }));
         let sign = ["--trust-config", &trust, "sign", "--identity-token", &token];
@@ -119,7 +108,7 @@ fn sigstore_js_and_we_agree() {
     let script = script.to_str().unwrap();
     let node = PathBuf::from("node");
     for (scene, api, name) in scenes() {
-        scene.workshop.write("statement.json", statement());
+        scene.verifies_here(&scene.attest_here(name));
         let urls = scene.sigstore.urls().join(",");
         let ours = scene.sign_here(name);
         scene.verifies_there(&node, |who, what| {

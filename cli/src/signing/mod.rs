@@ -297,6 +297,7 @@ pub fn signing_failure(error: &BadPrivateKey) -> Failure {
     match error {
         BadPrivateKey::External(_) => Failure::usage(format!("the key's holder: {error}"))
             .with_remedy("docs/signing.md says what a signer plugin answers."),
+        BadPrivateKey::Malformed(_) => Failure::usage(format!("the key: {error}")),
         _ => Failure::internal(error.to_string()),
     }
 }

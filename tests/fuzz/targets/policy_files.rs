@@ -22,8 +22,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
 const ROOTS: &[u8] = include_bytes!("../../vectors/x509/root.pem");
 /// Any other file than `roots.pem` is the fuzzer's.
 const ENTRIES: [&str; 4] = [
-    "version = 1\n[x509.a]\nroots = \"a\"\nnames = [\"*\"]\n",
-    "version = 1\n[x509.a]\nroots = \"roots.pem\"\nnames = [\"*\"]\ncrls = \"a\"\n",
-    "version = 1\n[x509.a]\nroots = \"roots.pem\"\nnames = [\"*\"]\ntimestamps = \"a\"\n",
+    "version = 1\n[x509.a]\nroots = \"a\"\nnames = [\"a@b.example\"]\n",
+    "version = 1\n[x509.a]\nroots = \"roots.pem\"\nnames = [\"a@b.example\"]\ncrls = \"a\"\n",
+    "version = 1\n[x509.a]\nroots = \"roots.pem\"\nnames = [\"a@b.example\"]\ntimestamps = \"a\"\n",
     "version = 1\n[keyless.a]\nidentity = \"a\"\nissuer = \"b\"\ntrusted_root = \"a\"\n",
 ];

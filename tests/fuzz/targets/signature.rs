@@ -75,9 +75,9 @@ file = "keys/p256.pub"
 roots = "x509/root.pem"
 crls = "x509/root.crl"
 timestamps = "x509/tsa.pem"
-names = ["*"]
+names = ["release@acme.example"]
 [keyless.i]
-identity = "*"
+identity = "https://github.com/acme/*"
 issuer = "https://token.actions.githubusercontent.com"
 trusted_root = "root.json"
 [[rule]]

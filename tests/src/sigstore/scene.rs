@@ -73,11 +73,27 @@ impl Scene {
 
     /// Signs `tool` as the workflow, here, by this signing config; names the bundle.
     pub fn sign_here(&self, config: &str) -> String {
-        let bundle = format!("ours-{config}.json");
+        self.make_here(config, "ours", "tool")
+    }
+
+    /// The same for a statement about `tool`.
+    pub fn attest_here(&self, config: &str) -> String {
+        let statement = json!({
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [{ "name": "tool", "digest": { "sha256": Digest::of(b"a tool").to_hex() } }],
+            "predicateType": "https://acme.example/review/v1",
+            "predicate": { "by": "ann" },
+        });
+        self.workshop.write("statement.json", statement.to_string());
+        self.make_here(config, "attested-here", "--in-toto statement.json")
+    }
+
+    fn make_here(&self, config: &str, name: &str, what: &str) -> String {
+        let bundle = format!("{name}-{config}.json");
         let token = self.token(json!({ "sub": FLOW }));
         self.workshop.bpfseal_done(&format!(
             "sign-blob --identity-token {token} --bundle {bundle} --trusted-root root.json \
-             --signing-config {config}.json tool"
+             --signing-config {config}.json {what}"
         ));
         bundle
     }
