@@ -1,8 +1,6 @@
 //! Keyless signing from end to end, against a deployment that this test starts: what is made
 //! verifies by its root and no other, and a service that is lied to makes nothing.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde_json::{Value, json};

@@ -4,7 +4,8 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use bundle::Digest;
@@ -20,6 +21,9 @@ use crate::{e2e::wait_until_listening, lab::Cache};
 /// Both, running; they end with the test.
 pub struct Services {
     servers: [Child; 2],
+    /// The time-stamp authority has a port that nothing changes (2112, metrics), and ends where
+    /// another one has it: one after the other.
+    _alone: fs::File,
     /// `127.0.0.1:PORT` of the log.
     pub log: SocketAddr,
     /// `127.0.0.1:PORT` of the time-stamp authority.
@@ -38,6 +42,8 @@ impl Services {
             let path = Cache::open().program("sigstore-services", name);
             path.unwrap_or_else(|error| panic!("{error}"))
         };
+        let alone = log_file(&Cache::open().root().join("sigstore-services.lock"));
+        alone.lock().expect("a file can be locked");
         let path = |name: &str| folder.join(name);
         let files = signer::generate(Algorithm::Ed25519, None, &SystemRandom::new());
         let files = files.expect("randomness");
@@ -80,6 +86,7 @@ impl Services {
             .expect("timestamp-server starts");
         let services = Self {
             servers: [log, authority],
+            _alone: alone,
             log: (Ipv4Addr::LOCALHOST, http).into(),
             stamps: (Ipv4Addr::LOCALHOST, stamps).into(),
             key: files.public,
@@ -112,10 +119,20 @@ fn log_file(path: &Path) -> fs::File {
     fs::File::create(path).expect("the folder can be written to")
 }
 
-/// Ports that were free a moment ago, no two the same: these servers do not say which port they
-/// were given.
+/// Ports that are free: these servers do not say which port they were given. They lie below those
+/// that Linux gives to whoever does not mind (32768 and up), so that nobody else comes by them.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("it is bound").port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports = (0..PORTS).filter_map(|_| {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let offset = process::id().wrapping_mul(64).wrapping_add(next) % PORTS;
+        let port = FIRST_PORT + u16::try_from(offset).expect("it is small");
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .is_ok()
+            .then_some(port)
+    });
+    std::array::from_fn(|_| ports.next().expect("a free port"))
 }
+
+const FIRST_PORT: u16 = 20_000;
+const PORTS: u32 = 12_000;
