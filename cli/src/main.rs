@@ -5,13 +5,11 @@ mod commands;
 #[cfg(test)]
 mod documentation;
 mod epoch;
-mod failure;
 mod files;
 mod foreign;
 mod kernel_loader;
 mod machine;
 mod objects;
-mod output;
 mod passphrase;
 mod policy_file;
 mod pow;
@@ -24,8 +22,7 @@ mod source;
 mod trust;
 
 use clap::Parser;
-
-use crate::{failure::Failure, output::Output};
+use command::{Failure, Output, failure, output};
 
 /// Sign, package and verify eBPF programs.
 #[derive(Parser)]

@@ -11,6 +11,8 @@ use bundle::{Digest, image::Image};
 use jiff::Timestamp;
 use policy::{Reason, protect::Switches};
 
+use crate::failure::Failure;
+
 /// What the gate does with a load that fails its checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -301,6 +303,19 @@ pub struct GateError {
     /// The kernel's answer.
     #[source]
     pub source: std::io::Error,
+}
+
+/// An answer of the kernel, with its causes.
+impl From<GateError> for Failure {
+    fn from(error: GateError) -> Self {
+        if error.source.kind() == std::io::ErrorKind::ResourceBusy {
+            return Self::refused(Reason::CannotEnforce, error.source.to_string()).with_remedy(
+                "`bpftool link` lists them: detach those that nobody needs, and arm before others \
+                 attach theirs. So many on one hook may be an attack.",
+            );
+        }
+        Self::kernel(format!("{}: {}", error.doing, error.source))
+    }
 }
 
 /// The kernel side, armed or not.

@@ -5,7 +5,6 @@ pub mod control;
 pub mod daemon;
 pub mod decision;
 pub mod enforcer;
-pub mod failure;
 pub mod gate;
 pub mod host;
 pub mod journal;
@@ -17,7 +16,6 @@ pub mod load;
 pub mod measure;
 pub mod notify;
 pub mod observe;
-pub mod output;
 pub mod perform;
 pub mod preflight;
 pub mod probes;
@@ -33,6 +31,8 @@ pub mod trial;
 pub mod trust;
 pub mod worker;
 pub mod workshop;
+
+pub use command::{failure, output};
 
 #[cfg(test)]
 mod fake;

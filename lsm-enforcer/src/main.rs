@@ -3,7 +3,7 @@
 mod commands;
 
 use clap::Parser;
-use enforcer::output::Output;
+use command::Output;
 
 /// Refuse BPF programs that nobody signed, in the kernel.
 ///

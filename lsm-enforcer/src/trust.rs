@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use bundle::{Digest, kernel};
 use policy::{
-    Refusal,
     document::VerifiedPolicy,
     generator::{Generator, PinnedFile},
     key::PublicKey,
@@ -149,13 +148,6 @@ fn shape_rule(shape: &Shape) -> ShapeRule {
             .collect(),
         max_maps: shape.maps,
         max_insns: shape.max_insns,
-    }
-}
-
-/// What the policy crate refuses, with the rule and its line.
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::refused(refusal.reason, refusal.to_string())
     }
 }
 

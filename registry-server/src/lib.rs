@@ -17,7 +17,6 @@ mod config;
 mod digest;
 mod error;
 mod export;
-mod failure;
 mod gc;
 mod import;
 mod lists;
@@ -38,6 +37,7 @@ mod tls;
 mod upload;
 
 use clap::Parser;
+use command::{Output, failure};
 
 /// An OCI distribution 1.1 registry: what it has acknowledged survives a power cut.
 #[derive(Parser)]
@@ -58,10 +58,11 @@ struct Cli {
 /// Does what the command line says.
 pub fn run() -> std::process::ExitCode {
     let cli = Cli::parse();
-    match cli.command.run(cli.json) {
+    let output = Output::new(cli.json);
+    match cli.command.run(&output) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {
-            failure.print(cli.json);
+            output.failure(&failure);
             failure.exit_code()
         }
     }

@@ -119,7 +119,7 @@ fn upkeep_says_when_there_is_no_registry_and_makes_none() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{command:?}");
         assert!(
-            error.ends_with("holds no registry\nhelp: Name its folder with --root.\n"),
+            error.ends_with("holds no registry\n  help: Name its folder with --root.\n"),
             "{error}"
         );
     }
@@ -232,4 +232,45 @@ fn collecting_while_serving_breaks_no_push() {
     let garbage = format!("/v2/a/blobs/{}", client.push_blob("a", b"garbage"));
     common::await_removal(&file(folder.path(), &sha256(b"garbage")));
     assert_eq!(client.get(&garbage).status, 404);
+}
+
+#[test]
+fn failures_are_told_to_machines_and_a_closed_pipe_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users");
+    common::users(&file, &["alice"]);
+    let file = file.to_str().unwrap();
+    let program = || Command::new(env!("CARGO_BIN_EXE_bpfseal-registry"));
+    let refused = program()
+        .args([
+            "--json",
+            "user",
+            "remove",
+            "--htpasswd",
+            file,
+            "bob\u{1b}[m",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(3));
+    let said: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!(said["error"]["exit"], 3);
+    assert_eq!(said["error"]["message"], "there is no user bob\u{1b}[m");
+
+    let refused = program()
+        .args(["user", "remove", "--htpasswd", file, "bob\u{1b}[m"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(said, "error: there is no user bob\u{fffd}[m\n");
+
+    // Nobody reads what it prints.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let listed = program()
+        .args(["user", "list", "--htpasswd", file])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!((listed.status.code(), &*listed.stderr), (Some(0), &[][..]));
 }

@@ -15,9 +15,10 @@ use tests::{e2e, lab};
 const ARROWS: &[(&str, &[&str])] = &[
     ("bundle", &[]),
     ("policy", &["bundle"]),
-    ("bpfseal", &["bundle", "policy"]),
-    ("bpfseal-registry", &["bundle", "policy"]),
-    ("bpfseal-enforcer", &["bundle", "policy"]),
+    ("command", &["policy"]),
+    ("bpfseal", &["bundle", "command", "policy"]),
+    ("bpfseal-registry", &["bundle", "command", "policy"]),
+    ("bpfseal-enforcer", &["bundle", "command", "policy"]),
     // Nothing may depend on it.
     ("tests", &["bundle", "policy", "bpfseal-enforcer"]),
 ];

@@ -1,5 +1,9 @@
 //! `bpfseal-registry check`.
 
+use std::fmt::Write as _;
+
+use command::Output;
+
 use super::{Frame, Root, failed, inspect, must_exist, with_registry};
 use crate::{
     check::{self, Report},
@@ -27,7 +31,7 @@ pub struct Args {
     repair: bool,
 }
 
-pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
+pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let (_, storage) = &args.root.open()?;
     let report = if args.repair {
         must_exist(storage)?;
@@ -40,12 +44,12 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
             check::check(&metadata, &*store).await.map_err(failed)
         })?
     };
-    print(&report, args.repair, json);
+    output.result(&report, || describe(&report, args.repair));
     if report.damage.is_empty() {
         return Ok(());
     }
     let failure = Failure::new(Exit::Refused, format!("{} damaged", report.damage.len()));
-    Err(failure.remedy(if args.repair {
+    Err(failure.with_remedy(if args.repair {
         "Push what was damaged again; the old bytes are in the folder `damaged`."
     } else {
         "Stop the registry and run `bpfseal-registry check --repair`, then push them again."
@@ -74,21 +78,18 @@ async fn repair(registry: &Registry) -> Result<Report, Failure> {
     Ok(report)
 }
 
-fn print(report: &Report, repaired: bool, json: bool) {
-    if json {
-        // A report has no value that JSON cannot hold.
-        println!("{}", serde_json::to_string(report).unwrap_or_default());
-        return;
-    }
+fn describe(report: &Report, repaired: bool) -> String {
+    let mut text = String::new();
     for damage in &report.damage {
         let done = if repaired && damage.blob.is_some() {
             " (set aside)"
         } else {
             ""
         };
-        println!("{}: {}{done}", damage.what, damage.problem);
+        let _ = writeln!(text, "{}: {}{done}", damage.what, damage.problem);
     }
-    println!(
+    let _ = write!(
+        text,
         "checked {} blobs ({} bytes) and {} manifests: {} damaged, {} manifests incomplete, \
          {} files without a record",
         report.blobs,
@@ -98,4 +99,5 @@ fn print(report: &Report, repaired: bool, json: bool) {
         report.incomplete,
         report.unrecorded,
     );
+    text
 }

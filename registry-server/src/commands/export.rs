@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use command::Output;
+
 use super::{Root, inspect, transfer_failed};
 use crate::{
     export::{self, Transferred},
@@ -31,23 +33,19 @@ pub struct Args {
     to: PathBuf,
 }
 
-pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
+pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let (_, storage) = &args.root.open()?;
     let done = inspect(storage, async |metadata, store| {
         let only = args.repository.as_ref();
         let done = export::export(&metadata, &*store, only, &args.to).await;
         done.map_err(|error| transfer_failed(&error))
     })?;
-    report("wrote", &done, json);
+    report("wrote", &done, output);
     Ok(())
 }
 
 /// Says what was done.
-pub fn report(verb: &str, done: &Transferred, json: bool) {
-    if json {
-        println!("{}", serde_json::to_string(done).unwrap_or_default());
-        return;
-    }
+pub fn report(verb: &str, done: &Transferred, output: &Output) {
     let Transferred {
         repositories,
         manifests,
@@ -55,8 +53,10 @@ pub fn report(verb: &str, done: &Transferred, json: bool) {
         blobs,
         bytes,
     } = done;
-    println!(
-        "{verb} {repositories} repositories: {manifests} manifests with {tags} tags, \
-         {blobs} blobs ({bytes} bytes)"
-    );
+    output.result(done, || {
+        format!(
+            "{verb} {repositories} repositories: {manifests} manifests with {tags} tags, \
+             {blobs} blobs ({bytes} bytes)"
+        )
+    });
 }

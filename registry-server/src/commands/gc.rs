@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use command::Output;
+
 use super::{Frame, Root, failed, must_exist, with_registry};
 use crate::{
     failure::Failure,
@@ -29,7 +31,7 @@ pub struct Args {
     untagged: bool,
 }
 
-pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
+pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let scope = Scope {
         grace: Duration::from_secs(args.grace),
         untagged: args.untagged,
@@ -40,19 +42,17 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
     let collected = with_registry(&storage, Default::default(), frame, async |registry| {
         gc::collect(&registry, scope).await.map_err(failed)
     })?;
-    if json {
-        println!("{}", serde_json::to_string(&collected).unwrap_or_default());
-    } else {
+    output.result(&collected, || {
         let Collected {
             manifests,
             blobs,
             bytes,
             files,
         } = collected;
-        println!(
+        format!(
             "removed {manifests} manifests, {blobs} blobs ({bytes} bytes), \
              {files} files without a record"
-        );
-    }
+        )
+    });
     Ok(())
 }

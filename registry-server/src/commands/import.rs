@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use command::Output;
+
 use super::{Frame, Root, export::report, transfer_failed, with_registry};
 use crate::{
     export::TransferError,
@@ -38,7 +40,7 @@ pub struct Args {
     from: PathBuf,
 }
 
-pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
+pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let (_, storage) = args.root.open()?;
     let wanted = Wanted {
         repository: args.repository.clone(),
@@ -52,7 +54,7 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
         let done = import::import(&registry, from, &wanted).await;
         done.map_err(|error| transfer_failed(&error))
     })?;
-    report("read", &done, json);
+    report("read", &done, output);
     Ok(())
 }
 

@@ -11,6 +11,8 @@ mod user;
 
 use std::path::{Path, PathBuf};
 
+use command::Output;
+
 use crate::{
     audit::Audit,
     config::{self, Config, ConfigError},
@@ -47,16 +49,16 @@ pub enum Command {
 
 impl Command {
     /// Does it.
-    pub fn run(&self, json: bool) -> Result<(), Failure> {
+    pub fn run(&self, output: &Output) -> Result<(), Failure> {
         match self {
-            Self::Check(args) => check::run(args, json),
+            Self::Check(args) => check::run(args, output),
             Self::Completions(args) => completions::run(args),
-            Self::Export(args) => export::run(args, json),
-            Self::Gc(args) => gc::run(args, json),
-            Self::Import(args) => import::run(args, json),
+            Self::Export(args) => export::run(args, output),
+            Self::Gc(args) => gc::run(args, output),
+            Self::Import(args) => import::run(args, output),
             Self::Man(args) => man::run(args),
-            Self::Serve(args) => serve::run(args, json),
-            Self::User(args) => user::run(args, json),
+            Self::Serve(args) => serve::run(args, output),
+            Self::User(args) => user::run(args, output),
         }
     }
 }
@@ -115,7 +117,7 @@ impl Root {
 
 fn misconfigured(error: ConfigError) -> Failure {
     Failure::from_error(Exit::Usage, &error)
-        .remedy("Correct it; docs/registry.md describes every key.")
+        .with_remedy("Correct it; docs/registry.md describes every key.")
 }
 
 /// Runs `work` with an open registry that nobody else has open.
@@ -179,7 +181,7 @@ fn must_exist(storage: &Storage) -> Result<(), Failure> {
     match storage.database_file().is_some_and(|file| !file.is_file()) {
         true => {
             let message = format!("{} holds no registry", storage.root.display());
-            Err(Failure::new(Exit::Usage, message).remedy("Name its folder with --root."))
+            Err(Failure::new(Exit::Usage, message).with_remedy("Name its folder with --root."))
         }
         false => Ok(()),
     }
@@ -216,12 +218,12 @@ fn transfer_failed(error: &TransferError) -> Failure {
     match error {
         TransferError::Damaged { .. } | TransferError::Missing(_) => {
             Failure::from_error(Exit::Refused, error)
-                .remedy("What is damaged in a registry is named by `bpfseal-registry check`.")
+                .with_remedy("What is damaged in a registry is named by `bpfseal-registry check`.")
         }
         TransferError::Registry { .. } => Failure::from_error(Exit::Internal, error),
         TransferError::File { .. } | TransferError::Layout { .. } => {
             Failure::from_error(Exit::Usage, error)
-                .remedy("Name a folder or a .tar file of OCI image layouts.")
+                .with_remedy("Name a folder or a .tar file of OCI image layouts.")
         }
     }
 }
@@ -230,23 +232,22 @@ fn unusable(error: RegistryError) -> Failure {
     let failure = Failure::from_error(Exit::Usage, &error);
     match error {
         RegistryError::Locked { .. } => {
-            failure.remedy("Stop the other process, or name another folder with --root.")
+            failure.with_remedy("Stop the other process, or name another folder with --root.")
         }
         RegistryError::Folder { .. } => {
-            failure.remedy("Name a folder that can be written with --root.")
+            failure.with_remedy("Name a folder that can be written with --root.")
         }
-        RegistryError::Metadata(_) => {
-            failure.remedy("See that the database is there and may be written, or name another.")
-        }
-        RegistryError::Bucket(BucketError::NotAtomic { .. } | BucketError::Lies) => failure.remedy(
-            "Use a store whose conditional writes (If-None-Match) are atomic: with this one, \
+        RegistryError::Metadata(_) => failure
+            .with_remedy("See that the database is there and may be written, or name another."),
+        RegistryError::Bucket(BucketError::NotAtomic { .. } | BucketError::Lies) => failure
+            .with_remedy(
+                "Use a store whose conditional writes (If-None-Match) are atomic: with this one, \
              instances would lose each other's uploads.",
-        ),
-        RegistryError::Bucket(_) | RegistryError::Claim(_) => {
-            failure.remedy("See that bucket, endpoint, region and AWS_ACCESS_KEY_ID are right.")
-        }
+            ),
+        RegistryError::Bucket(_) | RegistryError::Claim(_) => failure
+            .with_remedy("See that bucket, endpoint, region and AWS_ACCESS_KEY_ID are right."),
         RegistryError::Foreign => {
-            failure.remedy("Name the database that these blobs belong to, or another store.")
+            failure.with_remedy("Name the database that these blobs belong to, or another store.")
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use command::Output;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -93,7 +94,8 @@ pub struct Args {
     gc_untagged: bool,
 }
 
-pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
+pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
+    let json = output.is_json();
     start_log(json);
     let settings = Settings {
         sparse: args.allow_sparse,
@@ -113,7 +115,7 @@ pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
         let file = file.unwrap_or_else(|| root.join("audit.jsonl"));
         let audit = Audit::open(&file).map_err(|error| {
             let message = format!("cannot write {}: {error}", file.display());
-            Failure::new(Exit::Usage, message).remedy("Name another file in [audit].")
+            Failure::new(Exit::Usage, message).with_remedy("Name another file in [audit].")
         })?;
         Ok(Frame {
             site: Site::new(&config, root).map_err(misconfigured)?,
@@ -166,7 +168,7 @@ async fn serve(
     let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, listener) = bound.map_err(|error| {
         let message = format!("cannot listen on {listen}: {error}");
-        Failure::new(Exit::Network, message).remedy("Choose another address with --listen.")
+        Failure::new(Exit::Network, message).with_remedy("Choose another address with --listen.")
     })?;
     let stop = stop_signal().map_err(|error| Failure::from_error(Exit::Internal, &error))?;
     // Before anybody is told that it serves: SIGHUP ends a process that does not expect it.

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use command::Output;
+
 use crate::{
     access::{hash, read_users, valid_name},
     failure::{Exit, Failure},
@@ -77,27 +79,27 @@ struct File {
     htpasswd: PathBuf,
 }
 
-pub fn run(args: &Args, json: bool) -> Result<(), Failure> {
+pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     match &args.what {
         What::Add {
             file,
             name,
             password_stdin,
-        } => add(&file.htpasswd, name, *password_stdin, json),
-        What::Remove { file, name } => remove(&file.htpasswd, name, json),
+        } => add(&file.htpasswd, name, *password_stdin, output),
+        What::Remove { file, name } => remove(&file.htpasswd, name, output),
         What::Check {
             file,
             name,
             password_stdin,
         } => check(&file.htpasswd, name, *password_stdin),
-        What::List { file } => list(&file.htpasswd, json),
+        What::List { file } => list(&file.htpasswd, output),
     }
 }
 
-fn add(path: &Path, name: &str, stdin: bool, json: bool) -> Result<(), Failure> {
+fn add(path: &Path, name: &str, stdin: bool, output: &Output) -> Result<(), Failure> {
     if !valid_name(name) {
         let message = format!("{name:?} cannot be a user's name");
-        return Err(Failure::new(Exit::Usage, message).remedy(
+        return Err(Failure::new(Exit::Usage, message).with_remedy(
             "Use letters, digits and . _ - @ + (but not anonymous, authenticated, oidc).",
         ));
     }
@@ -106,24 +108,25 @@ fn add(path: &Path, name: &str, stdin: bool, json: bool) -> Result<(), Failure> 
     } else {
         BTreeMap::new()
     };
-    let hash = hash(&password(name, stdin, true)?)
-        .map_err(|message| Failure::new(Exit::Usage, message).remedy("Choose another password."))?;
+    let hash = hash(&password(name, stdin, true)?).map_err(|message| {
+        Failure::new(Exit::Usage, message).with_remedy("Choose another password.")
+    })?;
     let event = match users.insert(name.to_owned(), hash) {
         None => "added",
         Some(_) => "changed",
     };
     write(path, &users)?;
-    done(name, event, json);
+    done(name, event, output);
     Ok(())
 }
 
-fn remove(path: &Path, name: &str, json: bool) -> Result<(), Failure> {
+fn remove(path: &Path, name: &str, output: &Output) -> Result<(), Failure> {
     let mut users = users(path)?;
     if users.remove(name).is_none() {
         return Err(unknown(name));
     }
     write(path, &users)?;
-    done(name, "removed", json);
+    done(name, "removed", output);
     Ok(())
 }
 
@@ -139,23 +142,18 @@ fn check(path: &Path, name: &str, stdin: bool) -> Result<(), Failure> {
     }
 }
 
-fn list(path: &Path, json: bool) -> Result<(), Failure> {
+fn list(path: &Path, output: &Output) -> Result<(), Failure> {
     let users = users(path)?;
     let names: Vec<&String> = users.keys().collect();
-    let mut out = io::stdout().lock();
-    let written = if json {
-        writeln!(out, "{}", serde_json::json!({ "users": names }))
-    } else {
-        names.iter().try_for_each(|name| writeln!(out, "{name}"))
-    };
-    // Nobody reads it, perhaps: `head` is no failure.
-    let _ = written;
+    output.result(&serde_json::json!({ "users": names }), || {
+        names.iter().map(|name| format!("{name}\n")).collect()
+    });
     Ok(())
 }
 
 fn users(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
     read_users(path).map_err(|error| {
-        Failure::from_error(Exit::Usage, &error).remedy("Name the file with --htpasswd.")
+        Failure::from_error(Exit::Usage, &error).with_remedy("Name the file with --htpasswd.")
     })
 }
 
@@ -171,7 +169,7 @@ fn password(name: &str, stdin: bool, twice: bool) -> Result<String, Failure> {
     }
     if !io::stdin().is_terminal() {
         let message = "there is no terminal to ask for a password";
-        return Err(Failure::new(Exit::Usage, message).remedy("Use --password-stdin."));
+        return Err(Failure::new(Exit::Usage, message).with_remedy("Use --password-stdin."));
     }
     let ask = |prompt: String| rpassword::prompt_password(prompt).map_err(unreadable);
     let password = ask(format!("Password of {name}: "))?;
@@ -206,7 +204,7 @@ fn write(path: &Path, users: &BTreeMap<String, String>) -> Result<(), Failure> {
     };
     write().map_err(|error| {
         let message = format!("cannot write {}: {error}", path.display());
-        Failure::new(Exit::Usage, message).remedy("Name the file with --htpasswd.")
+        Failure::new(Exit::Usage, message).with_remedy("Name the file with --htpasswd.")
     })
 }
 
@@ -214,10 +212,7 @@ fn unknown(name: &str) -> Failure {
     Failure::new(Exit::NotFound, format!("there is no user {name}"))
 }
 
-fn done(name: &str, event: &str, json: bool) {
-    if json {
-        println!("{}", serde_json::json!({ "event": event, "user": name }));
-    } else {
-        println!("{event} {name}");
-    }
+fn done(name: &str, event: &str, output: &Output) {
+    let done = serde_json::json!({ "event": event, "user": name });
+    output.result(&done, || format!("{event} {name}"));
 }

@@ -1,20 +1,28 @@
 //! Where commands print: text for people, one JSON document for machines.
 
-use std::io::Write as _;
+use std::{
+    io::Write as _,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::Failure;
 
 /// The chosen form of output.
 pub struct Output {
     json: bool,
+    /// Has a result been printed?
+    told: AtomicBool,
 }
 
 impl Output {
     /// JSON if asked for, else text.
     pub const fn new(json: bool) -> Self {
-        Self { json }
+        Self {
+            json,
+            told: AtomicBool::new(false),
+        }
     }
 
     /// Was `--json` given?
@@ -32,9 +40,10 @@ impl Output {
         } else {
             text()
         };
+        self.told.store(true, Ordering::Relaxed);
         let mut stdout = anstream::stdout().lock();
         let _ = stdout.write_all(rendered.as_bytes());
-        if !rendered.ends_with('\n') {
+        if !rendered.is_empty() && !rendered.ends_with('\n') {
             let _ = stdout.write_all(b"\n");
         }
     }
@@ -47,6 +56,9 @@ impl Output {
     }
 
     /// Prints a failure once: one line that says what, one that says what to do.
+    ///
+    /// With `--json`, standard output holds one document: the failure, unless a result that says
+    /// more of it is there already.
     pub fn failure(&self, failure: &Failure) {
         if self.json {
             let document = serde_json::json!({
@@ -56,10 +68,18 @@ impl Output {
                     "number": failure.reason.map(|reason| reason.number()),
                     "message": failure.message,
                     "remedy": failure.remedy,
+                    "details": failure.details,
                 }
             });
-            anstream::println!("{document}");
+            if self.told.load(Ordering::Relaxed) {
+                anstream::eprintln!("{document}");
+            } else {
+                anstream::println!("{document}");
+            }
             return;
+        }
+        for detail in &failure.details {
+            anstream::eprintln!("{}", printable(detail));
         }
         let red = anstyle::AnsiColor::Red.on_default().bold();
         anstream::eprintln!("{red}error{red:#}: {}", printable(&failure.line()));
@@ -67,6 +87,20 @@ impl Output {
             anstream::eprintln!("  help: {}", printable(remedy));
         }
     }
+}
+
+/// `1 map`, `2 maps`: so many of a word that takes an s.
+pub fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+/// The same for text of several lines.
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n')
+        .map(printable)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Replaces control characters, which input may carry to fool a terminal.
@@ -79,13 +113,6 @@ pub fn printable(text: &str) -> String {
                 c
             }
         })
-        .collect()
-}
-
-/// The same, line by line.
-pub fn printable_lines(text: &str) -> String {
-    text.lines()
-        .map(|line| format!("{}\n", printable(line)))
         .collect()
 }
 

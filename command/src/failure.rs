@@ -1,13 +1,11 @@
 //! How a command fails: an exit code that scripts may rely on, a reason, and one remedy.
 
-use std::{path::Path, process::ExitCode};
+use std::{error::Error, path::Path, process::ExitCode};
 
-use policy::Reason;
+use policy::{Reason, Refusal};
 use serde::{Deserialize, Serialize};
 
-use crate::gate::GateError;
-
-/// Exit codes are part of the interface (documented in `docs/operations.md`).
+/// Exit codes are part of the interface, the same in every program (`docs/cli.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
@@ -18,14 +16,16 @@ pub enum Exit {
     Usage = 2,
     /// What was named does not exist.
     NotFound = 3,
-    /// The kernel cannot, or did not.
+    /// The network or a server failed.
+    Network = 4,
+    /// A kernel, or a machine for one, cannot, or did not.
     Kernel = 5,
-    /// A bug of ours.
+    /// A bug of ours, or the machine's.
     Internal = 70,
 }
 
-/// A failed command. It crosses the control socket, so that the person who typed the
-/// command sees what the daemon saw.
+/// A failed command. The enforcer sends it through its control socket, so that the person who
+/// typed the command sees what the daemon saw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The process's exit code.
@@ -37,16 +37,28 @@ pub struct Failure {
     pub message: String,
     /// What to do, one sentence.
     pub remedy: Option<String>,
+    /// Lines that stand before the message: each of several mistakes.
+    #[serde(default)]
+    pub details: Vec<String>,
 }
 
 impl Failure {
-    fn new(exit: Exit, message: impl Into<String>) -> Self {
+    /// Without a reason, a remedy or details.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
             reason: None,
             message: message.into(),
             remedy: None,
+            details: Vec::new(),
         }
+    }
+
+    /// The same from an error and everything that caused it.
+    pub fn from_error(exit: Exit, error: &dyn Error) -> Self {
+        let causes = std::iter::successors(Some(error), |&error| error.source());
+        let clauses: Vec<String> = causes.map(ToString::to_string).collect();
+        Self::new(exit, clauses.join(": "))
     }
 
     /// A check refused something.
@@ -56,10 +68,9 @@ impl Failure {
             _ => Exit::Refused,
         };
         Self {
-            exit,
             reason: Some(reason),
-            message: detail.into(),
             remedy: Some(reason.remedy().to_owned()),
+            ..Self::new(exit, detail)
         }
     }
 
@@ -73,7 +84,12 @@ impl Failure {
         Self::new(Exit::NotFound, message)
     }
 
-    /// The kernel cannot, or did not.
+    /// The network or a server failed.
+    pub fn network(message: impl Into<String>) -> Self {
+        Self::new(Exit::Network, message)
+    }
+
+    /// A kernel, or a machine for one, cannot, or did not.
     pub fn kernel(message: impl Into<String>) -> Self {
         Self::new(Exit::Kernel, message)
     }
@@ -103,7 +119,7 @@ impl Failure {
         ExitCode::from(self.exit as u8)
     }
 
-    /// What `status` and events quote: `E702 older-policy: …`.
+    /// What people read, and what `status` and events quote: `E702 older-policy: …`.
     pub fn line(&self) -> String {
         match self.reason {
             Some(reason) if self.message.is_empty() => reason.to_string(),
@@ -115,16 +131,10 @@ impl Failure {
     }
 }
 
-/// An answer of the kernel, with its causes.
-impl From<GateError> for Failure {
-    fn from(error: GateError) -> Self {
-        if error.source.kind() == std::io::ErrorKind::ResourceBusy {
-            return Self::refused(Reason::CannotEnforce, error.source.to_string()).with_remedy(
-                "`bpftool link` lists them: detach those that nobody needs, and arm before others \
-                 attach theirs. So many on one hook may be an attack.",
-            );
-        }
-        Self::kernel(format!("{}: {}", error.doing, error.source))
+/// What the policy crate refuses, with the rule and its line.
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::refused(refusal.reason, refusal.to_string())
     }
 }
 
