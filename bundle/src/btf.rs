@@ -77,6 +77,8 @@ pub(crate) struct Member {
     pub(crate) name: u32,
     /// Its type.
     pub(crate) id: u32,
+    /// Where it is, in bits. Bit fields with a flag of the struct for them have their width above.
+    pub(crate) bit: u32,
 }
 
 /// `BTF_VAR_STATIC`.
@@ -287,6 +289,7 @@ impl Type<'_> {
         (0..usize::from(self.vlen)).map(|index| Member {
             name: self.word(3 * index),
             id: self.word(3 * index + 1),
+            bit: self.word(3 * index + 2),
         })
     }
 

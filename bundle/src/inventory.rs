@@ -16,6 +16,7 @@ mod data;
 mod externs;
 mod file;
 mod maps;
+mod members;
 mod needs;
 mod read;
 #[cfg(test)]
@@ -124,6 +125,10 @@ pub struct Program {
     /// What the section name attaches to: function, tracepoint, hook, struct_ops member.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Members of structs of functions that it is for, as `TYPE:MEMBER` (`struct_ops`), sorted: what
+    /// the kernel binds at load.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
     /// Loaded with `BPF_F_SLEEPABLE`.
     pub sleepable: bool,
     /// Section name starts with `?`: libbpf does not load it unless told.

@@ -23,7 +23,7 @@ use bundle::{
 };
 use libbpf_rs::{
     AsRawLibbpf, MapType, ObjectBuilder, OpenObject, ProgramType,
-    btf::{Btf, types},
+    btf::{Btf, BtfKind, types},
     libbpf_sys::{
         self, BPF_CGROUP_INET_SOCK_CREATE, BPF_F_MMAPABLE, BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS,
         BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_SK_REUSEPORT_SELECT, BPF_TRACE_ITER, BPF_TRACE_RAW_TP,
@@ -32,9 +32,13 @@ use libbpf_rs::{
 };
 use serde::{Deserialize, Serialize};
 
+pub mod members;
+pub mod named;
 pub mod skeleton;
 mod unset;
 
+use members::{Member, Members};
+use named::named;
 use skeleton::Skeleton;
 
 /// What was measured, and what could not be.
@@ -96,7 +100,13 @@ pub fn measure_for(
         .map(|path| Btf::from_path(path).map_err(io::Error::other))
         .transpose()
         .map_err(failed)?;
-    let mut done = measure_as_libbpf_loads(elf, inventory, kernel, btf.as_ref()).map_err(failed)?;
+    let members = members::resolve(inventory, btf.as_ref());
+    let what = What {
+        inventory,
+        members: &members,
+        kernel: btf.as_ref(),
+    };
+    let mut done = measure_as_libbpf_loads(elf, &what, kernel).map_err(failed)?;
     let tells = match &btf {
         Some(btf) => skeleton::tells_digest(btf),
         None => Btf::from_vmlinux().is_ok_and(|btf| skeleton::tells_digest(&btf)),
@@ -110,7 +120,12 @@ pub fn measure_for(
     } else if tells {
         // What has no light skeleton (struct_ops, too many maps) has no layout in one.
         let generated = open(elf, None).and_then(|mut object| {
-            choose(&mut object, &|_| true);
+            // libbpf's generator knows nothing of structs of functions.
+            choose(
+                &mut object,
+                &|program| !members.contains_key(program),
+                &|_| false,
+            );
             skeleton::generate(&mut object)
         });
         let indexed = generated.map_or_else(
@@ -135,11 +150,18 @@ fn layouts(made: &Skeleton, images: &[Image], inventory: &Object) -> Vec<Image> 
         .collect()
 }
 
+/// What is known of an object beside its bytes.
+struct What<'a> {
+    inventory: &'a Object,
+    members: &'a Members,
+    /// `None`: the running one.
+    kernel: Option<&'a Btf<'a>>,
+}
+
 fn measure_as_libbpf_loads(
     elf: &[u8],
-    inventory: &Object,
+    what: &What<'_>,
     kernel: Option<&Path>,
-    btf: Option<&Btf<'_>>,
 ) -> io::Result<Measurement> {
     let opened = |elf| open(elf, kernel);
     let mut all = opened(elf)?;
@@ -148,22 +170,35 @@ fn measure_as_libbpf_loads(
         .map(|program| program.name().to_string_lossy().into_owned())
         .collect();
     let mut done = Measurement::default();
-    choose(&mut all, &|_| true);
+    choose(&mut all, &|_| true, &|_| true);
     if prepare(&mut all).is_ok() {
         for name in &names {
-            done.add(name, read(&all, name, inventory, btf));
+            done.add(name, read(&all, name, what));
         }
         done.leave_maps_out(&all);
         return Ok(done);
     }
     // Something in the object does not fit this kernel: find out which programs it is.
     for name in &names {
-        let mut alone = opened(elf)?;
-        choose(&mut alone, &|candidate| candidate == name);
-        let image = match prepare(&mut alone) {
-            Ok(()) => read(&alone, name, inventory, btf),
-            Err(error) => Err(format!("libbpf cannot prepare it for this kernel: {error}")),
+        let structs: Vec<Option<String>> = if what.members.contains_key(name) {
+            structs_of(&all).map(Some).collect()
+        } else {
+            vec![None]
         };
+        let mut image = Err("no struct of functions has it".to_owned());
+        for one in structs {
+            let mut alone = opened(elf)?;
+            choose(&mut alone, &|candidate| candidate == name, &|map| {
+                one.as_deref() == Some(map)
+            });
+            image = match prepare(&mut alone) {
+                Ok(()) => read(&alone, name, what),
+                Err(error) => Err(format!("libbpf cannot prepare it for this kernel: {error}")),
+            };
+            if image.is_ok() {
+                break;
+            }
+        }
         done.add(name, image);
     }
     let object = opened(elf)?;
@@ -222,17 +257,27 @@ fn open(elf: &[u8], kernel: Option<&Path>) -> io::Result<OpenObject> {
     Ok(object)
 }
 
-fn choose(object: &mut OpenObject, wanted: &dyn Fn(&str) -> bool) {
+/// Which programs are prepared, and which structs of functions are made: libbpf leaves the programs
+/// of the others out, whatever is wanted.
+fn choose(object: &mut OpenObject, wanted: &dyn Fn(&str) -> bool, structs: &dyn Fn(&str) -> bool) {
     for mut program in object.progs_mut() {
-        let load = program.name().to_str().is_some_and(wanted)
-            && program.prog_type() != ProgramType::StructOps;
+        let load = program.name().to_str().is_some_and(wanted);
         program.set_autoload(load);
     }
     for mut map in object.maps_mut() {
         if map.map_type() == MapType::StructOps {
-            let _stays_as_it_is = map.set_autocreate(false);
+            let create = map.name().to_str().is_some_and(structs);
+            let _stays_as_it_is = map.set_autocreate(create);
         }
     }
+}
+
+/// Names of the object's structs of functions.
+fn structs_of(object: &OpenObject) -> impl Iterator<Item = String> {
+    object
+        .maps()
+        .filter(|map| map.map_type() == MapType::StructOps)
+        .map(|map| map.name().to_string_lossy().into_owned())
 }
 
 /// Everything that libbpf does before loading, and nothing that loads.
@@ -245,22 +290,22 @@ fn prepare(object: &mut OpenObject) -> io::Result<()> {
     Ok(())
 }
 
-fn read(
-    object: &OpenObject,
-    name: &str,
-    inventory: &Object,
-    kernel: Option<&Btf<'_>>,
-) -> Result<Image, String> {
+fn read(object: &OpenObject, name: &str, what: &What<'_>) -> Result<Image, String> {
+    let What { inventory, .. } = *what;
     let program = object
         .progs()
         .find(|program| program.name() == name)
         .ok_or("it is gone after preparing")?;
+    if !program.autoload() {
+        return Err("libbpf leaves it out on this kernel".into());
+    }
     let section = program.section().to_string_lossy().into_owned();
     let identity = identify(
         program.as_libbpf_object().as_ptr(),
         program.prog_type(),
         &section,
-        kernel,
+        what.kernel,
+        what.members.get(name),
     )?;
     let mut words: Vec<u64> = program.insns().iter().map(word).collect();
     refuse_what_the_gate_refuses(&words)?;
@@ -330,15 +375,14 @@ fn identify(
     prog_type: ProgramType,
     section: &str,
     kernel: Option<&Btf<'_>>,
+    member: Option<&Result<Member, String>>,
 ) -> Result<Identity, String> {
     let (base, target) = match section.trim_start_matches('?').split_once('/') {
         Some((base, target)) => (base, Some(target)),
         None => (section.trim_start_matches('?'), None),
     };
-    match prog_type {
-        ProgramType::Unspec => return Err("its section names no program type".into()),
-        ProgramType::StructOps => return Err("struct_ops are not supported yet".into()),
-        _ => {}
+    if prog_type == ProgramType::Unspec {
+        return Err("its section names no program type".into());
     }
     // SAFETY: the program is the prepared object's.
     let mut expected_attach_type =
@@ -353,6 +397,22 @@ fn identify(
     }
     if base.starts_with("usdt") && has_uprobe_multi() {
         expected_attach_type = BPF_TRACE_UPROBE_MULTI;
+    }
+    if prog_type == ProgramType::StructOps {
+        let member = member.ok_or("no struct of functions of its object has it")?;
+        let Member { of, index } = member.clone()?;
+        // Of the running kernel libbpf says so itself.
+        if kernel.is_none() && expected_attach_type != index {
+            return Err(format!(
+                "libbpf makes it member {expected_attach_type}, not {index}"
+            ));
+        }
+        return Ok(Identity {
+            prog_type: prog_type as u32,
+            expected_attach_type: index,
+            attach_btf_id: of,
+            flags,
+        });
     }
     // The kernel's bpf_prog_load_fixup_attach_type().
     if expected_attach_type == 0 {
@@ -394,17 +454,18 @@ fn find_target(target: &str, attach_type: u32) -> Result<u32, String> {
 /// The same in another kernel's BTF: libbpf's `find_kernel_btf_id`.
 fn find_target_in(btf: &Btf<'_>, target: &str, attach_type: u32) -> Result<u32, String> {
     let found = match attach_type {
-        BPF_TRACE_RAW_TP => btf
-            .type_by_name::<types::Typedef<'_>>(&format!("btf_trace_{target}"))
-            .map(|found| found.type_id()),
+        BPF_TRACE_RAW_TP => {
+            let name = format!("btf_trace_{target}");
+            named::<types::Typedef<'_>>(btf, &name, BtfKind::Typedef).map(|found| found.type_id())
+        }
         _ => {
             let prefix = match attach_type {
                 BPF_LSM_MAC | BPF_LSM_CGROUP => "bpf_lsm_",
                 BPF_TRACE_ITER => "bpf_iter_",
                 _ => "",
             };
-            btf.type_by_name::<types::Func<'_>>(&format!("{prefix}{target}"))
-                .map(|found| found.type_id())
+            let name = format!("{prefix}{target}");
+            named::<types::Func<'_>>(btf, &name, BtfKind::Func).map(|found| found.type_id())
         }
     };
     found

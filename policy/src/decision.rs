@@ -207,7 +207,23 @@ fn check_type(rule: &Rule, object: &Object, program: &Program) -> Result<(), Ref
 }
 
 fn check_targets(rule: &Rule, object: &Object, program: &Program) -> Result<(), Refusal> {
-    let target = program.target.as_deref();
+    let members = || program.members.iter().map(|name| Some(name.as_str()));
+    // The section's name says nothing about which member of which struct a program is for.
+    let targets: Vec<Option<&str>> = match program.kind.as_str() {
+        "struct_ops" if program.members.is_empty() => vec![None],
+        "struct_ops" => members().collect(),
+        _ => vec![program.target.as_deref()],
+    };
+    let mut targets = targets.into_iter();
+    targets.try_for_each(|target| check_target(rule, object, program, target))
+}
+
+fn check_target(
+    rule: &Rule,
+    object: &Object,
+    program: &Program,
+    target: Option<&str>,
+) -> Result<(), Refusal> {
     let (kind, patterns, reason) = match load_kind(program) {
         Some(kind) => (kind, &rule.load_targets, Reason::LoadTarget),
         None => (program.kind.as_str(), &rule.attach, Reason::AttachPoint),

@@ -141,7 +141,7 @@ impl<'a> Code<'a> {
     }
 
     /// The function that holds slot `slot` of `section`.
-    fn at(&self, section: usize, slot: u32) -> Option<usize> {
+    pub(super) fn at(&self, section: usize, slot: u32) -> Option<usize> {
         let after = self
             .functions
             .partition_point(|function| (function.section, function.start) <= (section, slot));

@@ -8,6 +8,7 @@ use super::{
     externs::Externs,
     file::{File, Role},
     maps,
+    members::{self, Members},
     needs::needs,
 };
 use crate::{
@@ -110,7 +111,8 @@ fn object(
     }
     let code = Code::read(&file, &names, &mut externs, budget)?;
 
-    let (programs, extensions) = programs(&file, &code, &names, &externs, budget)?;
+    let members = members::read(&file, &code, budget)?;
+    let (programs, extensions) = programs(&file, &code, &names, members, &externs, budget)?;
     let mut data: Vec<_> = data.into_iter().map(|(_, section)| section).collect();
     data.extend(externs.kconfig.take());
     let mut object = Object {
@@ -137,6 +139,7 @@ fn programs(
     file: &File<'_>,
     code: &Code<'_>,
     names: &Names,
+    mut members: Members,
     externs: &Externs<'_>,
     budget: &mut Budget,
 ) -> Result<(Vec<Program>, u8), MalformedObject> {
@@ -156,7 +159,11 @@ fn programs(
                 budget,
                 at,
             };
-            programs.push(program(function, section, reach, text)?);
+            let program = program(function, section, reach, text)?;
+            programs.push(Program {
+                members: members.remove(&index).unwrap_or_default(),
+                ..program
+            });
         }
     }
     Ok((programs, extensions))
@@ -190,6 +197,7 @@ fn program(
         kind: convention.program_type.to_owned(),
         attach_type: convention.attach_type.map(str::to_owned),
         target: convention.target.map(str::to_owned),
+        members: Vec::new(),
         sleepable: convention.sleepable,
         optional: convention.optional,
         insns: function.length,

@@ -20,6 +20,7 @@ fn program(name: &str, section: &str, kind: &str) -> Program {
         kind: kind.to_owned(),
         attach_type: None,
         target: None,
+        members: vec![],
         sleepable: false,
         optional: false,
         insns: 2,
@@ -300,6 +301,39 @@ fn maps_and_data_in_both_byte_orders() {
             .collect();
         assert_eq!(volatile, ["target", "table"]);
     }
+}
+
+#[test]
+fn members_of_structs_of_functions_are_where_relocations_put_them() {
+    let mut types = Types::new(Endianness::Little);
+    let pointer = types.pointer(0);
+    let names = ["first", "second"].map(|name| types.string(name));
+    let body = [names[0], pointer, 0, names[1], pointer, 64];
+    let ops = types.add("ops___newer", (4, 2), 16, &body);
+    let mine = types.variable("mine", ops, 1);
+    let yours = types.variable("yours", ops, 1);
+    types.section(".struct_ops", 0, &[[mine, 0, 16], [yours, 16, 16]]);
+    let mut builder = Builder::new(Endianness::Little);
+    let mut function = |section: &str, name: &str| {
+        let code = builder.code(section, &RETURN_ZERO);
+        builder.symbol(name, GLOBAL_FUNC, code, 0, 16)
+    };
+    let one = function("struct_ops/first", "one");
+    let two = function("struct_ops/anything", "two");
+    function("struct_ops/first", "three");
+    let structs = builder.bytes(".struct_ops", &[0; 32]);
+    builder.symbol("mine", GLOBAL_OBJECT, structs, 0, 16);
+    builder.symbol("yours", GLOBAL_OBJECT, structs, 16, 16);
+    builder.relocations(structs, &[(8, one), (16, two), (24, one)]);
+    builder.bytes(".BTF", &types.build());
+    let object = read("a.o", &builder.build()).unwrap();
+    let members: Vec<_> = object
+        .programs
+        .iter()
+        .map(|program| (program.name.as_str(), program.members.join(" ")))
+        .collect();
+    let want = [("one", "ops:second"), ("two", "ops:first"), ("three", "")];
+    assert_eq!(members, want.map(|(name, of)| (name, of.to_owned())));
 }
 
 #[test]

@@ -65,7 +65,8 @@ fn sample() -> serde_json::Value {
             "license": "GPL", "btf": true, "btf_ext": true,
             "programs": [{
                 "name": "probe", "section": "lsm.s/file_open", "type": "lsm",
-                "attach_type": "lsm_mac", "target": "file_open", "sleepable": true,
+                "attach_type": "lsm_mac", "target": "file_open", "members": ["hid_bpf_ops:hid_device_event"],
+                "sleepable": true,
                 "optional": false, "insns": 2, "total_insns": 3, "helpers": ["bpf_get_prandom_u32"],
                 "kfuncs": ["bpf_task_release"], "calls": ["inner"], "maps": ["events"],
                 "core_relocations": 1, "loops": false,

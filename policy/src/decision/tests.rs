@@ -68,6 +68,7 @@ fn program(name: &str, kind: &str, section: &str) -> Program {
         kfuncs: Vec::new(),
         calls: Vec::new(),
         maps: Vec::new(),
+        members: vec![],
         core_relocations: 0,
         loops: false,
     }
@@ -191,6 +192,8 @@ fn the_rule_signers_and_limits_are_told() {
 fn each_refusal_has_its_reason_and_both_values() {
     let mut ext = program("patch", "ext", "freplace/xdp_main");
     ext.target = Some("xdp_main".to_owned());
+    let mut member = program("ssthresh", "struct_ops", "struct_ops/ssthresh");
+    member.members = vec!["tcp_congestion_ops:undo_cwnd".to_owned()];
     let mut lsm = program("guard", "lsm", "lsm/file_open");
     lsm.attach_type = Some("lsm_mac".to_owned());
     let mut caller = program("open", "kprobe", "kprobe/do_open");
@@ -246,6 +249,14 @@ fn each_refusal_has_its_reason_and_both_values() {
             vec!["a"],
             Reason::LoadTarget,
             "program \"patch\" (freplace/xdp_main) of open.o has the target ext:xdp_main; the rule allows ext:other",
+        ),
+        (
+            one,
+            "load_targets = [\"struct_ops:tcp_congestion_ops:ssthresh\"]",
+            member.clone(),
+            vec!["a"],
+            Reason::LoadTarget,
+            "program \"ssthresh\" (struct_ops/ssthresh) of open.o has the target struct_ops:tcp_congestion_ops:undo_cwnd; the rule allows struct_ops:tcp_congestion_ops:ssthresh",
         ),
         (
             one,

@@ -23,6 +23,8 @@ mod follow;
 mod grab;
 #[path = "attacker/light.rs"]
 mod light;
+#[path = "attacker/members.rs"]
+mod members;
 #[path = "attacker/place.rs"]
 mod place;
 #[path = "attacker/replace.rs"]
@@ -1083,6 +1085,7 @@ fn main() -> ExitCode {
         Some("cost") => done(cost::run()),
         Some("swap") => done(swap::run(number(&words))),
         Some("place") => done(place::run()),
+        Some("members") => done(members::run()),
         Some("follow") => follow::run(words.get(1).map_or("", String::as_str)),
         Some("truncate") => return truncate(words.get(1).map_or("", String::as_str)),
         Some("doors") => done(doors::run()),
@@ -1128,7 +1131,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|members|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }
