@@ -77,6 +77,19 @@ static __always_inline void name_current_device(u32 index, struct choice *c)
 	name_device((u64)BPF_CORE_READ(task, nsproxy, net_ns), index, &c->name);
 }
 
+static __always_inline bool is_group_type(u32 attach_type)
+{
+	return attach_type < 64 && (CGROUP_ATTACH_TYPES >> attach_type & 1);
+}
+
+static __always_inline void name_group_of_fd(u32 fd, struct choice *c)
+{
+	struct file *file = file_of_fd(fd);
+
+	if (file)
+		name_group((u64)BPF_CORE_READ(file, f_inode, i_private), &c->name);
+}
+
 static __always_inline bool is_device_type(u32 attach_type)
 {
 	return attach_type == BPF_XDP || attach_type == BPF_TCX_INGRESS ||
@@ -96,10 +109,14 @@ static __noinline u32 refuse_command_place(int cmd, union attach_attr *attr, str
 			name_event_of_file(file_of_fd(BPF_PROBE_READ(attr, link_create.target_fd)), &c);
 		else if (is_device_type(type))
 			name_current_device(BPF_PROBE_READ(attr, link_create.target_fd), &c);
+		else if (is_group_type(type))
+			name_group_of_fd(BPF_PROBE_READ(attr, link_create.target_fd), &c);
 	} else if (cmd == BPF_PROG_ATTACH) {
 		type = BPF_PROBE_READ(attr, prog_attach.attach_type);
 		if (is_device_type(type))
 			name_current_device(BPF_PROBE_READ(attr, prog_attach.target_fd), &c);
+		else if (is_group_type(type))
+			name_group_of_fd(BPF_PROBE_READ(attr, prog_attach.target_fd), &c);
 	} else if (cmd == BPF_RAW_TRACEPOINT_OPEN) {
 		if (bpf_probe_read_user_str(c.name.text, PLACE_BYTES,
 					    (void *)BPF_PROBE_READ(attr, raw_tracepoint.name)) ==

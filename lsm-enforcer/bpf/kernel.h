@@ -49,6 +49,12 @@ enum {
 enum { BPF_PROG_TYPE_EXT = 28, BPF_PROG_TYPE_SYSCALL = 31 };
 /* enum bpf_sig_verdict */
 enum { BPF_SIG_VERIFIED = 1 };
+/* enum bpf_attach_type, bit by number: what is attached to a control group. 0 to 3 are packets,
+ * sockets and socket operations, 6 devices, 8 to 15 addresses, 18 to 22 sysctl, addresses and socket
+ * options, 29 to 34 addresses and sockets, 43 security modules, 49 to 53 addresses. */
+#define CGROUP_ATTACH_TYPES                                                                        \
+	(0xfull | 1ull << 6 | 0xffull << 8 | 0x1full << 18 | 0xfull << 29 | 1ull << 34 | 1ull << 43 | \
+	 0x1full << 49)
 enum {
 	BPF_XDP = 37,
 	BPF_TCX_INGRESS = 46,
@@ -270,6 +276,17 @@ struct inode {
 	u32 i_rdev;
 	unsigned long i_ino;
 	struct super_block *i_sb;
+	void *i_private;
+};
+
+/* A folder of cgroupfs, behind `i_private`. */
+struct kernfs_node {
+	struct kernfs_node *__parent;
+	const char *name;
+};
+/* To 6.14. */
+struct kernfs_node___old {
+	struct kernfs_node *parent;
 };
 
 struct dentry {

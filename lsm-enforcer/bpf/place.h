@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Where is a program about to be attached, and is it a place that its rule allows? A place has a
- * name: of a kernel function, a tracepoint, a network device. What has none is not allowed to
- * programs whose rule names places.
+ * name: of a kernel function, a tracepoint, a network device, a control group. What has none is not
+ * allowed to programs whose rule names places.
  */
 #pragma once
 
@@ -133,6 +133,68 @@ __noinline int name_device(u64 net_address, u32 index, struct place_name *name)
 		return 0;
 	device = (void *)d.node - bpf_core_field_offset(struct net_device, index_hlist);
 	bpf_probe_read_kernel(name->text, DEVICE_NAME, &device->name);
+	return 0;
+}
+
+#define GROUP_DEPTH 12
+/* Ends a path that is longer than a name can be: only a `*` at the end of a pattern covers it. */
+#define CUT_OFF 1
+
+static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)
+{
+	struct kernfs_node___old *old = (void *)node;
+
+	if (bpf_core_field_exists(old->parent))
+		return BPF_CORE_READ(old, parent);
+	return BPF_CORE_READ(node, __parent);
+}
+
+/*
+ * The path of a control group from the root of the hierarchy, whatever the caller's namespace shows;
+ * the root's is "/". The kernel itself refuses descriptors of anything else.
+ */
+__noinline int name_group(u64 node_address, struct place_name *name)
+{
+	struct kernfs_node *nodes[GROUP_DEPTH] = {};
+	struct kernfs_node *node = (void *)node_address;
+	char path[2 * PLACE_BYTES] = {};
+	u32 at = 0;
+	const char *text;
+	long length;
+	int i;
+
+	if (!name || !node)
+		return 0;
+#pragma unroll
+	for (i = 0; i < GROUP_DEPTH; i++) {
+		struct kernfs_node *above = node ? parent_of(node) : 0;
+
+		nodes[i] = above ? node : 0;
+		node = above;
+	}
+	/* Deeper than any that systemd or an orchestrator makes. */
+	if (node)
+		return 0;
+#pragma unroll
+	for (i = GROUP_DEPTH - 1; i >= 0; i--) {
+		if (!nodes[i])
+			continue;
+		at &= PLACE_BYTES - 1;
+		path[at] = '/';
+		text = BPF_CORE_READ(nodes[i], name);
+		length = bpf_probe_read_kernel_str(path + at + 1, PLACE_BYTES, text);
+		if (length <= 1)
+			return 0;
+		at += length;
+		if (at >= PLACE_BYTES - 1) {
+			path[PLACE_BYTES - 2] = CUT_OFF;
+			break;
+		}
+	}
+	if (!at)
+		path[0] = '/';
+	path[PLACE_BYTES - 1] = 0;
+	__builtin_memcpy(name->text, path, PLACE_BYTES);
 	return 0;
 }
 

@@ -84,8 +84,19 @@ impl TargetPattern {
     }
 }
 
-/// Program types whose place only the loader names, as a network device, and the gate compares.
-const PLACED_BY_LOADER: &[&str] = &["sched_cls", "xdp"];
+/// Program types whose place only the loader names, as a network device or a control group, and the
+/// gate compares.
+const PLACED_BY_LOADER: &[&str] = &[
+    "cgroup_device",
+    "cgroup_skb",
+    "cgroup_sock",
+    "cgroup_sock_addr",
+    "cgroup_sockopt",
+    "cgroup_sysctl",
+    "sched_cls",
+    "sock_ops",
+    "xdp",
+];
 
 /// May a program of type `kind` that declares no place be attached at places that `patterns`
 /// name? The gate compares them when it is attached.
@@ -167,6 +178,9 @@ mod tests {
         assert_eq!(places(&[TargetPattern::any()], "xdp"), None);
         assert!(covers_at_attachment(&rule, "xdp"));
         assert!(!covers_at_attachment(&rule, "kprobe"));
+        let groups = [pattern("cgroup_skb:/system.slice/*")];
+        assert!(covers_at_attachment(&groups, "cgroup_skb"));
+        assert!(!covers_at_attachment(&groups, "sock_ops"));
         assert!(!covers_at_attachment(&rule[2..], "xdp"));
     }
 

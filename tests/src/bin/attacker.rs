@@ -37,6 +37,10 @@ mod slots;
 mod stale;
 #[path = "attacker/swap.rs"]
 mod swap;
+#[path = "attacker/tokens.rs"]
+mod tokens;
+#[path = "attacker/ways.rs"]
+mod ways;
 
 use std::{
     env, fs, io,
@@ -1086,6 +1090,8 @@ fn main() -> ExitCode {
         Some("swap") => done(swap::run(number(&words))),
         Some("place") => done(place::run()),
         Some("members") => done(members::run()),
+        Some("tokens") => done(tokens::run()),
+        Some("ways") => done(ways::run()),
         Some("follow") => follow::run(words.get(1).map_or("", String::as_str)),
         Some("truncate") => return truncate(words.get(1).map_or("", String::as_str)),
         Some("doors") => done(doors::run()),
@@ -1131,7 +1137,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|members|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|members|ways|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }

@@ -78,7 +78,7 @@ fn entries() -> Vec<Entry> {
 }
 
 /// `struct perf_event_attr` up to the fields that are needed here.
-fn perf_event(kind: u32, config: u64, first: u64, second: u64) -> io::Result<OwnedFd> {
+pub fn perf_event(kind: u32, config: u64, first: u64, second: u64) -> io::Result<OwnedFd> {
     let mut attr = [0u64; 14];
     attr[0] = u64::from(kind) | (size_of_val(&attr) as u64) << 32;
     attr[1] = config;
@@ -122,11 +122,11 @@ fn link(program: &OwnedFd, target: u32, attach_type: u32, flags: u32) -> io::Res
         .map(drop)
 }
 
-fn by_link(program: &OwnedFd, event: io::Result<OwnedFd>) -> io::Result<()> {
+pub fn by_link(program: &OwnedFd, event: io::Result<OwnedFd>) -> io::Result<()> {
     link(program, event?.as_raw_fd() as u32, PERF_EVENT, 0)
 }
 
-fn by_ioctl(program: &OwnedFd, event: io::Result<OwnedFd>) -> io::Result<()> {
+pub fn by_ioctl(program: &OwnedFd, event: io::Result<OwnedFd>) -> io::Result<()> {
     // SAFETY: two descriptors that are open.
     match unsafe { libc::ioctl(event?.as_raw_fd(), SET_BPF, program.as_raw_fd()) } {
         0 => Ok(()),
@@ -148,7 +148,7 @@ fn by_device_link(program: &OwnedFd) -> io::Result<()> {
     link(program, LOOPBACK, XDP_ATTACH, 2)
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = ((value.len() + 4) as u16).to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
@@ -156,7 +156,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn message(kind: u16, header: &[u32], attributes: &[u8]) -> Vec<u8> {
+pub fn message(kind: u16, header: &[u32], attributes: &[u8]) -> Vec<u8> {
     let length = 16 + 4 * header.len() + attributes.len();
     let mut bytes = (length as u32).to_ne_bytes().to_vec();
     bytes.extend(kind.to_ne_bytes());
@@ -197,7 +197,7 @@ fn add_filter(fd: i32) -> Vec<u8> {
 }
 
 /// Sends one datagram, and reads the answer to its last message.
-fn by_netlink(messages: &[Vec<u8>]) -> io::Result<()> {
+pub fn by_netlink(messages: &[Vec<u8>]) -> io::Result<()> {
     let bytes = messages.concat();
     // SAFETY: sizes are those of the buffers; the descriptor is new and nobody owns it.
     let answers = unsafe {

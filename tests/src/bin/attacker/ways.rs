@@ -1,0 +1,650 @@
+//! Every way to load and attach that the kernel has, one row each: before the gate is armed, all of
+//! them work; after that no unsigned program loads for any of them, and a signed one is attached
+//! where its rule says and nowhere else.
+#![expect(unsafe_code, reason = "the bpf() system call with hostile arguments")]
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+};
+
+use enforcer::{
+    gate::{Class, Entry, Gate, GateError},
+    kernel::BpfGate,
+    measure::named::named,
+};
+use goblin::elf::{Elf, program_header::PT_LOAD};
+use libbpf_rs::btf::{
+    Btf, BtfKind,
+    types::{Func, Struct},
+};
+use policy::Reason;
+
+use super::{
+    Attr, EXIT, LINK_CREATE, Load, MAP_CREATE, PROG_ATTACH, RAW_TRACEPOINT, RAW_TRACEPOINT_OPEN,
+    SOCKET_FILTER, TRACING, admissions, arm_with, check, drain, entry, place, r0,
+};
+
+// enum bpf_cmd
+const PROG_DETACH: u32 = 9;
+const LINK_UPDATE: u32 = 29;
+const ITER_CREATE: u32 = 33;
+
+// enum bpf_prog_type
+const KPROBE: u32 = 2;
+const SCHED_CLS: u32 = 3;
+const PERF_EVENT: u32 = 7;
+const CGROUP_SKB: u32 = 8;
+const SOCK_OPS: u32 = 13;
+const SK_SKB: u32 = 14;
+const SK_MSG: u32 = 16;
+const FLOW_DISSECTOR: u32 = 22;
+const SK_LOOKUP: u32 = 30;
+const NETFILTER: u32 = 32;
+
+// enum bpf_attach_type
+const CGROUP_EGRESS: u32 = 1;
+const CGROUP_SOCK_OPS: u32 = 3;
+const SK_SKB_VERDICT: u32 = 5;
+const SK_MSG_VERDICT: u32 = 7;
+const FLOW_DISSECTOR_ATTACH: u32 = 17;
+const TRACE_ITER: u32 = 28;
+const SK_LOOKUP_ATTACH: u32 = 36;
+const TRACE_KPROBE_MULTI: u32 = 42;
+const NETFILTER_ATTACH: u32 = 45;
+const TCX_INGRESS: u32 = 46;
+const TRACE_UPROBE_MULTI: u32 = 48;
+const NETKIT_PRIMARY: u32 = 54;
+const TRACE_FENTRY_MULTI: u32 = 59;
+
+const SOCKMAP: u32 = 15;
+const ALLOW_MULTI: u32 = 2;
+const GROUPS: &str = "/sys/fs/cgroup";
+
+type Attach = fn(&OwnedFd) -> io::Result<()>;
+
+/// Where the way leads.
+enum Goes {
+    /// The kernel binds the target at load: only what is loaded can be wrong.
+    Bound,
+    /// To a place with a name: a pattern that covers it, and one that does not.
+    To(&'static str, &'static str),
+    /// To a place that has no name for the gate: programs with places are refused there.
+    Nameless,
+    /// Where the gate does not see which program it is; `status` says so.
+    Unseen,
+}
+
+struct Way {
+    what: &'static str,
+    /// A struct of the kernel that has it; else it is left out.
+    needs: Option<&'static str>,
+    prog_type: u32,
+    attach_type: u32,
+    /// A function whose BTF id the load names.
+    target: Option<&'static str>,
+    /// What the program returns: the verifier wants certain values.
+    returns: u32,
+    goes: Goes,
+    attach: Attach,
+}
+
+const WAY: Way = Way {
+    what: "",
+    needs: None,
+    prog_type: 0,
+    attach_type: 0,
+    target: None,
+    returns: 1,
+    goes: Goes::Nameless,
+    attach: |_| Ok(()),
+};
+
+fn ways() -> Vec<Way> {
+    let group = || Goes::To("/inside*", "/elsewhere/*");
+    vec![
+        Way {
+            what: "an iterator",
+            prog_type: TRACING,
+            attach_type: TRACE_ITER,
+            target: Some("bpf_iter_task"),
+            goes: Goes::Bound,
+            attach: iterate,
+            ..WAY
+        },
+        Way {
+            what: "many entries of functions in one link",
+            needs: Some("bpf_tracing_multi_link"),
+            prog_type: TRACING,
+            attach_type: TRACE_FENTRY_MULTI,
+            target: Some("bpf_multi_func"),
+            returns: 0,
+            goes: Goes::Bound,
+            attach: trace_many,
+            ..WAY
+        },
+        Way {
+            what: "many kprobes in one link",
+            needs: Some("bpf_kprobe_multi_link"),
+            prog_type: KPROBE,
+            attach_type: TRACE_KPROBE_MULTI,
+            attach: probe_functions,
+            ..WAY
+        },
+        Way {
+            what: "many uprobes in one link",
+            needs: Some("bpf_uprobe_multi_link"),
+            prog_type: KPROBE,
+            attach_type: TRACE_UPROBE_MULTI,
+            attach: probe_busybox,
+            ..WAY
+        },
+        Way {
+            what: "a raw tracepoint",
+            prog_type: RAW_TRACEPOINT,
+            goes: Goes::To("sys_enter", "sched_*"),
+            attach: |program| {
+                Attr::new()
+                    .u64(0, c"sys_enter".as_ptr() as u64)
+                    .u32(8, program.as_raw_fd() as u32)
+                    .open(RAW_TRACEPOINT_OPEN)
+                    .map(drop)
+            },
+            ..WAY
+        },
+        Way {
+            what: "a perf event by ioctl",
+            prog_type: PERF_EVENT,
+            attach: |program| place::by_ioctl(program, place::perf_event(1, 0, 0, 0)),
+            ..WAY
+        },
+        Way {
+            what: "a perf event by link",
+            needs: Some("bpf_perf_link"),
+            prog_type: PERF_EVENT,
+            attach: |program| place::by_link(program, place::perf_event(1, 0, 0, 0)),
+            ..WAY
+        },
+        Way {
+            what: "the look-up of sockets",
+            prog_type: SK_LOOKUP,
+            attach_type: SK_LOOKUP_ATTACH,
+            attach: |program| {
+                let net = File::open("/proc/self/ns/net")?;
+                link(program, net.as_raw_fd() as u32, SK_LOOKUP_ATTACH)
+            },
+            ..WAY
+        },
+        Way {
+            what: "the dissector of flows by command",
+            prog_type: FLOW_DISSECTOR,
+            attach_type: FLOW_DISSECTOR_ATTACH,
+            returns: 0,
+            attach: |program| command(program, 0, FLOW_DISSECTOR_ATTACH, 0),
+            ..WAY
+        },
+        Way {
+            what: "a map of sockets",
+            prog_type: SK_SKB,
+            attach_type: SK_SKB_VERDICT,
+            attach: |program| {
+                let map = sockets()?;
+                command(program, map.as_raw_fd() as u32, SK_SKB_VERDICT, 0)
+            },
+            ..WAY
+        },
+        Way {
+            what: "messages of a map of sockets",
+            prog_type: SK_MSG,
+            attach_type: SK_MSG_VERDICT,
+            attach: |program| {
+                let map = sockets()?;
+                command(program, map.as_raw_fd() as u32, SK_MSG_VERDICT, 0)
+            },
+            ..WAY
+        },
+        Way {
+            what: "a socket",
+            prog_type: SOCKET_FILTER,
+            goes: Goes::Unseen,
+            attach: by_option,
+            ..WAY
+        },
+        Way {
+            what: "a control group by command",
+            prog_type: CGROUP_SKB,
+            attach_type: CGROUP_EGRESS,
+            goes: group(),
+            attach: |program| {
+                let group = group_of("inside")?;
+                command(
+                    program,
+                    group.as_raw_fd() as u32,
+                    CGROUP_EGRESS,
+                    ALLOW_MULTI,
+                )
+            },
+            ..WAY
+        },
+        Way {
+            what: "a control group by link",
+            prog_type: CGROUP_SKB,
+            attach_type: CGROUP_EGRESS,
+            goes: group(),
+            attach: |program| {
+                let group = group_of("inside")?;
+                link(program, group.as_raw_fd() as u32, CGROUP_EGRESS)
+            },
+            ..WAY
+        },
+        Way {
+            what: "a control group below another",
+            prog_type: SOCK_OPS,
+            attach_type: CGROUP_SOCK_OPS,
+            goes: Goes::To("/inside/of/it", "/inside"),
+            attach: |program| {
+                let group = group_of("inside/of/it")?;
+                command(
+                    program,
+                    group.as_raw_fd() as u32,
+                    CGROUP_SOCK_OPS,
+                    ALLOW_MULTI,
+                )
+            },
+            ..WAY
+        },
+        Way {
+            what: "a control group with a long path",
+            prog_type: SOCK_OPS,
+            attach_type: CGROUP_SOCK_OPS,
+            goes: Goes::To("/inside/a-slice-*", "/inside/a-slice-*.scope"),
+            attach: |program| {
+                let name = format!("inside/a-slice-{}/a-container.scope", "x".repeat(60));
+                let group = group_of(&name)?;
+                link(program, group.as_raw_fd() as u32, CGROUP_SOCK_OPS)
+            },
+            ..WAY
+        },
+        Way {
+            what: "all control groups",
+            prog_type: SOCK_OPS,
+            attach_type: CGROUP_SOCK_OPS,
+            goes: Goes::To("/", "/?*"),
+            attach: |program| {
+                let root = File::open(GROUPS)?;
+                link(program, root.as_raw_fd() as u32, CGROUP_SOCK_OPS)
+            },
+            ..WAY
+        },
+        Way {
+            what: "tcx by link",
+            needs: Some("tcx_link"),
+            prog_type: SCHED_CLS,
+            attach_type: TCX_INGRESS,
+            goes: Goes::To("lo", "eth*"),
+            attach: |program| link(program, LOOPBACK, TCX_INGRESS),
+            ..WAY
+        },
+        Way {
+            what: "tcx by command",
+            needs: Some("tcx_link"),
+            prog_type: SCHED_CLS,
+            attach_type: TCX_INGRESS,
+            goes: Goes::To("l*", "e*"),
+            attach: |program| command(program, LOOPBACK, TCX_INGRESS, 0),
+            ..WAY
+        },
+        Way {
+            what: "netkit by link",
+            needs: Some("netkit_link"),
+            prog_type: SCHED_CLS,
+            attach_type: NETKIT_PRIMARY,
+            goes: Goes::To("nk*", "lo"),
+            attach: |program| link(program, netkit()?, NETKIT_PRIMARY),
+            ..WAY
+        },
+        Way {
+            what: "netkit by command",
+            needs: Some("netkit_link"),
+            prog_type: SCHED_CLS,
+            attach_type: NETKIT_PRIMARY,
+            goes: Goes::To("nkwa*", "nkwa"),
+            attach: |program| command(program, netkit()?, NETKIT_PRIMARY, 0),
+            ..WAY
+        },
+        Way {
+            what: "netfilter",
+            needs: Some("bpf_nf_link"),
+            prog_type: NETFILTER,
+            attach_type: NETFILTER_ATTACH,
+            attach: |program| {
+                Attr::new()
+                    .u32(0, program.as_raw_fd() as u32)
+                    .u32(8, NETFILTER_ATTACH)
+                    .u32(16, libc::AF_INET as u32)
+                    .u32(24, 7) // priority
+                    .open(LINK_CREATE)
+                    .map(drop)
+            },
+            ..WAY
+        },
+    ]
+}
+
+/// The loopback device is the first of every network namespace.
+const LOOPBACK: u32 = 1;
+
+fn link(program: &OwnedFd, target: u32, attach_type: u32) -> io::Result<()> {
+    Attr::new()
+        .u32(0, program.as_raw_fd() as u32)
+        .u32(4, target)
+        .u32(8, attach_type)
+        .open(LINK_CREATE)
+        .map(drop)
+}
+
+/// `BPF_PROG_ATTACH`, and off again.
+fn command(program: &OwnedFd, target: u32, attach_type: u32, flags: u32) -> io::Result<()> {
+    let attr = Attr::new()
+        .u32(0, target)
+        .u32(4, program.as_raw_fd() as u32)
+        .u32(8, attach_type);
+    let detach = Attr::new()
+        .u32(0, target)
+        .u32(4, program.as_raw_fd() as u32)
+        .u32(8, attach_type);
+    attr.u32(12, flags).call(PROG_ATTACH)?;
+    detach.call(PROG_DETACH).map(drop)
+}
+
+fn iterate(program: &OwnedFd) -> io::Result<()> {
+    let link = Attr::new()
+        .u32(0, program.as_raw_fd() as u32)
+        .u32(8, TRACE_ITER)
+        .open(LINK_CREATE)?;
+    Attr::new()
+        .u32(0, link.as_raw_fd() as u32)
+        .open(ITER_CREATE)
+        .map(drop)
+}
+
+fn function_id(name: &str) -> Option<u32> {
+    let btf = Btf::from_vmlinux().ok()?;
+    let found = named::<Func<'_>>(&btf, name, BtfKind::Func)?;
+    Some(u32::from(found.type_id()))
+}
+
+fn trace_many(program: &OwnedFd) -> io::Result<()> {
+    let ids = ["vfs_unlink", "vfs_mkdir"].map(|name| function_id(name).unwrap_or_default());
+    Attr::new()
+        .u32(0, program.as_raw_fd() as u32)
+        .u32(8, TRACE_FENTRY_MULTI)
+        .u64(16, ids.as_ptr() as u64)
+        .u32(32, ids.len() as u32)
+        .open(LINK_CREATE)
+        .map(drop)
+}
+
+fn probe_functions(program: &OwnedFd) -> io::Result<()> {
+    let names = [c"vfs_unlink".as_ptr(), c"vfs_mkdir".as_ptr()];
+    Attr::new()
+        .u32(0, program.as_raw_fd() as u32)
+        .u32(8, TRACE_KPROBE_MULTI)
+        .u32(20, names.len() as u32)
+        .u64(24, names.as_ptr() as u64)
+        .open(LINK_CREATE)
+        .map(drop)
+}
+
+const BUSYBOX: &str = "/usr/bin/busybox";
+
+/// Where the first instruction of Busybox is in its file.
+fn first_instruction() -> io::Result<u64> {
+    let bytes = fs::read(BUSYBOX)?;
+    let elf = Elf::parse(&bytes).map_err(io::Error::other)?;
+    elf.program_headers
+        .iter()
+        .find(|header| {
+            header.p_type == PT_LOAD && header.vm_range().contains(&(elf.entry as usize))
+        })
+        .map(|header| elf.entry - header.p_vaddr + header.p_offset)
+        .ok_or_else(|| io::Error::other("its entry is nowhere"))
+}
+
+fn probe_busybox(program: &OwnedFd) -> io::Result<()> {
+    let path = CString::new(BUSYBOX)?;
+    let offsets = [first_instruction()?];
+    Attr::new()
+        .u32(0, program.as_raw_fd() as u32)
+        .u32(8, TRACE_UPROBE_MULTI)
+        .u64(16, path.as_ptr() as u64)
+        .u64(24, offsets.as_ptr() as u64)
+        .u32(48, offsets.len() as u32)
+        .open(LINK_CREATE)
+        .map(drop)
+}
+
+fn sockets() -> io::Result<OwnedFd> {
+    Attr::new()
+        .u32(0, SOCKMAP)
+        .u32(4, 4)
+        .u32(8, 4)
+        .u32(12, 1)
+        .open(MAP_CREATE)
+}
+
+fn by_option(program: &OwnedFd) -> io::Result<()> {
+    let (socket, _other) = std::os::unix::net::UnixDatagram::pair()?;
+    let fd = program.as_raw_fd();
+    // SAFETY: the option is one number.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_BPF,
+            (&raw const fd).cast(),
+            size_of_val(&fd) as u32,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn group_of(path: &str) -> io::Result<File> {
+    let path = Path::new(GROUPS).join(path);
+    fs::create_dir_all(&path)?;
+    File::open(path)
+}
+
+/// Makes a pair of devices, once; the number of the one that programs are attached to.
+fn netkit() -> io::Result<u32> {
+    let index = "/sys/class/net/nkway/ifindex";
+    if !Path::new(index).exists() {
+        let kind = place::attribute(1, b"netkit\0");
+        let attributes = [
+            place::attribute(3, b"nkway\0"),
+            place::attribute(18 | 0x8000, &kind),
+        ];
+        let mut message = place::message(16, &[0, 0, 0, 0], &attributes.concat());
+        message[6..8].copy_from_slice(&0x605_u16.to_ne_bytes()); // and NLM_F_CREATE, NLM_F_EXCL
+        place::by_netlink(&[message])?;
+    }
+    let text = fs::read_to_string(index)?;
+    text.trim().parse().map_err(io::Error::other)
+}
+
+/// What is tried with each way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Variant {
+    Unsigned,
+    Elsewhere,
+    Home,
+}
+
+impl Way {
+    fn exists(&self, btf: &Btf<'_>) -> bool {
+        let has = |name| named::<Struct<'_>>(btf, name, BtfKind::Struct).is_some();
+        self.needs.is_none_or(has)
+    }
+
+    /// A program of its own for each way and variant: the number only tells them apart.
+    fn load(&self, number: usize, variant: Variant) -> Load {
+        let number = 0x1000 + 4 * number as u32 + variant as u32;
+        let btf_id = self.target.and_then(function_id).unwrap_or_default();
+        // By the name of an admitted program it would be said where it differs.
+        let name = match variant {
+            Variant::Unsigned => "stranger",
+            Variant::Elsewhere | Variant::Home => "way",
+        };
+        Load {
+            attach_type: self.attach_type,
+            btf_id,
+            ..Load::new(name, self.prog_type, &[r0(number), r0(self.returns), EXIT])
+        }
+    }
+
+    fn variants(&self) -> &[Variant] {
+        match self.goes {
+            Goes::Bound | Goes::Unseen => &[Variant::Unsigned, Variant::Home],
+            Goes::To(..) | Goes::Nameless => {
+                &[Variant::Unsigned, Variant::Elsewhere, Variant::Home]
+            }
+        }
+    }
+
+    fn entries(&self, number: usize) -> Vec<Entry> {
+        let signed = |variant| {
+            let mut entry = entry(&self.load(number, variant), vec![], Class::Signed);
+            let place = match (&self.goes, variant) {
+                (Goes::To(home, _), Variant::Home) => Some(*home),
+                (Goes::To(_, elsewhere), Variant::Elsewhere) => Some(*elsewhere),
+                (Goes::Nameless, Variant::Elsewhere) => Some("/somewhere"),
+                _ => None,
+            };
+            entry.image.places = place.map(str::to_owned).into_iter().collect();
+            entry
+        };
+        let variants = self.variants().iter();
+        variants
+            .filter(|variant| **variant != Variant::Unsigned)
+            .map(|variant| signed(*variant))
+            .collect()
+    }
+}
+
+/// How it ended, and the first refusal that the gate reported.
+fn tried(gate: &mut BpfGate, way: &Way, load: &Load) -> (io::Result<()>, Option<(u8, Reason)>) {
+    drain(gate);
+    let result = load.load().and_then(|program| (way.attach)(&program));
+    let refusal = drain(gate)
+        .into_iter()
+        .find(|event| event.refused)
+        .and_then(|event| Some((event.gate, event.reason?)));
+    (result, refusal)
+}
+
+pub fn run() -> Result<bool, GateError> {
+    let Ok(btf) = Btf::from_vmlinux() else {
+        return Ok(check("this kernel has BTF", Err("none".into())));
+    };
+    let ways: Vec<(usize, Way)> = ways()
+        .into_iter()
+        .enumerate()
+        .filter(|(_, way)| way.exists(&btf))
+        .collect();
+    let mut fine = true;
+    for (number, way) in &ways {
+        for &variant in way.variants() {
+            let result = way
+                .load(*number, variant)
+                .load()
+                .and_then(|program| (way.attach)(&program));
+            let which = match variant {
+                Variant::Unsigned => "an unsigned program",
+                Variant::Elsewhere => "a program for elsewhere",
+                Variant::Home => "a program",
+            };
+            fine &= check(
+                &format!("{which} goes to {} without a gate", way.what),
+                result
+                    .map(|()| String::new())
+                    .map_err(|error| error.to_string()),
+            );
+        }
+    }
+    let mut gate = BpfGate::open()?;
+    let mut all = admissions();
+    all.entries
+        .extend(ways.iter().flat_map(|(number, way)| way.entries(*number)));
+    arm_with(&mut gate, &all)?;
+    for (number, way) in &ways {
+        for &variant in way.variants() {
+            let (result, refusal) = tried(&mut gate, way, &way.load(*number, variant));
+            let want = match variant {
+                Variant::Unsigned => Some((1, Reason::Unsigned)),
+                Variant::Elsewhere => Some((3, Reason::AttachPlace)),
+                Variant::Home => None,
+            };
+            let verdict = match (&result, want) {
+                (Ok(()), None) if refusal.is_none() => Ok(String::new()),
+                (Err(error), Some(_))
+                    if refusal == want && error.raw_os_error() == Some(libc::EPERM) =>
+                {
+                    Ok(error.to_string())
+                }
+                _ => Err(format!("{result:?}, event {refusal:?}, want {want:?}")),
+            };
+            let name = match variant {
+                Variant::Unsigned => format!("an unsigned program for {} is refused", way.what),
+                Variant::Elsewhere => format!("a program for elsewhere is refused {}", way.what),
+                Variant::Home => format!("a signed program goes to {}", way.what),
+            };
+            fine &= check(&name, verdict);
+        }
+    }
+    fine &= updates(&mut gate, &ways);
+    gate.disarm()?;
+    Ok(fine)
+}
+
+/// A link that was made with a program for its place does not get one for elsewhere.
+fn updates(gate: &mut BpfGate, ways: &[(usize, Way)]) -> bool {
+    let what = "a control group by link";
+    let Some((number, way)) = ways.iter().find(|(_, way)| way.what == what) else {
+        return check("there is a link to update", Err(what.into()));
+    };
+    let exchanged = || {
+        let home = way.load(*number, Variant::Home).load()?;
+        let elsewhere = way.load(*number, Variant::Elsewhere).load()?;
+        let group = group_of("inside")?;
+        let link = Attr::new()
+            .u32(0, home.as_raw_fd() as u32)
+            .u32(4, group.as_raw_fd() as u32)
+            .u32(8, CGROUP_EGRESS)
+            .open(LINK_CREATE)?;
+        Attr::new()
+            .u32(0, link.as_raw_fd() as u32)
+            .u32(4, elsewhere.as_raw_fd() as u32)
+            .call(LINK_UPDATE)
+    };
+    drain(gate);
+    let result = exchanged();
+    let refusal = drain(gate).into_iter().find(|event| event.refused);
+    let reason = refusal.and_then(|event| event.reason);
+    check(
+        "a link gets no program for elsewhere",
+        match (&result, reason) {
+            (Err(error), Some(Reason::AttachPlace))
+                if error.raw_os_error() == Some(libc::EPERM) =>
+            {
+                Ok(error.to_string())
+            }
+            _ => Err(format!("{result:?}, event {reason:?}")),
+        },
+    )
+}
