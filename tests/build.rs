@@ -16,6 +16,7 @@ const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("dispatch", "dispatch", &[]),
     ("divert", "divert", &[]),
     ("drop_port", "drop_port", &[]),
+    ("keep_out", "keep_out", &[]),
     ("order", "order", &[]),
     ("pass_all", "pass_all", &[]),
     ("refuse_ptrace", "refuse_ptrace", &[]),

@@ -11,6 +11,7 @@ pub const NAMES: &[&str] = &[
     "dispatch",
     "divert",
     "drop_port",
+    "keep_out",
     "order",
     "pass_all",
     "refuse_ptrace",

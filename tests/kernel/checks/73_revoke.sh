@@ -1,7 +1,7 @@
 # Revocation: what is on the authority's list loads no more within a second, what is attached
 # is taken off where the kernel allows it, and the rest is named with its owner.
 . /lab/policy.sh
-check "bundles are sealed" eval 'sealed drop_port 1.0 && sealed count_exec 1.0 && sealed watch_open 1.0'
+check "bundles are sealed" eval 'sealed drop_port 1.0 && sealed keep_out 1.0 && sealed count_exec 1.0 && sealed watch_open 1.0'
 list() {
     { printf 'version = %s\nissued = "2026-11-22T00:00:00Z"\n' $1; cat; } >list-$1.toml
     bpfseal revoke list-$1.toml --key ${2:-authority}.key -o list-$1.json >/dev/null 2>&1
@@ -9,15 +9,21 @@ list() {
 row() { printf '[[revoke]]\n%s\nreason = "INC-4711"\n' "$1"; }
 row 'package = "drop_port"
 versions = "<=1.0"' | list 1
-{ row 'package = "drop_port"'; row 'package = "count_exec"'; } | list 2
+{ row 'package = "drop_port"'; row 'package = "count_exec"'; row 'package = "keep_out"'; } | list 2
 printf '' | list 9 release
 
 check "the daemon starts" daemon
 prints "arm" '^Enforcing' $arm
-for name in drop_port count_exec watch_open; do prints "admit $name" admitted $X admit $name.tar; done
+for name in drop_port keep_out count_exec watch_open; do prints "admit $name" admitted $X admit $name.tar; done
 check "drop_port loads" bpftool prog loadall $objects/drop_port.bpf.o /sys/fs/bpf/drop
 check "it is attached to an interface" bpftool net attach xdpgeneric pinned /sys/fs/bpf/drop/drop_port dev lo
 prints "XDP is there" 'drop_port|id [0-9]+' bpftool net show dev lo
+# By command, without a link.
+mkdir -p /sys/fs/cgroup/kept/out
+check "keep_out loads" bpftool prog loadall $objects/keep_out.bpf.o /sys/fs/bpf/keep
+check "it is attached to a control group" \
+    bpftool cgroup attach /sys/fs/cgroup/kept/out cgroup_inet_egress pinned /sys/fs/bpf/keep/keep_out multi
+prints "it is there" 'keep_out' bpftool cgroup show /sys/fs/cgroup/kept/out
 sleep 600 | loader $objects/count_exec.bpf.o >loader.out 2>&1 &
 loader=$!
 until grep -q attached loader.out || ! kill -0 $loader; do usleep 100000; done
@@ -41,6 +47,8 @@ end=$(cut -d. -f1 /proc/uptime)$(cut -d. -f2 /proc/uptime | cut -c1-2)
 ok "the list in the folder took effect" "after $((end - start))0 ms, reaching what is loaded included"
 again="bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/again"
 refused "what it names is refused" $again
+check "it is gone from the control group" sh -c '! bpftool cgroup show /sys/fs/cgroup/kept/out | grep -q keep_out'
+prints "and where it was is said" 'keep_out.*control group /kept/out' cat daemon.log
 prints "its owner is named" "count_exec.*loaded by loader \\(pid $loader.*held by [^ ]*loader" cat daemon.log
 fails "an older list is refused" 'E706 older-revocation' $X revoke list-1.json
 rm -rf state/revocations/*
@@ -54,7 +62,7 @@ prints "status says why" 'NOT taken: E706' $X status
 prints "the list comes back" 'version 2 is in force' $X revoke list-2.json
 prints "admit again" admitted $X admit watch_open.tar
 kill $loader
-rm -rf /sys/fs/bpf/drop
+rm -rf /sys/fs/bpf/drop /sys/fs/bpf/keep
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit
 kill -TERM $daemon
