@@ -1,4 +1,4 @@
-//! The programs by which libbpf, libbpf-tools and cilium/ebpf ask a kernel what it can do, admitted exactly.
+//! The programs by which libbpf, libbpf-tools, cilium/ebpf and aya ask a kernel what it can do, admitted exactly.
 //!
 //! libbpf loads them before every object and gives up, or takes another road, if they are
 //! refused; so no unmodified loader works without them. They are harmless as programs, but
@@ -6,7 +6,7 @@
 //! apart ([`Class::Probe`]) and refuses to attach them.
 //!
 //! Read in libbpf 1.7's `features.c`, and seen in virtual machines with Debian's bpftool,
-//! libbpf-tools and libbpf-rs; other versions of libbpf may ask in other words.
+//! libbpf-tools and libbpf-rs, and in aya 0.13's `sys/bpf.rs`; other versions of libbpf may ask in other words.
 
 use bundle::image::{Identity, Image, MAP_INDEX, MapSpec};
 
@@ -141,6 +141,14 @@ const PROBES: &[Probe] = &[
     Probe {
         name: "libbpf: attach cookie",
         prog_type: TRACEPOINT,
+        attach_type: 0,
+        words: &[call(GET_ATTACH_COOKIE), EXIT],
+        map: None,
+        targeted: false,
+    },
+    Probe {
+        name: "aya: attach cookie",
+        prog_type: KPROBE,
         attach_type: 0,
         words: &[call(GET_ATTACH_COOKIE), EXIT],
         map: None,

@@ -129,6 +129,7 @@ fn programs() -> Result<Vec<PathBuf>, String> {
         PathBuf::from(env!("CARGO_BIN_EXE_attacker")),
         PathBuf::from(env!("CARGO_BIN_EXE_forger")),
         PathBuf::from(env!("CARGO_BIN_EXE_crowd")),
+        PathBuf::from(env!("CARGO_BIN_EXE_aya-loader")),
         fixtures::folder().join("maker"),
     ])
 }
