@@ -58,7 +58,6 @@ const NETFILTER_ATTACH: u32 = 45;
 const TCX_INGRESS: u32 = 46;
 const TRACE_UPROBE_MULTI: u32 = 48;
 const NETKIT_PRIMARY: u32 = 54;
-const TRACE_FENTRY_MULTI: u32 = 59;
 
 const SOCKMAP: u32 = 15;
 const ALLOW_MULTI: u32 = 2;
@@ -113,17 +112,6 @@ fn ways() -> Vec<Way> {
             target: Some("bpf_iter_task"),
             goes: Goes::Bound,
             attach: iterate,
-            ..WAY
-        },
-        Way {
-            what: "many entries of functions in one link",
-            needs: Some("bpf_tracing_multi_link"),
-            prog_type: TRACING,
-            attach_type: TRACE_FENTRY_MULTI,
-            target: Some("bpf_multi_func"),
-            returns: 0,
-            goes: Goes::Bound,
-            attach: trace_many,
             ..WAY
         },
         Way {
@@ -375,17 +363,6 @@ fn function_id(name: &str) -> Option<u32> {
     let btf = Btf::from_vmlinux().ok()?;
     let found = named::<Func<'_>>(&btf, name, BtfKind::Func)?;
     Some(u32::from(found.type_id()))
-}
-
-fn trace_many(program: &OwnedFd) -> io::Result<()> {
-    let ids = ["vfs_unlink", "vfs_mkdir"].map(|name| function_id(name).unwrap_or_default());
-    Attr::new()
-        .u32(0, program.as_raw_fd() as u32)
-        .u32(8, TRACE_FENTRY_MULTI)
-        .u64(16, ids.as_ptr() as u64)
-        .u32(32, ids.len() as u32)
-        .open(LINK_CREATE)
-        .map(drop)
 }
 
 fn probe_functions(program: &OwnedFd) -> io::Result<()> {
