@@ -409,7 +409,7 @@ fn fifty_thousand_programs_sharing_a_long_name() {
         ),
         (
             4000,
-            "section 'xdp': the size of its inventory in bytes is 11087088, the limit is 11083840",
+            "section 'xdp': the size of its inventory in bytes is 11087546, the limit is 11083840",
         ),
     ] {
         let mut builder = Builder::new(Endianness::Little);
