@@ -27,7 +27,11 @@ fn workshop() -> Workshop {
 }
 
 /// Fixtures that can have no loader, and why; all others have one.
-const WITHOUT: &[(&str, &str)] = &[("congest", "struct-ops"), ("replace_slot", "replaces")];
+const WITHOUT: &[(&str, &str)] = &[
+    ("congest", "struct-ops"),
+    ("order", "struct-ops"),
+    ("replace_slot", "replaces"),
+];
 
 /// Packs one fixture with kernel loaders signed by `rsa.key`, and reads them back.
 fn packed(workshop: &Workshop, name: &str) -> (serde_json::Value, Vec<KernelLoader>) {
