@@ -1,0 +1,107 @@
+//! The gate's own objects, its daemon and files, for somebody who is not the daemon.
+#![expect(unsafe_code, reason = "the bpf() system call with hostile arguments")]
+
+use std::{fs, io, process::ExitCode};
+
+use super::{Attr, LINK_GET_FD_BY_ID, MAP_GET_FD_BY_ID, OBJ_GET, PROG_GET_FD_BY_ID, check};
+
+/// Tries to get hold of the gate's own objects, from another executable.
+pub fn steal() -> bool {
+    let mut fine = true;
+    for pin in fs::read_dir("/sys/fs/bpf/bpfseal")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let path = pin.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if !name.starts_with("map_") {
+            continue;
+        }
+        let text = std::ffi::CString::new(path.to_string_lossy().as_bytes()).unwrap_or_default();
+        let result = Attr::new().u64(0, text.as_ptr() as u64).call(OBJ_GET);
+        fine &= check(&format!("{name} cannot be opened"), denied(result));
+    }
+    for (what, command, next) in [
+        ("map", MAP_GET_FD_BY_ID, 12),
+        ("program", PROG_GET_FD_BY_ID, 11),
+        ("link", LINK_GET_FD_BY_ID, 31),
+    ] {
+        let mut id = 0;
+        let (mut denied, mut open) = (0, 0);
+        while let Some(found) = next_id(next, id) {
+            id = found;
+            match Attr::new().u32(0, id).call(command) {
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => denied += 1,
+                _ => open += 1,
+            }
+        }
+        fine &= check(
+            &format!("the gate's {what}s cannot be had by id"),
+            if denied > 0 {
+                Ok(format!("{denied} denied, {open} others open"))
+            } else {
+                Err(format!("none denied, {open} open"))
+            },
+        );
+    }
+    fine
+}
+
+/// `BPF_*_GET_NEXT_ID`: the kernel writes `next_id` behind `start_id`.
+pub fn next_id(command: u32, after: u32) -> Option<u32> {
+    let mut attr = [0u32; 3];
+    attr[0] = after;
+    // SAFETY: the kernel reads and writes within these 12 bytes.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            attr.as_mut_ptr(),
+            size_of_val(&attr),
+        )
+    };
+    (result == 0).then_some(attr[1])
+}
+
+pub fn denied(result: io::Result<i32>) -> Result<String, String> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(error.to_string()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// Attaches to a process as a debugger.
+pub fn trace(pid: i32) -> bool {
+    // SAFETY: PTRACE_ATTACH takes no pointers.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
+    let error = io::Error::last_os_error();
+    check(
+        "the daemon cannot be traced",
+        if result < 0 && error.raw_os_error() == Some(libc::EPERM) {
+            Ok(error.to_string())
+        } else {
+            Err(format!("{result} {error}"))
+        },
+    )
+}
+
+/// Opens a file for reading, and empties it by that.
+pub fn truncate(path: &str) -> ExitCode {
+    use std::os::unix::fs::OpenOptionsExt;
+    let opened = fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_TRUNC)
+        .open(path);
+    match opened {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
