@@ -50,9 +50,8 @@ mount --bind /sys/fs/bpf /run/bpf
 refused "a pin cannot be removed through a bind mount" rm /run/bpf/bpfseal/link_gate2_prog
 umount /run/bpf 2>/dev/null
 still "a bind mount of the pins changes nothing"
-attacker hold &
-usleep 500000
-/run/thief trace $!
-kill $!
+holding attacker hold
+/run/thief trace $held
+released
 /run/thief load
 attacker disarm

@@ -32,9 +32,6 @@ fails "ip before" 'not permitted|rejected' $ip link set lo xdpgeneric obj $objec
 fails "tc before" 'not permitted|rejected' $tc filter add dev lo ingress bpf direct-action obj $objects/classify.bpf.o sec tc
 fails "xdp-loader before" 'not permitted|error' xdp-loader load -m skb lo $objects/drop_port.bpf.o
 
-admitted() { # NAME FILE: seals and admits it.
-    bpfseal pack $2 --tunable-volatile --name $1 -o $1.tar && bpfseal sign $1.tar --key release.key && $X admit $1.tar
-}
 for object in count_exec trace_unlink watch_open drop_port classify; do
     check "admit $object" admitted $object $objects/$object.bpf.o
 done

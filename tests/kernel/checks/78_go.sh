@@ -9,10 +9,6 @@ names="count_exec trace_unlink watch_open drop_port classify refuse_ptrace"
 for object in $names; do
     fails "cilium/ebpf loads $object before" 'operation not permitted' go-loader $objects/$object.bpf.o
 done
-admitted() { # NAME: seals and admits it.
-    bpfseal pack $objects/$1.bpf.o --tunable-volatile --name $1 -o $1.tar &&
-        bpfseal sign $1.tar --key release.key && $X admit $1.tar
-}
 for object in $names; do
     check "admit $object" admitted $object
     check "cilium/ebpf loads $object" go-loader $objects/$object.bpf.o

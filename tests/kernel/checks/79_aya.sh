@@ -12,10 +12,6 @@ prints "arm" '^Enforcing' $arm
 for object in $names; do
     fails "aya loads $object before" 'os error 1\)' aya-loader $objects/$object.bpf.o
 done
-admitted() { # NAME: seals and admits it.
-    bpfseal pack $objects/$1.bpf.o --tunable-volatile --name $1 -o $1.tar &&
-        bpfseal sign $1.tar --key release.key && $X admit $1.tar
-}
 for object in $names; do
     check "admit $object" admitted $object
     prints "aya loads $object" 'program .* id [0-9]+' aya-loader $objects/$object.bpf.o

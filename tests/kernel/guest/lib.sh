@@ -81,5 +81,22 @@ runs() {
 holds() { cat /proc/"$1"/fdinfo/* 2>/dev/null | grep -q -E "$2"; }
 attached() { holds "$1" 'link_type:' || ls -l /proc/"$1"/fd 2>/dev/null | grep -q perf_event; }
 
+# holding COMMAND...: starts what stays until its input ends, and waits for its first line; $held is
+# its process.
+holding() {
+    rm -f /run/$SCRIPT.in /run/$SCRIPT.said
+    mkfifo /run/$SCRIPT.in /run/$SCRIPT.said
+    "$@" </run/$SCRIPT.in >/run/$SCRIPT.said &
+    held=$!
+    exec 8>/run/$SCRIPT.in
+    read -r -t 60 line </run/$SCRIPT.said
+}
+
+# released: ends it.
+released() {
+    exec 8>&-
+    wait $held
+}
+
 # programs NAME: how many programs of that name are in the kernel.
 programs() { bpftool prog show name "$1" 2>/dev/null | grep -c "^[0-9]"; }

@@ -31,6 +31,12 @@ sealed() {
         bpfseal sign $1.tar --key release.key >/dev/null 2>&1
 }
 
+# admitted NAME [FILE]: packs and signs the fixture of that name, or a file, and admits it.
+admitted() {
+    bpfseal pack ${2:-$objects/$1.bpf.o} --tunable-volatile --name $1 -o $1.tar &&
+        bpfseal sign $1.tar --key release.key && $X admit $1.tar
+}
+
 # permitted ACTION: a permit in ACTION.permit, another one each time.
 permitted() {
     bpfseal permit --action $1 --host guest-1234 --for 1h --reason test --key authority.key >$1.permit 2>/dev/null
@@ -39,6 +45,20 @@ permitted() {
 # loads NAME: bpftool loads the fixture of that name, and unloads it again.
 loads() {
     bpftool prog loadall $objects/$1.bpf.o /sys/fs/bpf/$1 && rm -rf /sys/fs/bpf/$1
+}
+
+# follow: begins to listen to what is logged from now on. hear TEXT: waits for a line with it.
+follow() {
+    rm -f log.pipe
+    mkfifo log.pipe
+    $X events --follow --since 1s >log.pipe &
+    exec 7<log.pipe
+}
+hear() {
+    while read -r -t 60 line <&7; do
+        case "$line" in *"$1"*) return 0 ;; esac
+    done
+    return 1
 }
 
 # daemon: starts it and waits for its socket; $daemon is its process.
