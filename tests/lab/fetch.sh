@@ -121,6 +121,13 @@ list_kernels() { awk 'NF { print "kernel-" $1 }' <<<"$kernels"; }
 say() { echo "fetch: $*"; }
 fail() { echo "fetch: $*" >&2; exit 1; }
 
+# put_tool PARTIAL DIRECTORY: what is whole goes where the tests look for it.
+put_tool() {
+    touch "$1/.complete"
+    rm -rf "$cache/tools/$2"
+    mv "$1" "$cache/tools/$2"
+}
+
 fetch_tool() {
     local name=$1 suite package needs version partial deb
     read -r suite package needs < <(awk -v n="$name" '$1 == n { print $2, $3, $4 }' <<<"$tools") ||
@@ -141,9 +148,7 @@ fetch_tool() {
         for deb in "$partial"/debs/*.deb; do dpkg-deb -x "$deb" "$partial/root"; done
         make_runners "$partial" "$partial/debs/${package}_"*.deb
         rm -r "$partial/debs"
-        touch "$partial/.complete"
-        rm -rf "$cache/tools/$directory"
-        mv "$partial" "$cache/tools/$directory"
+        put_tool "$partial" "$directory"
     fi
     ln -sfn "$directory" "$cache/tools/$name"
     say "$name: $cache/tools/$directory"
@@ -184,9 +189,7 @@ fetch_go() {
         build_go "$go" "$partial/go/path:$partial/go/usr/share/gocode" "$partial" "$name" "$name"
         chmod -R u+w "$partial/go"
         rm -r "$partial/go"
-        touch "$partial/.complete"
-        rm -rf "$cache/tools/$directory"
-        mv "$partial" "$cache/tools/$directory"
+        put_tool "$partial" "$directory"
     fi
     ln -sfn "$directory" "$cache/tools/$name"
     say "$name: $cache/tools/$directory"
@@ -232,9 +235,7 @@ fetch_services() {
             ln -s "../root/usr/bin/$program" "$partial/bin/$program"
         done
         rm -r "$partial/go"
-        touch "$partial/.complete"
-        rm -rf "$cache/tools/$directory"
-        mv "$partial" "$cache/tools/$directory"
+        put_tool "$partial" "$directory"
     fi
     ln -sfn "$directory" "$cache/tools/$name"
     say "$name: $cache/tools/$directory"
