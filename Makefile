@@ -59,7 +59,7 @@ fuzz: deps ## run each fuzz target for a minute (SECONDS_EACH=60); cargo-fuzz go
 static: $(TARGET)/lab/bpfseal-enforcer
 
 $(TARGET)/lab/bpfseal-enforcer: Cargo.toml Cargo.lock \
-		$(shell find bundle policy command lsm-enforcer -type f -not -path '*/tests/*') tests/lab/static-rustc
+		$(shell find bundle policy command gen-loader lsm-enforcer -type f -not -path '*/tests/*') tests/lab/static-rustc
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/lab/static-rustc \
 		$(CARGO) build --release --workspace --locked --bin bpfseal-enforcer
 	@mkdir -p $(@D)

@@ -3,19 +3,15 @@
 //!
 //! Generating asks nothing of this machine's kernel and loads nothing; what would depend on this
 //! machine is an [`Obstacle`].
-#![expect(unsafe_code, reason = "libbpf-rs has no bpf_object__gen_loader")]
 
-use std::{io, path::PathBuf, slice};
+use std::{io, path::PathBuf};
 
 use bundle::{
     Digest, inventory,
     light::Loader,
     loader::{About, Form, KernelLoader, Obstacle},
 };
-use libbpf_rs::{
-    AsRawLibbpf as _, ObjectBuilder,
-    libbpf_sys::{self, gen_loader_opts},
-};
+use libbpf_rs::ObjectBuilder;
 use policy::{
     kernel_signature::{self, Hash, Naming},
     signer::Signer,
@@ -139,29 +135,7 @@ fn generated(title: &str, elf: &[u8]) -> io::Result<(Loader, Vec<String>, Vec<St
     let name = title.split('.').next().unwrap_or(title);
     builder.name(name).map_err(io::Error::other)?;
     let mut object = builder.open_memory(elf).map_err(io::Error::other)?;
-    let mut options = gen_loader_opts {
-        sz: size_of::<gen_loader_opts>() as _,
-        ..gen_loader_opts::default()
-    };
-    let raw = object.as_libbpf_object().as_ptr();
-    let check = |result: i32| match result {
-        0.. => Ok(()),
-        _ => Err(io::Error::from_raw_os_error(-result)),
-    };
-    // SAFETY: the object is open and nobody else's, and `options` outlives both calls, after which
-    // libbpf does not write to it. With a generator set, loading writes the loader into memory of
-    // the object and calls no kernel.
-    unsafe {
-        check(libbpf_sys::bpf_object__gen_loader(raw, &raw mut options))?;
-        check(libbpf_sys::bpf_object__load(raw))?;
-    }
-    // SAFETY: libbpf has set both to memory of the object, which lives; the bytes are copied.
-    let loader = unsafe {
-        Loader {
-            insns: copy(options.insns, options.insns_sz as usize),
-            data: copy(options.data, options.data_sz as usize),
-        }
-    };
+    let loader = gen_loader::generate(&mut object)?;
     let maps = object
         .maps_mut()
         .map(|map| map.name().to_string_lossy().into_owned())
@@ -172,14 +146,4 @@ fn generated(title: &str, elf: &[u8]) -> io::Result<(Loader, Vec<String>, Vec<St
         .map(|program| program.name().to_string_lossy().into_owned())
         .collect();
     Ok((loader, maps, programs))
-}
-
-/// # Safety
-/// `start` is null or points to `size` bytes.
-unsafe fn copy(start: *const std::ffi::c_char, size: usize) -> Vec<u8> {
-    if start.is_null() {
-        return Vec::new();
-    }
-    // SAFETY: the caller says so.
-    unsafe { slice::from_raw_parts(start.cast::<u8>(), size) }.to_vec()
 }

@@ -2,22 +2,22 @@
 //!
 //! Generating asks nothing of the kernel and loads nothing. Only kernels that tell the digest
 //! of what they verify can be trusted with CO-RE, so elsewhere there is no such layout.
-#![expect(unsafe_code, reason = "libbpf-rs has no bpf_object__gen_loader")]
 
-use std::{collections::BTreeMap, io, slice};
+use std::{collections::BTreeMap, io};
 
 use bundle::{
     image::{Image, MapSpec},
     indexed, light,
 };
 use libbpf_rs::{
-    AsRawLibbpf, MapType, OpenObject,
+    MapType, OpenObject,
     btf::{
-        Btf,
+        Btf, BtfKind,
         types::{Struct, Union},
     },
-    libbpf_sys::{self, gen_loader_opts},
 };
+
+use super::named::named;
 
 /// An object's light skeleton: the loader program, its data, and the programs in it.
 pub struct Skeleton {
@@ -32,7 +32,7 @@ pub struct Skeleton {
 /// Does the kernel keep SHA-256 of a program's relocated instructions (6.18, kernel commit
 /// 349271568303)?
 pub fn tells_digest(btf: &Btf<'_>) -> bool {
-    let Some(program) = btf.type_by_name::<Struct<'_>>("bpf_prog") else {
+    let Some(program) = named::<Struct<'_>>(btf, "bpf_prog", BtfKind::Struct) else {
         return false;
     };
     let is_digest = |name: Option<&std::ffi::OsStr>| name.is_some_and(|name| name == "digest");
@@ -47,29 +47,7 @@ pub fn tells_digest(btf: &Btf<'_>) -> bool {
 
 /// Generates; `object` is open and not prepared, with the programs to load chosen.
 pub fn generate(object: &mut OpenObject) -> io::Result<Skeleton> {
-    let mut options = gen_loader_opts {
-        sz: size_of::<gen_loader_opts>() as _,
-        ..gen_loader_opts::default()
-    };
-    let raw = object.as_libbpf_object().as_ptr();
-    let check = |result: i32| match result {
-        0.. => Ok(()),
-        _ => Err(io::Error::from_raw_os_error(-result)),
-    };
-    // SAFETY: the object is open, `&mut` keeps others out, and `options` outlives both calls,
-    // after which libbpf does not write to it. With a generator set, loading writes the loader
-    // into memory of the object and calls no kernel.
-    unsafe {
-        check(libbpf_sys::bpf_object__gen_loader(raw, &raw mut options))?;
-        check(libbpf_sys::bpf_object__load(raw))?;
-    }
-    // SAFETY: libbpf has set both to memory of the object, which lives; the bytes are copied.
-    let (loader, data) = unsafe {
-        (
-            copy(options.insns, options.insns_sz as usize),
-            copy(options.data, options.data_sz as usize),
-        )
-    };
+    let loader = gen_loader::generate(object)?;
     let programs = object
         .progs()
         .filter(|program| program.autoload())
@@ -80,10 +58,11 @@ pub fn generate(object: &mut OpenObject) -> io::Result<Skeleton> {
         .collect();
     Ok(Skeleton {
         loader: loader
+            .insns
             .chunks_exact(8)
             .filter_map(|slot| slot.try_into().ok().map(u64::from_le_bytes))
             .collect(),
-        data,
+        data: loader.data,
         programs,
     })
 }
@@ -111,16 +90,6 @@ pub fn loader(image: Image, data: &[u8], tells: bool) -> Result<Image, String> {
         maps: vec![map],
         ..image
     }))
-}
-
-/// # Safety
-/// `start` is null or points to `size` bytes.
-unsafe fn copy(start: *const std::ffi::c_char, size: usize) -> Vec<u8> {
-    if start.is_null() {
-        return Vec::new();
-    }
-    // SAFETY: the caller says so.
-    unsafe { slice::from_raw_parts(start.cast::<u8>(), size) }.to_vec()
 }
 
 impl Skeleton {
