@@ -14,12 +14,14 @@ use bundle::{
     loader::{Form, KernelLoader},
 };
 use libbpf_rs::{
-    btf::{Btf, types::Struct},
+    btf::{Btf, BtfKind, types::Struct},
     libbpf_sys::{
         self, BPF_F_SLEEPABLE, BPF_MAP_TYPE_ARRAY, BPF_PROG_LOAD, BPF_PROG_TYPE_SYSCALL, bpf_attr,
         bpf_map_create_opts, bpf_map_info, bpf_test_run_opts,
     },
 };
+
+use crate::measure::named::named;
 
 /// A keyring, as `keyring_id` in the attributes of a load names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +55,7 @@ impl Keyring {
 /// form alone.
 pub fn form_of(btf: &Btf<'_>) -> Option<Form> {
     let has = |name: &str, member: &str| {
-        btf.type_by_name::<Struct<'_>>(name)
+        named::<Struct<'_>>(btf, name, BtfKind::Struct)
             .is_some_and(|found| found.iter().any(|m| m.name.is_some_and(|n| n == member)))
     };
     match (has("bpf_map", "excl_prog_sha"), has("bpf_map", "excl")) {

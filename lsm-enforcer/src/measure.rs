@@ -476,8 +476,7 @@ fn find_target_in(btf: &Btf<'_>, target: &str, attach_type: u32) -> Result<u32, 
 /// libbpf's FEAT_UPROBE_MULTI_LINK, asked of BTF: 6.6, kernel commit 89ae89f53d20.
 fn has_uprobe_multi() -> bool {
     Btf::from_vmlinux().is_ok_and(|btf| {
-        btf.type_by_name::<types::Struct<'_>>("bpf_uprobe_multi_link")
-            .is_some()
+        named::<types::Struct<'_>>(&btf, "bpf_uprobe_multi_link", BtfKind::Struct).is_some()
     })
 }
 

@@ -264,13 +264,7 @@ impl Signer {
                     ))),
                 }
             }
-            Pair::Rsa(pair) => {
-                let mut signature = vec![0; pair.public().modulus_len()];
-                // `ring` checks what it signed, for faults that would give the key away.
-                pair.sign(&RSA_PKCS1_SHA256, random, message, &mut signature)
-                    .map(|()| signature)
-                    .map_err(|_| malformed("it signs nothing: its parts do not fit together"))
-            }
+            Pair::Rsa(pair) => sign_rsa(pair, Hash::Sha256, message, random),
         }
     }
 
@@ -287,17 +281,7 @@ impl Signer {
     ) -> Result<Vec<u8>, BadPrivateKey> {
         let is_rsa = self.public.algorithm() == Algorithm::Rsa;
         match &self.pair {
-            Pair::Rsa(pair) => {
-                let padding = match hash {
-                    Hash::Sha256 => &RSA_PKCS1_SHA256,
-                    Hash::Sha384 => &RSA_PKCS1_SHA384,
-                    Hash::Sha512 => &RSA_PKCS1_SHA512,
-                };
-                let mut signature = vec![0; pair.public().modulus_len()];
-                pair.sign(padding, random, message, &mut signature)
-                    .map(|()| signature)
-                    .map_err(|_| BadPrivateKey::NoRandomness)
-            }
+            Pair::Rsa(pair) => sign_rsa(pair, hash, message, random),
             Pair::External(_) if is_rsa && hash != Hash::Sha256 => Err(BadPrivateKey::External(
                 "keys that are not in a file sign with SHA-256".to_owned(),
             )),
@@ -455,6 +439,24 @@ fn pem_label(text: &str) -> Result<&str, BadPrivateKey> {
         .ok_or_else(|| malformed("it is not a PEM file"))
 }
 
+/// PKCS#1 v1.5. `ring` checks what it signed, for faults that would give the key away.
+fn sign_rsa(
+    pair: &RsaKeyPair,
+    hash: Hash,
+    message: &[u8],
+    random: &dyn SecureRandom,
+) -> Result<Vec<u8>, BadPrivateKey> {
+    let padding = match hash {
+        Hash::Sha256 => &RSA_PKCS1_SHA256,
+        Hash::Sha384 => &RSA_PKCS1_SHA384,
+        Hash::Sha512 => &RSA_PKCS1_SHA512,
+    };
+    let mut signature = vec![0; pair.public().modulus_len()];
+    pair.sign(padding, random, message, &mut signature)
+        .map(|()| signature)
+        .map_err(|_| malformed("it signs nothing: its parts do not fit together"))
+}
+
 fn malformed(what: &str) -> BadPrivateKey {
     BadPrivateKey::Malformed(what.to_owned())
 }
@@ -494,10 +496,15 @@ mod tests {
             (good, true),
         ] {
             let signer = read(&pem, "").unwrap().0;
-            let signed = signer.sign(b"message", &SystemRandom::new());
-            let said = signed.map(|_| ()).map_err(|error| error.to_string());
-            let parts = "it signs nothing: its parts do not fit together".to_owned();
-            assert_eq!(said, if want { Ok(()) } else { Err(parts) });
+            let random = SystemRandom::new();
+            for signed in [
+                signer.sign(b"message", &random),
+                signer.sign_pkcs1(b"message", Hash::Sha512, &random),
+            ] {
+                let said = signed.map(|_| ()).map_err(|error| error.to_string());
+                let parts = "it signs nothing: its parts do not fit together".to_owned();
+                assert_eq!(said, if want { Ok(()) } else { Err(parts) });
+            }
         }
     }
 

@@ -4,11 +4,11 @@
 use std::fs;
 
 use libbpf_rs::btf::{
-    Btf,
+    Btf, BtfKind,
     types::{Enum, Func},
 };
 
-use crate::gate::Coverage;
+use crate::{gate::Coverage, measure::named::named};
 
 /// Where a load is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,14 +109,14 @@ impl Ladder {
         let (mut kprobes, mut tracepoints) = (0, 0);
         let rung = match Btf::from_vmlinux() {
             Ok(btf) => {
-                if btf.type_by_name::<Func<'_>>(SEE_FUNCTION).is_none() {
+                if named::<Func<'_>>(&btf, SEE_FUNCTION, BtfKind::Func).is_none() {
                     lacks.extend(SEE_PROGRAMS);
                 }
                 kprobes = enumerator(&btf, "TRACE_EVENT_FL_KPROBE");
                 tracepoints = enumerator(&btf, "TRACE_EVENT_FL_TRACEPOINT");
                 let has = |hook: &&str| {
-                    btf.type_by_name::<Func<'_>>(&format!("bpf_lsm_{hook}"))
-                        .is_some()
+                    let function = format!("bpf_lsm_{hook}");
+                    named::<Func<'_>>(&btf, &function, BtfKind::Func).is_some()
                 };
                 lacks.extend(
                     OPTIONAL
