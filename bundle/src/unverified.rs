@@ -17,7 +17,7 @@ use crate::{
 /// A bundle before verification.
 ///
 /// Every blob has the digest and size that its manifest says, and the config parses as an
-/// inventory. There is no accessor for code: only `policy::verify_at` turns this into a value
+/// inventory. There is no accessor for code: only `policy::verify` turns this into a value
 /// that has one.
 #[derive(Debug)]
 pub struct UnverifiedBundle {
@@ -212,7 +212,7 @@ impl UnverifiedBundle {
 
     /// Gives up the proof that nothing was verified and hands out the code.
     ///
-    /// For `policy::verify_at` alone, which is in another crate; a test there holds that
+    /// For `policy::verify` alone, which is in another crate; a test there holds that
     /// nothing else calls it.
     pub fn danger_into_parts(self) -> Parts {
         Parts {

@@ -26,7 +26,7 @@ pub fn decide(task: &Task<'_>) -> Result<Verdict, Failure> {
     let unverified = layout.bundle().map_err(malformed)?;
     let package = unverified.recorded_inventory().name.clone();
     let scope = scope::of_file(task.scope, package.as_deref());
-    let verified = policy::verify_at(unverified, trusted.policy(), &scope, task.now)?;
+    let verified = policy::verify(unverified, trusted.policy(), &scope, task.now)?;
     let admitted = policy::admit(verified, trusted.policy(), &Context::of(scope.as_str()))?;
     let at_least = match admitted.rule().until {
         Some(_) => 0,

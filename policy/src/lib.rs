@@ -47,4 +47,4 @@ pub use decision::Context;
 pub use language::{Fault, Mode, Policy, PolicyError};
 pub use reason::Reason;
 pub use refusal::{Refusal, RuleRef};
-pub use verify::{VerifiedBundle, verify_at};
+pub use verify::{VerifiedBundle, verify};

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A bundle whose signatures satisfy a policy's rule and whose inventory is what its
-/// objects say. Only [`verify_at`] makes one.
+/// objects say. Only [`verify`] makes one.
 #[derive(Debug)]
 pub struct VerifiedBundle {
     parts: Parts,
@@ -37,7 +37,7 @@ pub struct VerifiedBundle {
 ///
 /// # Errors
 /// The reason that helps most: what is wrong with the signature that came closest.
-pub fn verify_at(
+pub fn verify(
     bundle: UnverifiedBundle,
     policy: &Policy,
     scope: &str,
@@ -80,7 +80,7 @@ fn verify_by(
 }
 
 /// What each signature of `bundle` comes to at the moment `now`, against every key that `policy`
-/// names; the base of [`verify_at`], and what `bpfseal verify --explain` prints.
+/// names; the base of [`verify`], and what `bpfseal verify --explain` prints.
 pub fn evidence(bundle: &UnverifiedBundle, policy: &Policy, now: Timestamp) -> Vec<Finding> {
     findings(bundle, &Trusted::at(policy, now))
 }

@@ -168,7 +168,7 @@ fn run(name: &str, case: &Case) {
     }
     let (policy, scope) = policy_of(&case.policy, &keys, subject.digest);
     let now = case.policy.now.unwrap_or_else(jiff::Timestamp::now);
-    let got = policy::verify_at(layout.bundle().unwrap(), &policy, &scope, now)
+    let got = policy::verify(layout.bundle().unwrap(), &policy, &scope, now)
         .and_then(|verified| policy::admit(verified, &policy, &Context::of(scope.as_str())))
         .map(policy::Admitted::into_bundle);
     match (got, &case.expect) {

@@ -59,7 +59,7 @@ fn measure(name: &str, workshop: &Workshop, by: &str) {
         let now = SystemTime::now().try_into().unwrap();
         let layout = Layout::read(tar.as_slice(), &Limits::default()).unwrap();
         let bundle = layout.bundle().unwrap();
-        let verified = policy::verify_at(bundle, &policy, "net/x", now).unwrap();
+        let verified = policy::verify(bundle, &policy, "net/x", now).unwrap();
         policy::admit(verified, &policy, &Context::of("net/x")).unwrap()
     };
     assert_eq!(verify().bundle().evidence().len(), 1 + ATTESTATIONS);

@@ -151,7 +151,7 @@ fn decide(
     by_signer: bool,
     now: Timestamp,
 ) -> Result<VerifiedBundle, Refusal> {
-    let verified = policy::verify_at(bundle, policy, scope, now)?;
+    let verified = policy::verify(bundle, policy, scope, now)?;
     if by_signer {
         return Ok(verified);
     }

@@ -131,7 +131,7 @@ impl Law {
         attached::foresee(&mut unsigned, policy, &context, now).map_err(refused)?;
         let artifact = Artifact::of_bundle(&unsigned);
         self.ask(&artifact)?;
-        let verified = policy::verify_at(bundle().map_err(refused)?, policy, scope, now);
+        let verified = policy::verify(bundle().map_err(refused)?, policy, scope, now);
         let verified = verified.map_err(|refusal| (State::Quarantined, refusal))?;
         let admitted = policy::admit(verified, policy, &context).map_err(refused)?;
         let signed = admitted.signed_by().to_vec();
