@@ -192,6 +192,8 @@ fn run(workshop: &Workshop, contender: &Contender) -> (Duration, i64) {
         .args(&contender.args)
         .current_dir(workshop.path(""))
         .env("HOME", workshop.path(""))
+        // Cargo's, in which no installed program looks for libraries.
+        .env_remove("LD_LIBRARY_PATH")
         .envs(contender.variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
