@@ -80,7 +80,7 @@ pub struct Registry {
     pub blobs: Cache<Digest, Bytes>,
     /// Manifests by name.
     pub manifests: Cache<(Repository, Reference), Arc<StoredManifest>>,
-    /// Whole lists of tags and referrers.
+    /// Lists of tags and referrers, by page.
     pub lists: Lists,
     /// Room for manifests that are being pushed, in units of [`ROOM_UNIT`].
     pub manifest_room: Arc<Semaphore>,

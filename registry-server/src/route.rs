@@ -104,7 +104,7 @@ pub enum Reference {
 }
 
 /// Part of an ordered list.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Page {
     /// At most this many, at most [`MAX_PAGE`].
     pub limit: u32,
@@ -113,7 +113,7 @@ pub struct Page {
 }
 
 /// Which referrers are wanted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReferrerQuery {
     /// Only those of this artifact type.
     pub artifact_type: Option<String>,

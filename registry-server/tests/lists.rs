@@ -7,6 +7,7 @@ mod common;
 use std::thread;
 
 use common::{Client, Server, artifact, sha256};
+use serde_json::json;
 
 fn tags(client: &mut Client) -> Vec<String> {
     let list = client.get("/v2/a/tags/list").json();
@@ -54,6 +55,52 @@ fn each_change_is_in_the_next_list() {
     common::eventually(|| referrers(&mut client, &lost).is_empty());
     client.send(&format!("DELETE /v2/a/manifests/{image}"), &[], b"");
     assert_eq!(list(&mut client), want(&[], 0));
+}
+
+#[test]
+fn a_page_and_its_link_follow_each_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let mut client = server.client();
+    let subject = client.push_image("a", "b", b"layer");
+    client.push_image("a", "d", b"layer");
+    let page = |client: &mut Client, query: &str| {
+        let answer = client.get(&format!("/v2/a/tags/list?{query}"));
+        let link = answer.header("link").to_owned();
+        (answer.json()["tags"].clone(), link)
+    };
+    let next = |last: &str| format!("</v2/a/tags/list?n=1&last={last}>; rel=\"next\"");
+    // Each twice: the second time from memory.
+    for _ in 0..2 {
+        assert_eq!(page(&mut client, "n=1"), (json!(["b"]), next("b")));
+        assert_eq!(
+            page(&mut client, "n=1&last=b"),
+            (json!(["d"]), String::new())
+        );
+    }
+    client.push_image("a", "a", b"layer");
+    client.push_image("a", "c", b"layer");
+    for _ in 0..2 {
+        assert_eq!(page(&mut client, "n=1"), (json!(["a"]), next("a")));
+        assert_eq!(page(&mut client, "n=1&last=b"), (json!(["c"]), next("c")));
+    }
+    let found = |client: &mut Client, query: &str| {
+        let path = format!("/v2/a/referrers/{subject}?{query}");
+        let answer = client.get(&path);
+        let filtered = answer.header("oci-filters-applied").to_owned();
+        let count = answer.json()["manifests"].as_array().unwrap().len();
+        (count, filtered, !answer.header("link").is_empty())
+    };
+    let filtered = "artifactType".to_owned();
+    for (count, more) in [(0, false), (1, false), (1, true)] {
+        for _ in 0..2 {
+            let want = (count, filtered.clone(), more);
+            assert_eq!(found(&mut client, "artifactType=x/note&n=1"), want);
+            assert_eq!(found(&mut client, "artifactType=x/other").0, 0);
+        }
+        let note = artifact("x/note", &subject, &format!("{count}{more}"));
+        client.push_manifest("a", &sha256(note.as_bytes()), &note);
+    }
 }
 
 #[test]

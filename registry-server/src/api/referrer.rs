@@ -1,6 +1,5 @@
 //! `/v2/<name>/referrers/<digest>` (distribution-spec 1.1, "Listing Referrers").
 
-use bytes::Bytes;
 use http::{HeaderName, Response, StatusCode, header};
 
 use super::{Call, next, reply};
@@ -9,12 +8,12 @@ use crate::{
     body::Body,
     digest::Digest,
     error::OciError,
-    lists::List,
+    lists::{Document, List},
     manifest::media,
     metadata::Referrers,
     name::Repository,
     registry::Registry,
-    route::{MAX_PAGE, Reference, ReferrerQuery},
+    route::{Reference, ReferrerQuery},
 };
 
 /// Says which of the asked filters were applied.
@@ -42,34 +41,41 @@ pub async fn list(
             admission::sees(registry, site, caller, name, &reference, above).await?
         }
     };
-    let filtered = query.artifact_type.is_some() || query.after.is_some();
-    let whole = seen && !filtered && query.limit == MAX_PAGE;
-    let list = List::Referrers(name.clone(), *subject);
-    if whole && let Some(document) = registry.lists.find(&list) {
-        return Ok(reply(StatusCode::OK).json(media::INDEX, document));
+    let list = List::Referrers(name.clone(), *subject, query.clone());
+    if seen && let Some(document) = registry.lists.find(&list) {
+        return Ok(answer(document, query));
     }
     let before = registry.lists.seen(name);
     let found = match seen {
         true => registry.metadata.referrers(name, subject, query).await?,
         false => Referrers::default(),
     };
-    let filter = query.artifact_type.as_deref();
     let limit = query.limit.to_string();
     let link = found.next.map(|last| {
         let mut parameters = vec![("n", limit.as_str()), ("last", last.as_str())];
+        let filter = query.artifact_type.as_deref();
         parameters.extend(filter.map(|filter| ("artifactType", filter)));
         next(&format!("/v2/{name}/referrers/{subject}"), &parameters)
     });
-    let document = Bytes::from(format!(
+    let json = format!(
         r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{}]}}"#,
         media::INDEX,
         found.descriptors.join(",")
-    ));
-    if whole && link.is_none() {
+    );
+    let document = Document {
+        json: json.into(),
+        link,
+    };
+    if seen {
         registry.lists.keep(list, document.clone(), before);
     }
-    Ok(reply(StatusCode::OK)
+    Ok(answer(document, query))
+}
+
+fn answer(document: Document, query: &ReferrerQuery) -> Response<Body> {
+    let filter = query.artifact_type.as_ref();
+    reply(StatusCode::OK)
         .with_optional(FILTERS_APPLIED, filter.map(|_| "artifactType"))
-        .with_optional(header::LINK, link)
-        .json(media::INDEX, document))
+        .with_optional(header::LINK, document.link)
+        .json(media::INDEX, document.json)
 }

@@ -1,6 +1,5 @@
 //! `/v2/<name>/tags/list` (distribution-spec 1.1, "Listing Tags").
 
-use bytes::Bytes;
 use http::{Response, StatusCode, header};
 
 use super::{Call, name_unknown, next, reply};
@@ -8,10 +7,10 @@ use crate::{
     admission,
     body::Body,
     error::OciError,
-    lists::List,
+    lists::{Document, List},
     name::Repository,
     registry::Registry,
-    route::{MAX_PAGE, Page, Reference},
+    route::{Page, Reference},
 };
 
 pub async fn list(
@@ -20,12 +19,10 @@ pub async fn list(
     name: &Repository,
     page: &Page,
 ) -> Result<Response<Body>, OciError> {
-    let all = page.after.is_none() && page.limit == MAX_PAGE;
-    let whole =
-        all && (call.site.policy(name).is_none() || admission::sees_all(&call.caller, name));
-    let list = List::Tags(name.clone());
-    if whole && let Some(document) = registry.lists.find(&list) {
-        return Ok(reply(StatusCode::OK).json("application/json", document));
+    let sees_all = call.site.policy(name).is_none() || admission::sees_all(&call.caller, name);
+    let list = List::Tags(name.clone(), page.clone());
+    if sees_all && let Some(document) = registry.lists.find(&list) {
+        return Ok(answer(document));
     }
     let seen = registry.lists.seen(name);
     let tags = registry
@@ -33,20 +30,29 @@ pub async fn list(
         .tags(name, page)
         .await?
         .ok_or_else(name_unknown)?;
-    let json = readable(registry, call, name, tags.json).await?;
+    let json = match sees_all {
+        true => tags.json,
+        false => readable(registry, call, name, &tags.json).await?,
+    };
     let limit = page.limit.to_string();
     let path = format!("/v2/{name}/tags/list");
-    let link = tags
-        .next
-        .map(|last| next(&path, &[("n", &limit), ("last", &last)]));
-    // A repository's name has no character that JSON escapes.
-    let document = Bytes::from(format!(r#"{{"name":"{name}","tags":{json}}}"#));
-    if whole && link.is_none() {
+    let document = Document {
+        // A repository's name has no character that JSON escapes.
+        json: format!(r#"{{"name":"{name}","tags":{json}}}"#).into(),
+        link: tags
+            .next
+            .map(|last| next(&path, &[("n", &limit), ("last", &last)])),
+    };
+    if sees_all {
         registry.lists.keep(list, document.clone(), seen);
     }
-    Ok(reply(StatusCode::OK)
-        .with_optional(header::LINK, link)
-        .json("application/json", document))
+    Ok(answer(document))
+}
+
+fn answer(document: Document) -> Response<Body> {
+    reply(StatusCode::OK)
+        .with_optional(header::LINK, document.link)
+        .json("application/json", document.json)
 }
 
 /// Without the tags that the caller may not see. A page may hold fewer than were asked for.
@@ -54,12 +60,9 @@ async fn readable(
     registry: &Registry,
     call: &Call,
     name: &Repository,
-    json: String,
+    json: &str,
 ) -> Result<String, OciError> {
-    if call.site.policy(name).is_none() || admission::sees_all(&call.caller, name) {
-        return Ok(json);
-    }
-    let all: Vec<String> = serde_json::from_str(&json).map_err(OciError::internal)?;
+    let all: Vec<String> = serde_json::from_str(json).map_err(OciError::internal)?;
     let mut seen = Vec::new();
     for tag in all {
         let Ok(reference) = tag.parse().map(Reference::Tag) else {
