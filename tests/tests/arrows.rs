@@ -131,6 +131,26 @@ fn tests_add_no_features_to_what_is_built() {
 }
 
 #[test]
+fn a_program_that_is_built_alone_brings_its_libbpf() {
+    let features = [
+        "--no-dedupe",
+        "--format",
+        "{p} {f}",
+        "--edges",
+        "normal,build",
+    ];
+    for name in ["bpfseal", "bpfseal-enforcer"] {
+        let tree = tree(&[&features[..], &["--package", name]].concat());
+        let libbpf: Vec<_> = tree
+            .iter()
+            .filter(|line| line.starts_with("libbpf-sys "))
+            .collect();
+        assert_eq!(libbpf.len(), 1, "{name}: {libbpf:?}");
+        assert!(libbpf[0].contains("vendored-libbpf"), "{name}: {libbpf:?}");
+    }
+}
+
+#[test]
 fn only_files_that_say_why_hold_unsafe_code() {
     let listed = Command::new("git")
         .args([
