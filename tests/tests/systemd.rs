@@ -1,55 +1,73 @@
-//! The unit file that is shipped is one that systemd understands.
+//! The unit files that are shipped, as systemd reads them: Debian's own, not this machine's.
 
-use std::{fs, io, process::Command};
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
 
 use tests::lab;
 
+const ENFORCER: &str = "lsm-enforcer/dist/bpfseal-enforcer.service";
+const REGISTRY: &str = "docs/examples/registry/bpfseal-registry.service";
+
 #[test]
-fn systemd_understands_the_unit() {
-    let unit = lab::workspace().join("lsm-enforcer/dist/bpfseal-enforcer.service");
-    // The program itself need not be installed here.
-    let text = fs::read_to_string(unit).unwrap();
-    let text = text.replace("/usr/sbin/bpfseal-enforcer", "/bin/true");
-    assert_eq!(
-        complaints(&text),
-        Some(String::new()).filter(|_| has_systemd())
-    );
-    // A mistake is found: without this the line above would prove nothing.
-    let wrong = text.replace("Restart=always", "Restart=allways");
-    if let Some(said) = complaints(&wrong) {
-        assert!(said.contains("allways"), "{said}");
+fn systemd_understands_the_units() {
+    for file in [ENFORCER, REGISTRY] {
+        let text = unit(file);
+        assert_eq!(complaints(file, &text), Vec::<String>::new(), "{file}");
+        // A mistake is found: without this the line above would prove nothing.
+        let wrong = text.replace("\nRestart=", "\nRestart=x");
+        assert_eq!(complaints(file, &wrong).len(), 1, "{file}");
     }
 }
 
-/// What systemd says about a unit; `None` where there is no systemd.
-fn complaints(text: &str) -> Option<String> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("bpfseal-enforcer.service");
-    fs::write(&path, text).expect("it can be written");
-    let output = Command::new("systemd-analyze")
-        .args(["verify", "--man=no", "--recursive-errors=no"])
-        .arg(&path)
-        .output();
-    match output {
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            // Only what is about our file: the machine's own units are not ours to judge.
-            let ours = said
-                .lines()
-                .filter(|line| line.contains("bpfseal-enforcer.service"));
-            Some(ours.collect::<Vec<_>>().join("\n"))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            println!("SKIPPED systemd_understands_the_unit: there is no systemd-analyze");
-            None
-        }
-        Err(error) => panic!("systemd-analyze: {error}"),
-    }
+#[test]
+fn systemd_finds_the_registry_confined() {
+    let text = unit(REGISTRY);
+    // Its exposure, in tenths: 1.1 of 10. Without the filter of system calls it would be more.
+    let exposed = |text: &str| {
+        let security = ["security", "--offline=true", "--no-pager", "--threshold=12"];
+        systemd_analyze(&security, REGISTRY, text).status.code()
+    };
+    assert_eq!(exposed(&text), Some(0));
+    assert_eq!(exposed(&text.replace("SystemCallFilter", "#")), Some(1));
 }
 
-fn has_systemd() -> bool {
-    Command::new("systemd-analyze")
-        .arg("--version")
-        .output()
-        .is_ok()
+/// A unit's text, with a program that is installed here in the place of ours.
+fn unit(file: &str) -> String {
+    let text = fs::read_to_string(lab::workspace().join(file)).unwrap();
+    text.lines()
+        .map(|line| match line.split_once("=/usr/") {
+            Some((key, _)) if key.starts_with("Exec") => format!("{key}=/bin/true\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect()
+}
+
+/// What systemd says about a unit, and not about this machine's.
+fn complaints(file: &str, text: &str) -> Vec<String> {
+    let verify = ["verify", "--man=no", "--recursive-errors=no"];
+    let said = String::from_utf8(systemd_analyze(&verify, file, text).stderr).unwrap();
+    let name = file.rsplit('/').next().unwrap();
+    let ours = said.lines().filter(|line| line.contains(name));
+    ours.map(str::to_owned).collect()
+}
+
+fn systemd_analyze(arguments: &[&str], file: &str, text: &str) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(file.rsplit('/').next().unwrap());
+    fs::write(&path, text).unwrap();
+    let root = lab::Cache::open().tool_root("systemd").unwrap();
+    let root = root.join("usr");
+    let libraries = root.join("lib/x86_64-linux-gnu");
+    let mut command = Command::new(root.join("lib64/ld-linux-x86-64.so.2"));
+    command.arg("--library-path").arg(format!(
+        "{}:{}",
+        libraries.display(),
+        libraries.join("systemd").display()
+    ));
+    command.arg(root.join("bin/systemd-analyze"));
+    command.args(arguments).arg(path).output().unwrap()
 }
