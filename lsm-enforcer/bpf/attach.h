@@ -176,6 +176,10 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 	} else if (cmd == BPF_RAW_TRACEPOINT_OPEN) {
 		fd = BPF_PROBE_READ(attr, raw_tracepoint.prog_fd);
 	} else if (cmd == BPF_PROG_ATTACH) {
+		/* The same of cilium/ebpf about control groups: there is none with this descriptor. */
+		if (BPF_PROBE_READ(attr, prog_attach.attach_type) == BPF_CGROUP_INET_INGRESS &&
+		    BPF_PROBE_READ(attr, prog_attach.target_fd) == (u32)-1)
+			return 0;
 		fd = BPF_PROBE_READ(attr, prog_attach.attach_bpf_fd);
 	} else if (cmd == BPF_LINK_UPDATE) {
 		fd = BPF_PROBE_READ(attr, link_update.new_prog_fd);

@@ -43,6 +43,7 @@ enum class {
 	CLASS_AUDITED = 5,
 	CLASS_GENERATED = 6,
 	CLASS_NATIVE = 7,
+	CLASS_KNOWN = 8,
 };
 
 enum licence { LICENCE_ANY = 0, LICENCE_GPL = 1, LICENCE_OTHER = 2 };

@@ -30,7 +30,7 @@ pub struct Entry {
     pub image: Image,
     /// What kind of admission this is.
     pub class: Class,
-    /// Digest of the bundle's manifest; `None` for probes.
+    /// Digest of the bundle's manifest; `None` for probes and known filters.
     pub bundle: Option<Digest>,
 }
 
@@ -52,6 +52,8 @@ pub enum Class {
     Generated,
     /// The kernel has verified its signature, by a keyring that the policy names.
     Native,
+    /// Made at run time and always the same: a device filter, let in word for word.
+    Known,
 }
 
 /// Content rules for programs that anyone may load.

@@ -5,6 +5,7 @@ pub mod control;
 pub mod daemon;
 pub mod decision;
 pub mod enforcer;
+pub mod filters;
 pub mod gate;
 pub mod host;
 pub mod journal;

@@ -81,6 +81,7 @@ const fn class(program: &Loaded, armed: bool) -> &'static str {
         Some(Class::Signed) => "signed",
         Some(Class::Probe) => "probe",
         Some(Class::Shape) => "shape",
+        Some(Class::Known) => "known",
         Some(Class::Audited) => "audited",
         Some(Class::Generated) => "generated",
         Some(Class::Native) => "native",

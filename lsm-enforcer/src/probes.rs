@@ -19,6 +19,7 @@ use crate::{
 const SOCKET_FILTER: u32 = 1;
 const KPROBE: u32 = 2;
 const TRACEPOINT: u32 = 5;
+const CGROUP_SKB: u32 = 8;
 const CGROUP_SOCK: u32 = 9;
 const TRACING: u32 = 26;
 // enum bpf_attach_type
@@ -32,11 +33,11 @@ const KTIME_GET_COARSE_NS: i32 = 160;
 const GET_FUNC_IP: i32 = 173;
 const GET_ATTACH_COOKIE: i32 = 174;
 
-const EXIT: u64 = word(0x95, 0, 0, 0, 0);
+pub(crate) const EXIT: u64 = word(0x95, 0, 0, 0, 0);
 const RETURN_ZERO: u64 = word(0xb7, 0, 0, 0, 0);
 
 /// One instruction slot.
-const fn word(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> u64 {
+pub(crate) const fn word(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> u64 {
     code as u64
         | (dst as u64) << 8
         | (src as u64) << 12
@@ -44,7 +45,7 @@ const fn word(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> u64 {
         | (imm as u32 as u64) << 32
 }
 
-const fn call(helper: i32) -> u64 {
+pub(crate) const fn call(helper: i32) -> u64 {
     word(0x85, 0, 0, 0, helper)
 }
 
@@ -151,6 +152,15 @@ const PROBES: &[Probe] = &[
         prog_type: KPROBE,
         attach_type: 0,
         words: &[call(GET_ATTACH_COOKIE), EXIT],
+        map: None,
+        targeted: false,
+    },
+    Probe {
+        // Attached to nothing, with BPF_F_REPLACE; refused, runc starts no container.
+        name: "cilium/ebpf: control groups",
+        prog_type: CGROUP_SKB,
+        attach_type: 0, // BPF_CGROUP_INET_INGRESS
+        words: &[RETURN_ZERO, EXIT],
         map: None,
         targeted: false,
     },

@@ -514,7 +514,7 @@ impl ProgramCounts {
             *match program.class {
                 _ if program.own => &mut counts.own,
                 Some(Class::Signed) => &mut counts.signed,
-                Some(Class::Shape | Class::Probe) => &mut counts.shaped,
+                Some(Class::Shape | Class::Known | Class::Probe) => &mut counts.shaped,
                 Some(Class::Before) => &mut counts.before,
                 Some(Class::Audited) => &mut counts.audited,
                 Some(Class::Generated) => &mut counts.generated,
@@ -556,7 +556,14 @@ pub(crate) fn unjudged(enforcer: &Enforcer) -> Result<Vec<Loaded>, Failure> {
     programs.retain(|program| {
         let judged = matches!(
             program.class,
-            Some(Class::Signed | Class::Shape | Class::Probe | Class::Generated | Class::Native)
+            Some(
+                Class::Signed
+                    | Class::Shape
+                    | Class::Known
+                    | Class::Probe
+                    | Class::Generated
+                    | Class::Native
+            )
         );
         !program.own && !judged
     });

@@ -44,11 +44,15 @@ libbpf1          trixie    libbpf1          libs
 libbpf-tools     trixie    libbpf-tools     libs
 libbpf-tools-bookworm bookworm libbpf-tools libs
 libbpf-tools-sid sid       libbpf-tools     libs
+libvirt          trixie    libvirt-daemon-driver-lxc libs
+libvirt-clients  trixie    libvirt-clients  libs
 linux-kbuild     bookworm  linux-kbuild-6.1 alone
+lxc              trixie    lxc              libs
 notation         sid       notation         alone
 oras             sid       oras             alone
 postgresql       bookworm  postgresql-15    native
 postgresql-client bookworm postgresql-client-15 native
+runc             trixie    runc             libs
 skopeo           sid       skopeo           libs
 softhsm2         bookworm  softhsm2         libs
 sqlite3          bookworm  sqlite3          libs

@@ -7,6 +7,7 @@ use bundle::{Digest, image::Image};
 use super::{Enforcer, Redecided, state};
 use crate::{
     failure::Failure,
+    filters,
     gate::{Admissions, Class, Entry},
     store::Stored,
     trust::Trusted,
@@ -159,6 +160,7 @@ impl Enforcer {
     /// Everything that may load.
     pub(super) fn admissions(&self, policy: &Trusted, bundles: &[Accepted]) -> Admissions {
         let mut entries = self.tools.probes.clone();
+        entries.extend(filters::entries(&policy.shapes()));
         for known in bundles {
             let good = known.programs.iter().filter_map(|measured| {
                 let image = measured.image.as_ref().ok()?;

@@ -83,13 +83,14 @@ fn an_unsigned_load_succeeds_before_arming_and_is_refused_after() {
 fn everything_is_pinned_in_audit_before_it_enforces() {
     let scene = Scene::armed();
     let history = scene.world.change(|state| state.history.clone());
-    // The probe is there from the first moment, the bundle's two programs at the end.
+    // The probe and libvirt's filter are there from the first moment, the bundle's two programs at
+    // the end.
     assert_eq!(
         history,
         [
-            (Mode::Audit, 3, 1),
-            (Mode::Enforce, 3, 1),
-            (Mode::Enforce, 3, 3)
+            (Mode::Audit, 3, 2),
+            (Mode::Enforce, 3, 2),
+            (Mode::Enforce, 3, 4)
         ]
     );
 }
@@ -183,7 +184,7 @@ fn a_restart_takes_over_without_a_window() {
     let arming = enforcer.take_over().unwrap().unwrap();
     assert_eq!((arming.first, arming.mode), (false, Mode::Enforce));
     let history = scene.world.change(|state| state.history.split_off(before));
-    assert_eq!(history, [(Mode::Enforce, 3, 3)]);
+    assert_eq!(history, [(Mode::Enforce, 3, 4)]);
     scene.assert_shut();
 }
 
@@ -258,7 +259,7 @@ fn a_new_policy_decides_everything_anew_and_swaps_once() {
         }
     );
     let history = scene.world.change(|state| state.history.split_off(before));
-    assert_eq!(history, [(Mode::Enforce, 4, 1)]);
+    assert_eq!(history, [(Mode::Enforce, 4, 2)]);
     assert!(!scene.world.load("open"));
     // The bundle stays in the store; a policy that names it again brings it back.
     scene

@@ -362,6 +362,7 @@ pub const fn class_number(class: Class) -> u32 {
         Class::Audited => 5,
         Class::Generated => 6,
         Class::Native => 7,
+        Class::Known => 8,
     }
 }
 
@@ -375,6 +376,7 @@ pub const fn class_of(number: u32) -> Option<Class> {
         5 => Some(Class::Audited),
         6 => Some(Class::Generated),
         7 => Some(Class::Native),
+        8 => Some(Class::Known),
         _ => None,
     }
 }

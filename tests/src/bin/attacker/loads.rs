@@ -7,9 +7,15 @@ use std::{
 
 use bundle::{
     Digest,
-    image::{Allowed, Contents, Identity, Image, MapSpec, TunableRange, index_maps},
+    image::{
+        Allowed, Contents, Identity, Image, MapSpec, TunableRange, index_maps, is_map_reference,
+        mask,
+    },
 };
-use enforcer::gate::{Admissions, Class, Entry, ShapeRule};
+use enforcer::{
+    filters,
+    gate::{Admissions, Class, Entry, ShapeRule},
+};
 use policy::Reason;
 
 use super::{
@@ -157,6 +163,7 @@ pub fn admitted() -> Vec<Entry> {
         Class::Signed,
     )])
     .chain(swap::entries())
+    .chain(filters::entries(&[shape()]))
     .collect()
 }
 
@@ -237,6 +244,10 @@ pub fn good() -> Vec<Good> {
             }),
         ),
         ("a shape", Box::new(|| device().load())),
+        (
+            "libvirt's device filter",
+            Box::new(|| libvirt(&devices(8), 0)),
+        ),
         ("a probe", Box::new(|| probe().load())),
     ]
 }
@@ -341,6 +352,16 @@ pub fn bad() -> Vec<Attempt> {
             // call ktime_get_ns; r0 = 1; exit
             Load::new("calls", CGROUP_DEVICE, &[5 << 32 | 0x85, r0(1), EXIT]).load()
         }),
+        attempt(
+            "libvirt's device filter with another answer",
+            Reason::Unsigned,
+            || libvirt(&devices(8), 1),
+        ),
+        attempt(
+            "libvirt's device filter with another map",
+            Reason::MapSize,
+            || libvirt(&devices(4), 0),
+        ),
     ];
     // 6.19 and later.
     if Attr::new()
@@ -431,13 +452,39 @@ pub fn evil() -> Load {
 pub fn admissions() -> Admissions {
     Admissions {
         entries: admitted(),
-        shapes: vec![ShapeRule {
-            name: "device filters".into(),
-            prog_types: vec![CGROUP_DEVICE],
-            helpers: vec![],
-            max_maps: 0,
-            max_insns: 4096,
-        }],
+        shapes: vec![shape()],
         ..Admissions::default()
     }
+}
+
+fn shape() -> ShapeRule {
+    ShapeRule {
+        name: "device filters".into(),
+        prog_types: vec![CGROUP_DEVICE],
+        helpers: vec![],
+        max_maps: 0,
+        max_insns: 4096,
+    }
+}
+
+/// libvirt's device filter with a map of somebody's, and with what it says about devices that are
+/// not in the map.
+fn libvirt(devices: &OwnedFd, otherwise: u32) -> io::Result<OwnedFd> {
+    let mut words = filters::entries(&[shape()])[0].image.words.clone();
+    for word in words.iter_mut().filter(|word| is_map_reference(**word)) {
+        *word = mask(*word) | (devices.as_raw_fd() as u64) << 32;
+    }
+    let last = words.len() - 2;
+    words[last] = r0(otherwise);
+    Load::new("", CGROUP_DEVICE, &words).load()
+}
+
+fn devices(key_size: u32) -> OwnedFd {
+    Attr::new()
+        .u32(0, HASH)
+        .u32(4, key_size)
+        .u32(8, 4)
+        .u32(12, 64)
+        .open(MAP_CREATE)
+        .expect("maps can be made")
 }
