@@ -83,6 +83,11 @@ pub enum Request {
         /// The signed file.
         list: String,
     },
+    /// Put a list of probe programs in force.
+    Probes {
+        /// The signed file.
+        list: String,
+    },
     /// What is in force.
     Status,
     /// Every loaded program.

@@ -25,6 +25,7 @@ use policy::{
     document::Statement,
     key::PublicKey,
     permit::{Action, Terms},
+    probes::SignedProbes,
     protect::Switch,
     revocation::{Signatory, SignedRevocations},
 };
@@ -707,4 +708,13 @@ pub fn revocations(version: u64, rows: &str) -> String {
 pub fn revocations_by(signer: Party, version: u64, rows: &str) -> String {
     let text = format!("version = {version}\nissued = \"2026-11-22T00:00:00Z\"\n{rows}");
     SignedRevocations::seal(&text, &signer.public, |bytes| signer.sign(bytes)).unwrap()
+}
+
+/// A list of one probe program, by anybody.
+pub fn probes_by(signer: Party, version: u64, name: &str) -> String {
+    let text = format!(
+        "version = {version}\nissued = \"2026-11-22T00:00:00Z\"\n[[probe]]\nname = {name:?}\n\
+         reason = \"asks\"\nprogram_type = \"xdp\"\nwords = [\"0000000000000095\"]\n"
+    );
+    SignedProbes::seal(&text, &signer.public, |bytes| signer.sign(bytes)).unwrap()
 }

@@ -174,6 +174,8 @@ pub struct Armed {
     pub protect: Switches,
     /// Generators that a permit lets work, and the boot-time clock when it ends.
     pub permitted: BTreeMap<String, Duration>,
+    /// Version of the list of probe programs in force; 0: none yet. Never falls.
+    pub probes: u64,
 }
 
 impl Armed {

@@ -89,6 +89,7 @@ fn answer(
         }
         Request::Preflight { btf } => to_value(enforcer.preflight(&btf)?),
         Request::Revoke { list } => to_value(enforcer.revoke(&list)?),
+        Request::Probes { list } => to_value(enforcer.take_probes(&list)?),
         Request::Status => to_value(Status::measure(enforcer, daemon)?),
         Request::Inventory => to_value(listing::list(enforcer)?),
         Request::Events { since, .. } => to_value(read_log(enforcer, since)?),

@@ -6,9 +6,14 @@
 //! apart ([`Class::Probe`]) and refuses to attach them.
 //!
 //! Read in libbpf 1.7's `features.c`, and seen in virtual machines with Debian's bpftool,
-//! libbpf-tools and libbpf-rs, and in aya 0.13's `sys/bpf.rs`; other versions of libbpf may ask in other words.
+//! libbpf-tools and libbpf-rs, and in aya 0.13's `sys/bpf.rs`; other versions of libbpf may ask in
+//! other words, which a signed list can add ([`policy::probes`]).
 
-use bundle::image::{Identity, Image, MAP_INDEX, MapSpec};
+use bundle::{
+    image::{Identity, Image, MAP_INDEX, MapSpec},
+    kernel,
+};
+use policy::probes::Probe as Listed;
 
 use crate::{
     gate::{Class, Entry},
@@ -233,6 +238,36 @@ pub fn entries() -> Vec<Entry> {
             bundle: None,
         })
         .collect()
+}
+
+/// A probe of a signed list; `None` where this program does not know one of its words.
+pub fn entry(probe: &Listed) -> Option<Entry> {
+    let maps = probe.maps.iter().map(|map| {
+        Some(MapSpec {
+            map_type: kernel::map_type(&map.kind)?,
+            key_size: map.key_size,
+            max_entries: (map.max_entries, map.max_entries),
+            ..array(map.value_size)
+        })
+    });
+    Some(Entry {
+        image: Image {
+            name: probe.name.clone(),
+            identity: Identity {
+                prog_type: kernel::program_type(&probe.program_type)?,
+                expected_attach_type: probe.attach_type,
+                attach_btf_id: if probe.any_target { ANY_TARGET } else { 0 },
+                flags: 0,
+            },
+            words: probe.words.clone(),
+            maps: maps.collect::<Option<_>>()?,
+            places: Vec::new(),
+            result: None,
+            gpl: None,
+        },
+        class: Class::Probe,
+        bundle: None,
+    })
 }
 
 fn array(value_size: u32) -> MapSpec {

@@ -10,7 +10,7 @@ use policy::protect::Switch;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    enforcer::{Enforcer, RevocationStatus, SelfTest},
+    enforcer::{Enforcer, ProbeStatus, RevocationStatus, SelfTest},
     failure::Failure,
     gate::{Armed, Class, Counters, GeneratorState, Loaded, Mode},
     record::type_name,
@@ -77,6 +77,9 @@ pub struct Status {
     /// The revocation list, if there is one.
     #[serde(default)]
     pub revocation: Option<RevocationStatus>,
+    /// The list of probe programs, if there is one.
+    #[serde(default)]
+    pub probes: Option<ProbeStatus>,
     /// Rules that trust an executable instead of a signature: what these make is not attested.
     #[serde(default)]
     pub generators: Vec<GeneratorState>,
@@ -252,6 +255,7 @@ impl Status {
             not_covered: not_covered(armed.as_ref()),
             obstacles,
             revocation: enforcer.revocation_status()?,
+            probes: enforcer.probe_status(armed.as_ref()),
             protect: armed.as_ref().map(|armed| {
                 let row =
                     |&switch: &Switch| (switch.word().to_owned(), armed.protect.is_on(switch));
@@ -331,6 +335,9 @@ impl Status {
         }
         if let Some(revocation) = &self.revocation {
             line("revocation", &revocation.line());
+        }
+        if let Some(probes) = &self.probes {
+            line("probes", &probes.line());
         }
         line("host", &self.host);
         for bundle in &self.bundles {

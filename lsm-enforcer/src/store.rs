@@ -192,6 +192,16 @@ impl Store {
         Ok(())
     }
 
+    /// The list of probe programs.
+    pub fn probes(&self) -> io::Result<Option<String>> {
+        self.text("probes.json")
+    }
+
+    /// Stores it.
+    pub fn put_probes(&self, file: &str) -> io::Result<()> {
+        self.write("probes.json", file.as_bytes())
+    }
+
     /// The stored bundles, by digest.
     pub fn bundles(&self) -> io::Result<Vec<Stored>> {
         let mut found = Vec::new();

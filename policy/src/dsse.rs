@@ -76,6 +76,15 @@ impl Envelope {
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 
+    /// Does it say that `key` signed it? A hint, with which refusals can say more.
+    pub fn names(&self, key: &PublicKey) -> bool {
+        let id = key.id().to_string();
+        let signatures = self.signatures.iter().take(MOST_SIGNATURES);
+        signatures
+            .into_iter()
+            .any(|signature| signature.keyid == id)
+    }
+
     /// The payload, if it is of this type and `key` signed it.
     ///
     /// # Errors

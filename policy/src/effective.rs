@@ -52,6 +52,17 @@ pub fn to_toml(policy: &Policy) -> String {
         let word = quote(trusted.keyring.word());
         line(&mut text, "keyring", &word, &BTreeSet::new());
     }
+    if !policy.probe_signers().is_empty() {
+        let names = policy.probe_signers().iter().map(|name| quote(name));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "\n[probes]");
+        line(
+            &mut text,
+            "signed_by",
+            &format!("[{names}]"),
+            &BTreeSet::new(),
+        );
+    }
     for rule in policy.rules() {
         write_rule(&mut text, rule);
     }
@@ -123,6 +134,7 @@ pub fn to_json(policy: &Policy) -> Value {
         "shapes": policy.shapes(),
         "generators": policy.generators(),
         "kernel_keyrings": policy.kernel_keyrings(),
+        "probes": policy.probe_signers(),
         "exceptions": policy.exceptions(),
         "notes": policy.notes(),
     })
@@ -145,7 +157,7 @@ pub struct Change {
 pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     let (old, new) = (to_json(old), to_json(new));
     let mut changes = Vec::new();
-    for key in ["version", "mode", "strict", "protect"] {
+    for key in ["version", "mode", "strict", "protect", "probes"] {
         compare(key.to_owned(), old.get(key), new.get(key), &mut changes);
     }
     for (section, what) in [("keys", "key"), ("keyless", "keyless"), ("x509", "x509")] {

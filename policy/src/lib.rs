@@ -21,6 +21,7 @@ pub mod language;
 pub mod pattern;
 pub mod permit;
 pub mod predicate;
+pub mod probes;
 pub mod protect;
 pub mod reason;
 pub mod refusal;

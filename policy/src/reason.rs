@@ -205,6 +205,8 @@ reasons! {
         "Bring the newest list back: `bpfseal-enforcer revoke LIST`.";
     KernelSignature = 707, "kernel-signature", "the kernel does not accept the loader's signature",
         "Pack with `--kernel-key` and a certificate that is in the keyring that `--keyring` names.";
+    OlderProbes = 708, "older-probes", "the list of probe programs is older than the one in force",
+        "Bring the newest list: `bpfseal-enforcer probes LIST`.";
 }
 
 impl Reason {

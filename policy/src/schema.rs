@@ -35,6 +35,8 @@ pub(crate) struct PolicyFile {
     x509: Option<BTreeMap<String, AuthorityEntry>>,
     /// Keyrings by which the kernel itself may verify loaders (`syscall` programs), from 7.2 on.
     kernel_keyring: Option<BTreeMap<String, KeyringEntry>>,
+    /// Whose lists of probe programs are taken; none: those that are built in.
+    probes: Option<ProbesEntry>,
     /// The first rule whose scope covers an artifact decides; none: refused.
     rule: Option<Vec<RuleEntry>>,
     /// Programs that can do no harm, whoever makes them.
@@ -43,6 +45,15 @@ pub(crate) struct PolicyFile {
     generator: Option<Vec<GeneratorEntry>>,
     /// Bundles that are let in for a while although no rule would.
     exception: Option<Vec<ExceptionEntry>>,
+}
+
+/// Loaders' questions that are newer than the enforcer.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct ProbesEntry {
+    /// Names of keys; any one is enough.
+    #[schemars(length(min = 1))]
+    signed_by: Vec<String>,
 }
 
 /// A keyring to which nobody can add a key at will.

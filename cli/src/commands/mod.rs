@@ -17,11 +17,13 @@ mod man;
 mod pack;
 mod permit;
 mod policy;
+mod probes;
 mod pull;
 mod push;
 mod revoke;
 mod sign;
 mod sign_blob;
+mod signed_list;
 mod trust;
 pub mod verify;
 pub mod verify_blob;
@@ -55,6 +57,8 @@ pub enum Command {
     Permit(permit::Args),
     /// Check, show, compare and sign policy files.
     Policy(policy::Args),
+    /// Sign a list of loaders' probe programs, for hosts.
+    Probes(probes::Args),
     /// Fetch a bundle and its signatures from a registry.
     Pull(pull::Args),
     /// Send a bundle and its signatures to a registry.
@@ -90,6 +94,7 @@ impl Command {
             Self::Pack(args) => pack::run(&args, output),
             Self::Permit(args) => permit::run(&args, output),
             Self::Policy(args) => policy::run(&args, output),
+            Self::Probes(args) => probes::run(&args, output),
             Self::Pull(args) => pull::run(&args, output),
             Self::Push(args) => push::run(&args, output),
             Self::Revoke(args) => revoke::run(&args, output),

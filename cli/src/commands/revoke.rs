@@ -1,16 +1,11 @@
 //! `bpfseal revoke`.
 
-use std::{fs, path::PathBuf};
-
 use policy::revocation::SignedRevocations;
 use ring::rand::SystemRandom;
 use serde::Serialize;
 
-use crate::{
-    Failure, Output,
-    passphrase::{self, KeyArgs},
-    policy_file,
-};
+use super::signed_list::{ListArgs, not_sealed, refused};
+use crate::{Failure, Output};
 
 /// Sign a revocation list with the authority's key, for hosts.
 #[derive(clap::Args)]
@@ -22,13 +17,8 @@ The list names bundles, objects, programs, keys, identities or packages with ver
 replaces the one before it: raise `version`, keep what stays revoked. docs/operations.md has
 an example. A host takes it by `bpfseal-enforcer revoke revoked.json`.")]
 pub struct Args {
-    /// The list.
-    file: PathBuf,
     #[command(flatten)]
-    key: KeyArgs,
-    /// Where to write the signed list; default: the list's name with `.json`.
-    #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
+    list: ListArgs,
 }
 
 #[derive(Serialize)]
@@ -41,27 +31,16 @@ struct Signed {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
-    let text = policy_file::read_text(&args.file)?;
-    let refused = |refusal: policy::Refusal| Failure::refused(refusal.reason, refusal.to_string());
-    let signer = passphrase::signer(&args.key, output)?;
+    let (text, signer) = args.list.read(output)?;
     let authority = signer.public_key();
     let file = SignedRevocations::seal(&text, authority, |message| {
         signer.sign(message, &SystemRandom::new())
     })
-    .map_err(|error| match error {
-        Ok(refusal) => refused(refusal),
-        Err(error) => Failure::internal(format!("cannot sign: {error}")),
-    })?;
+    .map_err(not_sealed)?;
     // What we hand out is what a host will accept.
     let verified = SignedRevocations::verify(&file, authority).map_err(refused)?;
-    let path = match &args.output {
-        Some(path) => path.clone(),
-        None => args.file.with_extension("json"),
-    };
-    fs::write(&path, &file)
-        .map_err(|error| Failure::io("cannot write the signed list", &path, error))?;
     let signed = Signed {
-        file: path.display().to_string(),
+        file: args.list.write(&file)?,
         digest: verified.digest().to_string(),
         version: verified.list().version,
         entries: verified.list().entries.len(),

@@ -29,6 +29,7 @@ mod inventory;
 mod load;
 mod man;
 mod preflight;
+mod probes;
 mod reload;
 mod revoke;
 mod run;
@@ -64,6 +65,8 @@ pub enum Command {
     Man(man::Args),
     /// Say what would load on a kernel that is about to be booted.
     Preflight(preflight::Args),
+    /// Put a signed list of loaders' probe programs in force.
+    Probes(probes::Args),
     /// Load the policy that is in the state folder and decide everything anew.
     Reload(reload::Args),
     /// Put a signed revocation list in force, for what loads and for what is loaded.
@@ -126,6 +129,7 @@ impl Command {
             Self::Load(args) => load::run(&args, places, output),
             Self::Man(args) => man::run(&args),
             Self::Preflight(args) => preflight::run(&args, places, output),
+            Self::Probes(args) => probes::run(&args, places, output),
             Self::Reload(args) => reload::run(&args, places, output),
             Self::Revoke(args) => revoke::run(&args, places, output),
             Self::Run(args) => run::run(&args, places),

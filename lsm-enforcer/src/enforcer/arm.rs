@@ -146,6 +146,8 @@ impl Enforcer {
         self.revocations = None;
         self.revocation_trouble = None;
         self.revocations_seen = None;
+        self.probes = None;
+        self.probes_trouble = None;
         self.named.clear();
         self.bundles = None;
         self.rejected.clear();
@@ -222,6 +224,7 @@ impl Enforcer {
             Err(failure) => self.revocation_trouble = Some(failure),
         }
         let (accepted, rejected) = self.decide_all(&policy)?;
+        let probes = self.find_probes(&policy, 0);
         let admissions = self.admissions(&policy, &accepted);
         let mut armed = Armed {
             authority,
@@ -237,6 +240,7 @@ impl Enforcer {
             marks: self.first_marks(),
             protect: policy.policy().protect(),
             permitted: BTreeMap::new(),
+            probes,
         };
         self.tools.gate.arm(&armed, &admissions)?;
         let proved = self.enforce_and_prove(&mut armed, mode, confirm_within);
@@ -357,6 +361,7 @@ impl Enforcer {
         armed.protect = policy.policy().protect();
         armed.mode = mode;
         armed.revocation = self.revocation_version(&armed);
+        armed.probes = self.find_probes(&policy, armed.probes);
         let admissions = self.admissions(&policy, &accepted);
         self.tools.gate.replace(&armed, &admissions)?;
         let selftest = if begins {

@@ -160,6 +160,7 @@ impl Enforcer {
     /// Everything that may load.
     pub(super) fn admissions(&self, policy: &Trusted, bundles: &[Accepted]) -> Admissions {
         let mut entries = self.tools.probes.clone();
+        entries.extend(self.listed_probes());
         entries.extend(filters::entries(&policy.shapes()));
         for known in bundles {
             let good = known.programs.iter().filter_map(|measured| {

@@ -13,6 +13,7 @@ mod explain;
 mod generators;
 mod permit;
 mod preflight;
+mod probes;
 mod prove;
 mod revoke;
 mod selftest;
@@ -30,7 +31,7 @@ use std::{
 
 use bundle::Digest;
 use jiff::Timestamp;
-use policy::{Reason, key::PublicKey, revocation::SignedRevocations};
+use policy::{Reason, key::PublicKey, probes::SignedProbes, revocation::SignedRevocations};
 use serde::{Deserialize, Serialize};
 
 pub use admit::{Admission, Outcome};
@@ -38,6 +39,7 @@ pub use arm::{ArmRequest, Arming};
 pub use decide::{Accepted, Rejected};
 pub use explain::{Compared, Explanation};
 pub use preflight::{Forecast, Preflight};
+pub use probes::{ProbeStatus, Probing};
 use prove::Unproven;
 pub use revoke::{Reached, RevocationStatus, Revoking};
 pub use selftest::{Check, SelfTest};
@@ -87,6 +89,10 @@ pub struct Enforcer {
     revocation_trouble: Option<Failure>,
     /// What the folder of lists looked like.
     revocations_seen: Option<Vec<(OsString, SystemTime, u64)>>,
+    /// The list of probe programs in force; `None` while there is none, or none on disk verifies.
+    probes: Option<SignedProbes>,
+    /// Why the list on disk was not taken.
+    probes_trouble: Option<Failure>,
     /// Revoked programs that were named in the log.
     named: BTreeSet<u32>,
     /// Refusals that may be other layouts of admitted programs.
@@ -114,6 +120,8 @@ impl Enforcer {
             revocations: None,
             revocation_trouble: None,
             revocations_seen: None,
+            probes: None,
+            probes_trouble: None,
             named: BTreeSet::new(),
             unproven: Unproven::default(),
             observes: false,
@@ -133,6 +141,12 @@ impl Enforcer {
                     enforcer.revocations = list.filter(|l| l.list().version <= armed.revocation);
                 }
                 Err(failure) => enforcer.revocation_trouble = Some(failure),
+            }
+            if let Some(policy) = enforcer.policy.clone() {
+                match enforcer.stored_probes(&policy, armed.probes) {
+                    Ok(list) => enforcer.probes = list,
+                    Err(failure) => enforcer.probes_trouble = Some(failure),
+                }
             }
         }
         Ok(enforcer)

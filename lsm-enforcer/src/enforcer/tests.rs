@@ -4,6 +4,7 @@ mod authority;
 mod exceptions;
 mod explanation;
 mod generators;
+mod probes;
 mod prove;
 mod revocation;
 

@@ -566,6 +566,7 @@ impl Armed {
             marks: BTreeMap::new(),
             protect: policy::protect::Switches::default(),
             permitted: BTreeMap::new(),
+            probes: 0,
         }
     }
 }

@@ -20,6 +20,7 @@ mod fault;
 mod generators;
 mod keyrings;
 mod notes;
+mod probe_keys;
 mod reader;
 mod rules;
 mod shapes;
@@ -65,6 +66,7 @@ pub struct Policy {
     shapes: Vec<Shape>,
     generators: Vec<Generator>,
     kernel_keyrings: Vec<TrustedKeyring>,
+    probe_signers: Vec<String>,
     exceptions: Vec<Exception>,
     notes: Vec<Note>,
 }
@@ -204,6 +206,17 @@ impl Policy {
         &self.kernel_keyrings
     }
 
+    /// Names of the keys by which lists of probe programs are taken.
+    pub fn probe_signers(&self) -> &[String] {
+        &self.probe_signers
+    }
+
+    /// Those keys.
+    pub fn probe_keys(&self) -> impl Iterator<Item = &TrustedKey> {
+        let names = self.probe_signers.iter();
+        names.filter_map(|name| self.keys.get(name))
+    }
+
     /// The generators, in order.
     pub fn generators(&self) -> &[Generator] {
         &self.generators
@@ -241,6 +254,7 @@ const FILE: Keys = Keys {
         "keyless",
         "keys",
         "mode",
+        "probes",
         "protect",
         "rule",
         "shape",
@@ -291,6 +305,7 @@ fn read(
     let shapes = shapes::read(text, &file, faults);
     let generators = generators::read(text, &file, faults);
     let kernel_keyrings = keyrings::read(text, &file, faults);
+    let probe_signers = probe_keys::read(&file, &keys, faults);
     let exceptions = exceptions::read(text, &file, faults);
     let mut policy = Policy {
         digest: Digest::of(text.as_bytes()),
@@ -308,6 +323,7 @@ fn read(
         shapes,
         generators,
         kernel_keyrings,
+        probe_signers,
         exceptions,
         notes: Vec::new(),
     };

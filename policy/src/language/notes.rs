@@ -73,7 +73,8 @@ pub(super) fn of(policy: &Policy) -> Vec<Note> {
     }
     for (name, line) in policy.trusted() {
         let is_used = |rule: &crate::rule::Rule| rule.signed_by.of.iter().any(|of| of == name);
-        if !policy.rules.iter().any(is_used) {
+        let is_named = policy.probe_signers.iter().any(|signer| signer == name);
+        if !is_named && !policy.rules.iter().any(is_used) {
             let what = match policy.keys.contains_key(name) {
                 true => "key",
                 false => "signer",

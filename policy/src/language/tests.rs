@@ -288,6 +288,36 @@ fn what_comes_later_is_refused_by_name() {
 }
 
 #[test]
+fn lists_of_probes_are_by_keys_of_the_policy() {
+    let policy = parse(&with_rule("[probes]\nsigned_by = [\"release\"]")).unwrap();
+    let names = |policy: &Policy| {
+        let keys = policy.probe_keys();
+        keys.map(|key| key.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&policy), ["release"]);
+    let written = parse(&crate::effective::to_toml(&policy)).unwrap();
+    assert_eq!(names(&written), ["release"]);
+    let none = parse(&with_rule("")).unwrap();
+    assert_eq!(names(&none), [""; 0]);
+    let changed = crate::effective::changes(&none, &policy);
+    assert_eq!(changed[0].what, "probes");
+    for (entry, want) in [
+        ("", "probes lacks `signed_by`"),
+        (
+            "signed_by = []",
+            "`signed_by` is empty: no list would ever be taken",
+        ),
+        (
+            "signed_by = [\"releas\"]",
+            "no key is named \"releas\"; did you mean `release`?",
+        ),
+    ] {
+        let got = faults(&with_rule(&format!("[probes]\n{entry}")));
+        assert!(got.iter().any(|fault| fault.ends_with(want)), "{got:?}");
+    }
+}
+
+#[test]
 fn a_generator_says_what_it_is_and_what_it_may() {
     let sum = "a".repeat(64);
     let file = format!("{{ path = \"/usr/bin/x\", sha256 = \"{sum}\" }}");
@@ -523,6 +553,7 @@ fn the_schema_has_the_same_keys_as_the_reader() {
             "{pointer}"
         );
     }
+        ("/$defs/ProbesEntry/properties", &probe_keys::PROBES),
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //!
 //! Prints `CHECK` lines as `tests/kernel/guest/lib.sh` does.
 
+#[path = "attacker/ask.rs"]
+mod ask;
 #[path = "attacker/bpf.rs"]
 mod bpf;
 #[path = "attacker/churn.rs"]
@@ -157,6 +159,10 @@ fn main() -> ExitCode {
             Ok(()) => true,
             Err(error) => check("objects are measured and admitted", Err(error.to_string())),
         },
+        Some("ask") => {
+            ask::run();
+            true
+        }
         Some("watch") => watch().is_ok(),
         Some("cost") => done(cost::run()),
         Some("swap") => done(swap::run(number(&words))),

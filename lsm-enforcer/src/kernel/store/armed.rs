@@ -18,6 +18,7 @@ pub fn pieces(armed: &Armed) -> io::Result<Vec<(Key, Vec<u8>)>> {
     let kept = Kept {
         marks: armed.marks.clone(),
         permitted: armed.permitted.clone(),
+        probes: armed.probes,
     };
     let marks = serde_json::to_vec(&kept)?;
     let fields = Fields::default()
@@ -63,6 +64,9 @@ pub fn pieces(armed: &Armed) -> io::Result<Vec<(Key, Vec<u8>)>> {
 struct Kept {
     marks: BTreeMap<String, String>,
     permitted: BTreeMap<String, Duration>,
+    /// A gate that an older daemon armed has none.
+    #[serde(default)]
+    probes: u64,
 }
 
 /// Reads it back from a set.
@@ -123,5 +127,6 @@ pub fn read(set: &MapHandle) -> io::Result<Option<Armed>> {
         marks: kept.marks,
         protect,
         permitted: kept.permitted,
+        probes: kept.probes,
     }))
 }
