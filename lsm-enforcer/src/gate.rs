@@ -78,6 +78,8 @@ pub struct Pinned {
     pub path: String,
     /// SHA-256 of its contents: any of these.
     pub sha256: BTreeSet<Digest>,
+    /// Its fs-verity digest: any of these; decides where the file has one.
+    pub fsverity: BTreeSet<Digest>,
 }
 
 /// A program that may load what nobody signed, within limits.

@@ -108,6 +108,7 @@ fn generator_rule(generator: &Generator) -> GeneratorRule {
     let pinned = |file: &PinnedFile| Pinned {
         path: file.path.clone(),
         sha256: file.sha256.clone(),
+        fsverity: file.fsverity.clone(),
     };
     let types = generator.program_types.iter();
     GeneratorRule {

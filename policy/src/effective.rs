@@ -427,12 +427,14 @@ fn write_shape(text: &mut String, shape: &Shape) {
 fn write_generator(text: &mut String, generator: &Generator) {
     let defaults = &generator.defaults;
     let pinned = |file: &PinnedFile| {
-        let sums = file.sha256.iter().map(|sum| sum.to_hex());
-        format!(
-            "{{ path = {}, sha256 = {} }}",
-            quote(&file.path),
-            list(sums.collect::<BTreeSet<String>>())
-        )
+        let mut text = format!("{{ path = {}", quote(&file.path));
+        for (key, sums) in [("sha256", &file.sha256), ("fsverity", &file.fsverity)] {
+            if !sums.is_empty() {
+                let sums: BTreeSet<String> = sums.iter().map(|sum| sum.to_hex()).collect();
+                let _ = write!(text, ", {key} = {}", list(sums));
+            }
+        }
+        text + " }"
     };
     let _ = writeln!(text, "\n[[generator]] # line {}", generator.line);
     line(text, "name", &quote(&generator.name), defaults);

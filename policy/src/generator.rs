@@ -53,8 +53,12 @@ pub const MOST_LIBRARIES: usize = 128;
 pub struct PinnedFile {
     /// Where it is looked for.
     pub path: String,
-    /// SHA-256 of its contents: any of these.
+    /// SHA-256 of its contents: any of these. Compared where the file has no fs-verity, or
+    /// `fsverity` is empty.
     pub sha256: BTreeSet<Digest>,
+    /// Its fs-verity digest (SHA-256): any of these. Such a file is checked by the kernel with each
+    /// page that it reads.
+    pub fsverity: BTreeSet<Digest>,
 }
 
 /// A program that may load what nobody signed, within limits.

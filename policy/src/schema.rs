@@ -314,8 +314,10 @@ pub(crate) struct GeneratorEntry {
 pub(crate) struct PinnedEntry {
     /// Where it is.
     path: String,
-    /// SHA-256 of its contents in hex, or several of which one must fit.
-    sha256: SumsEntry,
+    /// SHA-256 of its contents in hex, or several of which one must fit. This or `fsverity`.
+    sha256: Option<SumsEntry>,
+    /// Its fs-verity digest in hex, or several; `sha256` counts where the file has no fs-verity.
+    fsverity: Option<SumsEntry>,
 }
 
 #[derive(JsonSchema)]

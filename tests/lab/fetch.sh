@@ -39,6 +39,8 @@ cosign           sid       cosign           alone
 crane            sid       crane            alone
 crun             trixie    crun             libs
 docker-registry  bookworm  docker-registry  alone
+e2fsprogs        trixie    e2fsprogs        libs
+fsverity         trixie    fsverity         libs
 iproute2         trixie    iproute2         libs
 libbpf1          trixie    libbpf1          libs
 libbpf-tools     trixie    libbpf-tools     libs

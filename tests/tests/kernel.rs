@@ -184,6 +184,7 @@ fn boot(series: &str, scripts: &[Script], programs: &[PathBuf]) -> Boot {
         let kills = env::var("KILLS").map_or_else(|_| String::new(), |n| format!(" kills={n}"));
         let machine = Machine::new(kernel.clone(), &name)
             .memory(MEMORY)
+            .disk(scripts.iter().any(|script| script.disk))
             .append(&format!("{wish}{kills}"));
         Ok(machine.run(&root, |_| ())?)
     };

@@ -6,7 +6,10 @@
 //! open, so that the inodes stay; without a daemon they may go, and the generator is then
 //! nobody special until a daemon has looked again.
 
-#![expect(unsafe_code, reason = "a lease is taken by fcntl()")]
+#![expect(
+    unsafe_code,
+    reason = "leases are taken by fcntl(), fs-verity is measured by ioctl()"
+)]
 
 use std::{
     fs::{self, File},
@@ -107,7 +110,22 @@ fn nobody_writes(file: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// By fs-verity where the file has it and the policy a digest for it: then the kernel checks each page
+/// that it reads, also what was changed below the file system. Else by its contents as they are now.
 fn fits(path: &str, mut file: &File, wanted: &Pinned) -> io::Result<()> {
+    if !wanted.fsverity.is_empty() {
+        match verity_digest(file).map_err(|error| about(path, error))? {
+            Some(found) if wanted.fsverity.contains(&found) => return Ok(()),
+            Some(found) => {
+                let what = format!("its fs-verity digest {found} is not in the policy");
+                return Err(about(path, what));
+            }
+            None if wanted.sha256.is_empty() => {
+                return Err(about(path, "it has no fs-verity"));
+            }
+            None => {}
+        }
+    }
     let mut hash = Sha256::new();
     let mut block = vec![0; 1 << 16];
     loop {
@@ -125,6 +143,42 @@ fn fits(path: &str, mut file: &File, wanted: &Pinned) -> io::Result<()> {
         )),
     }
 }
+
+/// What `fsverity measure` prints; `None` where the file, or its file system, has none.
+fn verity_digest(file: &File) -> io::Result<Option<Digest>> {
+    let mut measured = Measured {
+        algorithm: 0,
+        size: 32,
+        digest: [0; 32],
+    };
+    // SAFETY: the kernel writes at most `size` bytes behind the two numbers.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_MEASURE_VERITY, &mut measured) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ENODATA | libc::ENOTTY | libc::EOPNOTSUPP) => Ok(None),
+            // SHA-512, which a policy cannot name.
+            Some(libc::EOVERFLOW) => Err(io::Error::other("its fs-verity is not by SHA-256")),
+            _ => Err(error),
+        };
+    }
+    match (measured.algorithm, measured.size) {
+        (FS_VERITY_HASH_ALG_SHA256, 32) => Ok(Some(Digest::from_bytes(measured.digest))),
+        _ => Err(io::Error::other("its fs-verity is not by SHA-256")),
+    }
+}
+
+/// `struct fsverity_digest`, with room for SHA-256.
+#[repr(C)]
+struct Measured {
+    algorithm: u16,
+    size: u16,
+    digest: [u8; 32],
+}
+
+/// `_IOWR('f', 134, struct fsverity_digest)`
+const FS_IOC_MEASURE_VERITY: libc::c_ulong = 0xc004_6686;
+const FS_VERITY_HASH_ALG_SHA256: u16 = 1;
 
 /// Lets files be written again that were held and are of no generator any more.
 pub fn release(map: &MapHandle, before: &[File], now: &[File]) -> io::Result<()> {
@@ -220,6 +274,8 @@ fn other(error: libbpf_rs::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -240,6 +296,7 @@ mod tests {
         let mut wanted = Pinned {
             path: path.clone(),
             sha256: [Digest::of(b"abd")].into(),
+            fsverity: BTreeSet::new(),
         };
         let file = File::open(&path).unwrap();
         let said = fits(&path, &file, &wanted).unwrap_err().to_string();
@@ -252,6 +309,12 @@ mod tests {
         );
         wanted.sha256 = [Digest::of(b"abc")].into();
         assert!(fits(&path, &File::open(&path).unwrap(), &wanted).is_ok());
+        // Without fs-verity the contents decide, if the policy says what they are.
+        wanted.fsverity = [Digest::of(b"tree")].into();
+        assert!(fits(&path, &File::open(&path).unwrap(), &wanted).is_ok());
+        wanted.sha256.clear();
+        let said = fits(&path, &file, &wanted).unwrap_err().to_string();
+        assert_eq!(said, format!("{path}: it has no fs-verity"));
     }
 
     #[test]

@@ -40,17 +40,11 @@ pub(super) const GENERATOR: Keys = Keys {
 };
 
 pub(super) const PINNED: Keys = Keys {
-    known: &["path", "sha256"],
-    later: &[
-        (
-            "fsverity",
-            "use `sha256`; the file is guarded against writes",
-        ),
-        (
-            "fsverity_signed_by",
-            "use `sha256`; the file is guarded against writes",
-        ),
-    ],
+    known: &["fsverity", "path", "sha256"],
+    later: &[(
+        "fsverity_signed_by",
+        "use `fsverity`, with the digest that `fsverity digest FILE` prints",
+    )],
 };
 
 pub(super) fn read(text: &str, file: &Table<'_, '_>, faults: &mut Faults<'_>) -> Vec<Generator> {
@@ -123,29 +117,40 @@ fn pinned(
         let message = format!("`path` must begin with /; got {:?}", path.value);
         faults.add(path.span.clone(), message);
     }
-    table.require("sha256", faults);
-    let sums = match table.value("sha256").map(Spanned::get_ref) {
-        Some(DeValue::String(_)) => table.string("sha256", faults).map(|sum| vec![sum]),
-        _ => table.strings("sha256", faults).map(|sums| sums.value),
-    }?;
-    let sums_are_none = sums.is_empty();
-    let mut sha256 = BTreeSet::new();
-    for At { span, value } in sums {
-        match format!("sha256:{value}").parse::<Digest>() {
-            Ok(digest) => _ = sha256.insert(digest),
-            Err(_) => faults.add(span, format!("a SHA-256 has 64 hex digits; got {value:?}")),
-        }
-    }
-    if sums_are_none {
-        faults.add(
-            table.span(),
-            format!("{what} has no `sha256`: it would admit nothing"),
-        );
+    let sha256 = sums(&table, "sha256", faults);
+    let fsverity = sums(&table, "fsverity", faults);
+    if sha256.is_none() && fsverity.is_none() {
+        table.require("sha256", faults);
     }
     Some(PinnedFile {
         path: path?.value.to_owned(),
-        sha256,
+        sha256: sha256.unwrap_or_default(),
+        fsverity: fsverity.unwrap_or_default(),
     })
+}
+
+/// One digest in hex, or several; `None` where the key is not there.
+fn sums(table: &Table<'_, '_>, key: &str, faults: &mut Faults<'_>) -> Option<BTreeSet<Digest>> {
+    let value = table.value(key)?;
+    let found = match value.get_ref() {
+        DeValue::String(_) => table.string(key, faults).map(|sum| vec![sum]),
+        _ => table.strings(key, faults).map(|sums| sums.value),
+    };
+    let found = found.unwrap_or_default();
+    if found.is_empty() {
+        faults.add(
+            value.span(),
+            format!("`{key}` has no digest: it would admit nothing"),
+        );
+    }
+    let mut digests = BTreeSet::new();
+    for At { span, value } in found {
+        match format!("sha256:{value}").parse::<Digest>() {
+            Ok(digest) => _ = digests.insert(digest),
+            Err(_) => faults.add(span, format!("a SHA-256 has 64 hex digits; got {value:?}")),
+        }
+    }
+    Some(digests)
 }
 
 fn libraries(table: &Table<'_, '_>, faults: &mut Faults<'_>) -> Vec<PinnedFile> {

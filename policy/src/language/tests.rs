@@ -322,7 +322,10 @@ fn a_generator_says_what_it_is_and_what_it_may() {
     let sum = "a".repeat(64);
     let file = format!("{{ path = \"/usr/bin/x\", sha256 = \"{sum}\" }}");
     let head = format!("[[generator]]\nname = \"x\"\nexe = {file}\n");
-    let text = format!("{head}program_types = [\"xdp\"]\nuid = 7\npermit = true\n");
+    let text = format!(
+        "{head}program_types = [\"xdp\"]\nuid = 7\npermit = true\n\
+         libraries = [{{ path = \"/y\", fsverity = \"{sum}\" }}]\n"
+    );
     let policy = parse(&text).unwrap();
     let generator = &policy.generators()[0];
     assert_eq!(
@@ -335,6 +338,8 @@ fn a_generator_says_what_it_is_and_what_it_may() {
         (Some(7), true, 64, 4096)
     );
     assert!(generator.forbid_calls.contains("bpf_probe_write_user"));
+    let library = &generator.libraries[0];
+    assert_eq!((library.sha256.len(), library.fsverity.len()), (0, 1));
     let written = crate::effective::to_toml(&policy);
     let again = parse(&written).unwrap();
     assert_eq!(crate::effective::changes(&policy, &again), []);
@@ -358,6 +363,14 @@ fn a_generator_says_what_it_is_and_what_it_may() {
         (
             "program_types = [\"xdp\"]\nlibraries = [{ path = \"/x\", sha256 = \"b\" }]",
             "line 5, column 38: a SHA-256 has 64 hex digits; got \"b\"",
+        ),
+        (
+            "program_types = [\"xdp\"]\nlibraries = [{ path = \"/x\" }]",
+            "line 5, column 14: library lacks `sha256`",
+        ),
+        (
+            "program_types = [\"xdp\"]\nlibraries = [{ path = \"/x\", fsverity = [] }]",
+            "line 5, column 40: `fsverity` has no digest: it would admit nothing",
         ),
     ];
     let mut wrong = Vec::new();
@@ -540,6 +553,7 @@ fn the_schema_has_the_same_keys_as_the_reader() {
         ("/$defs/RequireWhenEntry/properties", &demands::REQUIRED),
         ("/$defs/ShapeEntry/properties", &shapes::SHAPE),
         ("/$defs/ExceptionEntry/properties", &exceptions::EXCEPTION),
+        ("/$defs/ProbesEntry/properties", &probe_keys::PROBES),
         ("/$defs/ProtectEntry/properties", &PROTECT),
         ("/$defs/GeneratorEntry/properties", &generators::GENERATOR),
         ("/$defs/PinnedEntry/properties", &generators::PINNED),
@@ -553,7 +567,6 @@ fn the_schema_has_the_same_keys_as_the_reader() {
             "{pointer}"
         );
     }
-        ("/$defs/ProbesEntry/properties", &probe_keys::PROBES),
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! # apart: bpftool-sid bpftool  (the same, with libraries of their own; called bpftool-sid)
 //! # data: xdp-tools usr/lib/x86_64-linux-gnu/bpf   (a folder of a tool's packages)
 //! # files: systemd usr/lib/systemd/systemd   (the same, files that stay where Debian has them)
+//! # disk: yes                    (an empty disk, /dev/nvme0n1)
 //! # boot: lsm=lockdown,yama       (a machine of their own for scripts with this line, with
 //! #                                 these words on its command line)
 //! ```
@@ -34,6 +35,8 @@ pub struct Script {
     pub kernels: Vec<String>,
     /// Words for the kernel's command line; scripts that ask for the same ones share a machine.
     pub boot: String,
+    /// Does it need a disk?
+    pub disk: bool,
     /// Tools beside those that every guest has: a name of `fetch.sh`, and programs of it.
     pub tools: Vec<(String, Vec<String>)>,
     /// The same, each with its own libraries; a program is called PROGRAM-SUITE, with what the
@@ -92,6 +95,7 @@ impl Script {
             path: path.to_owned(),
             kernels: Vec::new(),
             boot: String::new(),
+            disk: false,
             tools: Vec::new(),
             apart: Vec::new(),
             data: Vec::new(),
@@ -104,6 +108,7 @@ impl Script {
                 .map(str::to_owned);
             match words.next().as_deref() {
                 Some("kernels:") => script.kernels = words.collect(),
+                Some("disk:") => script.disk = true,
                 Some("boot:") => script.boot = words.collect::<Vec<_>>().join(" "),
                 Some(kind @ ("tool:" | "apart:" | "data:")) => {
                     let name = words.next().unwrap_or_default();
@@ -234,7 +239,7 @@ mod tests {
     fn the_comment_at_the_top_says_what_a_script_needs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("50_trace.sh");
-        let text = "# Traces.\n# kernels: 6.12 7.3\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n\n# kernels: 1.0\n";
+        let text = "# Traces.\n# kernels: 6.12 7.3\n# disk: yes\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n\n# kernels: 1.0\n";
         fs::write(&path, text).unwrap();
         fs::write(folder.path().join("README.md"), "").unwrap();
         let want = Script {
@@ -242,6 +247,7 @@ mod tests {
             path,
             kernels: vec!["6.12".to_owned(), "7.3".to_owned()],
             boot: "lsm=yama quiet".to_owned(),
+            disk: true,
             tools: vec![("bpftrace".to_owned(), vec!["bpftrace".to_owned()])],
             apart: vec![("bpftool-sid".to_owned(), vec!["bpftool".to_owned()])],
             data: vec![("xdp-tools".to_owned(), vec!["usr/lib/bpf".to_owned()])],

@@ -21,6 +21,7 @@ pub struct Machine {
     memory: u32,
     processors: u32,
     count_instructions: bool,
+    disk: bool,
     limit: Duration,
 }
 
@@ -51,6 +52,7 @@ impl Machine {
             memory: 1024,
             processors: 1,
             count_instructions: false,
+            disk: false,
             // A boot takes 3 to 12 s on an idle machine and all of today's checks two to
             // four minutes; machines that run tests are often busy with something else.
             limit: Duration::from_secs(1500),
@@ -87,6 +89,13 @@ impl Machine {
         self
     }
 
+    /// An empty disk of 16 MiB, `/dev/nvme0n1`: a kind that Debian's kernels know without modules.
+    #[must_use]
+    pub fn disk(mut self, wanted: bool) -> Self {
+        self.disk = wanted;
+        self
+    }
+
     /// How long the guest may take.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
@@ -105,10 +114,16 @@ impl Machine {
         let archive = folder.join(format!("{}.cpio", self.name));
         let console = folder.join(format!("{}.log", self.name));
         root.write(&archive)?;
+        let disk = folder.join(format!("{}.disk", self.name));
+        if self.disk {
+            File::create(&disk)
+                .and_then(|file| file.set_len(DISK_BYTES))
+                .map_err(doing("creating the guest's disk"))?;
+        }
         let mut log = File::create(&console).map_err(doing("creating the console log"))?;
         let started = Instant::now();
         let mut child = self
-            .command(&archive)
+            .command(&archive, &disk)
             .spawn()
             .map_err(doing("starting qemu-system-x86_64"))?;
         let lines = console_lines(&mut child);
@@ -137,6 +152,7 @@ impl Machine {
             .map_err(doing("waiting for qemu-system-x86_64"))?;
         // Archives are as large as all the guest's programs; the log is what one reads.
         let _ = fs::remove_file(&archive);
+        let _ = fs::remove_file(&disk);
         let mut report = Report::read(&text, console);
         if timed_out {
             report.fault = Some(format!("the guest did not end within {:?}", self.limit));
@@ -144,7 +160,7 @@ impl Machine {
         Ok(report)
     }
 
-    fn command(&self, archive: &Path) -> Command {
+    fn command(&self, archive: &Path, disk: &Path) -> Command {
         let mut command = Command::new("qemu-system-x86_64");
         let accelerator = if self.processors == 1 {
             "tcg,thread=single"
@@ -171,6 +187,10 @@ impl Machine {
         if self.count_instructions {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
+        if self.disk {
+            let file = format!("if=none,id=disk,format=raw,file={}", disk.display());
+            command.args(["-drive", &file, "-device", "nvme,drive=disk,serial=1"]);
+        }
         command.arg("-kernel").arg(&self.kernel.vmlinux);
         command.arg("-initrd").arg(archive);
         command.arg("-append").arg(format!(
@@ -184,6 +204,9 @@ impl Machine {
         command
     }
 }
+
+/// Bytes of a guest's disk, which takes as many only as are written.
+const DISK_BYTES: u64 = 16 << 20;
 
 // Lines of the serial console and of QEMU's own complaints, until both have ended.
 fn console_lines(child: &mut Child) -> mpsc::Receiver<String> {
