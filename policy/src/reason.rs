@@ -138,7 +138,7 @@ reasons! {
     Unreadable = 410, "unreadable", "its instructions could not be read by the gate",
         "Is lockdown=confidentiality set? The gate cannot work there.";
     SharedFiles = 411, "shared-files", "its maps could be exchanged during the load by another thread",
-        "Load it from a single-threaded program.";
+        "Load it from a single-threaded program, or set net.core.bpf_jit_harden to 1.";
     RecordsFull = 412, "records-full", "the gate's table of records is full",
         "Raise `--max-programs` and arm again, or unload programs.";
     AttachProgram = 413, "attach-program", "it would replace or trace another BPF program",

@@ -29,6 +29,9 @@ use crate::gate::{
 /// Programs that the gate can keep a record of at once, unless told: 12 MB of kernel memory.
 const MAX_PROGRAMS: u32 = 98_304;
 
+/// At 2 the kernel blinds constants of programs that root loads, too.
+const JIT_HARDEN: &str = "/proc/sys/net/core/bpf_jit_harden";
+
 /// `enum own`.
 const OWN_MAP: u32 = 1;
 const OWN_PROG: u32 = 2;
@@ -463,6 +466,14 @@ impl Gate for BpfGate {
                 "somebody mounted something over the gate's pins, at {cover}: the gate holds, and \
                  `umount {cover}` shows them again"
             ));
+        }
+        if fs::read_to_string(JIT_HARDEN).is_ok_and(|level| level.trim() == "2") {
+            coverage.blind.push(
+                "which map each instruction uses, as the kernel blinds constants: loaders with threads \
+                 are refused programs with two or more maps and no functions of their own (E411) until \
+                 net.core.bpf_jit_harden is 1"
+                    .into(),
+            );
         }
         if let Ok(guard) = self.guard()
             && !guard.static_exe
