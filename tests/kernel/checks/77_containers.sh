@@ -1,7 +1,7 @@
 # Containers with the gate enforcing: crun, runc, LXC and libvirt really start one that may use a
 # device and one that may not. Nobody can sign their device filters, which are made at run time: those
 # of the first three have a shape, and libvirt's is known word for word.
-# kernels: 6.12 7.3
+# kernels: 6.1 6.12 7.3
 # tool: crun crun
 # tool: runc runc
 # tool: lxc lxc-start
@@ -107,23 +107,29 @@ C
 }
 
 all() {
-    for runtime in crun runc lxc libvirt; do
+    for runtime in crun runc lxc $libvirt; do
         starts "$1: $runtime, a device that is allowed" true by_$runtime
         starts "$1: $runtime, a device that is not" false by_$runtime
     done
 }
 
-check "libvirt starts" libvirt_starts
+# libvirt's containers see their own memory by FUSE.
+libvirt=libvirt
+if ! grep -q -w fuse /proc/filesystems; then
+    libvirt=
+    skip "libvirt" "this kernel has FUSE as a module"
+fi
+[ -z "$libvirt" ] || check "libvirt starts" libvirt_starts
 all "without a gate"
 prints "arm" '^Enforcing' $arm
-refused "nobody's firewall loads" maker type 8
+refused "nobody's program loads" maker type 2
 all "armed"
 
 # Without shapes these programs are nobody's. LXC goes on without its rules, as systemd does.
 { echo 'shape = []'; sed 's/^version = .*/version = 2/' policy.toml; } >none.toml
 check "the authority signs a policy without shapes" bpfseal policy sign none.toml --key authority.key
 prints "arm with it" '^Enforcing' $X arm --policy none.toml --authority authority.pub
-for runtime in crun runc libvirt; do
+for runtime in crun runc $libvirt; do
     : >box/rootfs/said
     by_$runtime false >$out 2>&1
     code=$?
@@ -134,8 +140,8 @@ done
 : >box/rootfs/said
 by_lxc false >$out 2>&1
 prints "without shapes: lxc starts it without its rules" '^open$' cat box/rootfs/said
-kill $libvirtd
-wait $libvirtd 2>/dev/null
+[ -z "$libvirt" ] || kill $libvirtd
+wait 2>/dev/null
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit
 :

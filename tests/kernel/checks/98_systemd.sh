@@ -1,7 +1,7 @@
 # systemd as the first process of the machine: it starts before the gate is armed, becomes a generator by
 # `systemctl daemon-reexec`, and switches the machine off while the gate enforces. This script leaves the
 # machine to it; what it says afterwards comes from its units and from the last hook of its shutdown.
-# kernels: 6.12 7.3
+# kernels: 6.1 6.12 7.3
 # boot: systemd.log_target=null systemd.show_status=0
 # files: systemd usr/lib/systemd/systemd usr/lib/systemd/systemd-executor usr/lib/systemd/systemd-shutdown usr/bin/systemctl
 # files: systemd usr/lib/x86_64-linux-gnu/systemd/libsystemd-core-257.so
@@ -34,7 +34,7 @@ finds "without a gate a firewall works" silent "device sysfs end"
 check "the daemon starts as a unit" systemctl start enforcer.service
 prints "arm under systemd" '^Enforcing' $X arm --policy systemd.toml --authority authority.pub
 prints "admit its objects" 'admitted +restrict_filesystems' $X admit systemd.tar
-refused "an unsigned program is refused" maker type 8
+refused "an unsigned program is refused" maker type 2
 finds "armed, a device filter works" strict "network sysfs end"
 finds "a process from before arming is no generator" silent "device network sysfs end"
 check "systemctl daemon-reexec" systemctl daemon-reexec
@@ -43,7 +43,7 @@ finds "its device filters work still" strict "network sysfs end"
 finds "and its restricted file systems" blind "device network end"
 finds "a unit without rules is free" free "device network sysfs end"
 prints "the daemon runs on" 'daemon +running' $X status
-refused "an unsigned program is refused still" maker type 8
+refused "an unsigned program is refused still" maker type 2
 systemctl --no-block poweroff
 E2
 cat >last <<'E2'
@@ -51,7 +51,7 @@ cat >last <<'E2'
 export PATH=/lab/bin:/usr/sbin:/usr/bin SCRIPT=98_systemd
 exec </dev/null >/dev/ttyS0 2>&1
 . /lab/lib.sh
-refused "at the end of systemd's shutdown an unsigned program is refused" maker type 8
+refused "at the end of systemd's shutdown an unsigned program is refused" maker type 2
 ok "systemd switches the machine off" "$1"
 [ "$(cat /run/handover.ran)" = all ] && echo GUEST-RC=0 || echo GUEST-RC=1
 E2
