@@ -23,6 +23,7 @@ const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("replace_slot", "replace_slot", &[]),
     ("tamper_exec", "count_exec", &["-DTAMPERED"]),
     ("throw_error", "throw_error", &[]),
+    ("trace_many", "trace_many", &[]),
     ("trace_unlink", "trace_unlink", &[]),
     ("universal_loader", "universal_loader", &[]),
     ("watch_open", "watch_open", &[]),

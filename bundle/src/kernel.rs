@@ -444,6 +444,9 @@ const ATTACH_TYPES: &[&str] = &[
     "trace_kprobe_session",
     "trace_uprobe_session",
     "trace_fsession",
+    "trace_fentry_multi",
+    "trace_fexit_multi",
+    "trace_fsession_multi",
 ];
 
 #[rustfmt::skip]
@@ -481,6 +484,9 @@ const LATER_ATTACH_TYPES: &[(&str, Release)] = &[
     ("trace_kprobe_session", Release(6, 10)),
     ("trace_uprobe_session", Release(6, 13)),
     ("trace_fsession", Release(7, 0)),
+    ("trace_fentry_multi", Release(7, 3)),
+    ("trace_fexit_multi", Release(7, 3)),
+    ("trace_fsession_multi", Release(7, 3)),
 ];
 
 #[cfg(test)]
@@ -537,6 +543,7 @@ mod tests {
             (37, "xdp"),
             (46, "tcx_ingress"),
             (58, "trace_fsession"),
+            (60, "trace_fexit_multi"),
         ] {
             assert_eq!(attach_type_name(number), Some(name));
             assert_eq!(attach_type(name), Some(number));

@@ -1,4 +1,4 @@
-//! What a section's name says about the programs in it: the conventions of libbpf 1.7.
+//! What a section's name says about the programs in it: the conventions of libbpf 1.8.
 
 /// What a section's name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,12 @@ const CONVENTIONS: &[Row] = &[
     row("fexit.s", "tracing", "trace_fexit", TBS),
     row("fsession", "tracing", "trace_fsession", TB),
     row("fsession.s", "tracing", "trace_fsession", TBS),
+    row("fentry.multi", "tracing", "trace_fentry_multi", TB),
+    row("fexit.multi", "tracing", "trace_fexit_multi", TB),
+    row("fsession.multi", "tracing", "trace_fsession_multi", TB),
+    row("fentry.multi.s", "tracing", "trace_fentry_multi", TBS),
+    row("fexit.multi.s", "tracing", "trace_fexit_multi", TBS),
+    row("fsession.multi.s", "tracing", "trace_fsession_multi", TBS),
     row("freplace", "ext", "", TB),
     row("lsm", "lsm", "lsm_mac", TB),
     row("lsm.s", "lsm", "lsm_mac", TBS),
@@ -259,6 +265,12 @@ fmod_ret.s/some_target tracing modify_return some_target sb
 fexit.s/some_target tracing trace_fexit some_target sb
 fsession/some_target tracing trace_fsession some_target b
 fsession.s/some_target tracing trace_fsession some_target sb
+fentry.multi/some_target tracing trace_fentry_multi some_target b
+fexit.multi/some_target tracing trace_fexit_multi some_target b
+fsession.multi/some_target tracing trace_fsession_multi some_target b
+fentry.multi.s/some_target tracing trace_fentry_multi some_target sb
+fexit.multi.s/some_target tracing trace_fexit_multi some_target sb
+fsession.multi.s/some_target tracing trace_fsession_multi some_target sb
 freplace/some_target ext - some_target b
 lsm/some_target lsm lsm_mac some_target b
 lsm.s/some_target lsm lsm_mac some_target sb

@@ -98,32 +98,36 @@ static __always_inline bool is_device_type(u32 attach_type)
 }
 
 /* By a command of bpf(). */
-static __noinline u32 refuse_command_place(int cmd, union attach_attr *attr, struct record *r)
+static __noinline u32 refuse_command_place(int cmd, union attach_attr *attr, struct bpf_prog *prog,
+					   struct record *r)
 {
-	struct choice c = {};
+	struct many m = {};
+	struct choice *c = &m.choice;
 	u32 type;
 
 	if (cmd == BPF_LINK_CREATE) {
 		type = BPF_PROBE_READ(attr, link_create.attach_type);
-		if (type == BPF_PERF_EVENT)
-			name_event_of_file(file_of_fd(BPF_PROBE_READ(attr, link_create.target_fd)), &c);
+		if (traces_many(prog) || is_many_kprobes(type))
+			name_functions(attr, prog, r, &m);
+		else if (type == BPF_PERF_EVENT)
+			name_event_of_file(file_of_fd(BPF_PROBE_READ(attr, link_create.target_fd)), c);
 		else if (is_device_type(type))
-			name_current_device(BPF_PROBE_READ(attr, link_create.target_fd), &c);
+			name_current_device(BPF_PROBE_READ(attr, link_create.target_fd), c);
 		else if (is_group_type(type))
-			name_group_of_fd(BPF_PROBE_READ(attr, link_create.target_fd), &c);
+			name_group_of_fd(BPF_PROBE_READ(attr, link_create.target_fd), c);
 	} else if (cmd == BPF_PROG_ATTACH) {
 		type = BPF_PROBE_READ(attr, prog_attach.attach_type);
 		if (is_device_type(type))
-			name_current_device(BPF_PROBE_READ(attr, prog_attach.target_fd), &c);
+			name_current_device(BPF_PROBE_READ(attr, prog_attach.target_fd), c);
 		else if (is_group_type(type))
-			name_group_of_fd(BPF_PROBE_READ(attr, prog_attach.target_fd), &c);
+			name_group_of_fd(BPF_PROBE_READ(attr, prog_attach.target_fd), c);
 	} else if (cmd == BPF_RAW_TRACEPOINT_OPEN) {
-		if (bpf_probe_read_user_str(c.name.text, PLACE_BYTES,
+		if (bpf_probe_read_user_str(c->name.text, PLACE_BYTES,
 					    (void *)BPF_PROBE_READ(attr, raw_tracepoint.name)) ==
 		    PLACE_BYTES)
-			c.name.text[0] = 0;
+			c->name.text[0] = 0;
 	}
-	return refuse_place(r, &c, cmd);
+	return refuse_place(r, c, cmd);
 }
 
 /*
@@ -171,7 +175,7 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 		fd = BPF_PROBE_READ(attr, link_create.prog_fd);
 		error = -EBADF;
 		if (BPF_PROBE_READ(attr, link_create.attach_type) == BPF_TRACE_UPROBE_MULTI &&
-		    BPF_PROBE_READ(attr, link_create.uprobe_pid) == (u32)-1)
+		    BPF_PROBE_READ(attr, link_create.uprobe_multi.pid) == (u32)-1)
 			error = -EINVAL;
 	} else if (cmd == BPF_RAW_TRACEPOINT_OPEN) {
 		fd = BPF_PROBE_READ(attr, raw_tracepoint.prog_fd);
@@ -196,7 +200,9 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 	prog = prog_of_fd(fd);
 	if (prog && BPF_CORE_READ(prog, type) == BPF_PROG_TYPE_EXT)
 		return refuse_replacement(cmd, attr, r) ? -EPERM : 0;
-	return r && r->places && refuse_command_place(cmd, attr, r) ? -EPERM : 0;
+	if (refuse_many(cmd, attr, prog))
+		return -EPERM;
+	return r && r->places && refuse_command_place(cmd, attr, prog, r) ? -EPERM : 0;
 }
 
 /* The old way to attach to perf events: kprobes, uprobes, tracepoints. */

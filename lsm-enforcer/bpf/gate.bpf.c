@@ -24,6 +24,7 @@
 #include "mounts.h"
 #include "generator.h"
 #include "protect.h"
+#include "many.h"
 #include "attach.h"
 #include "netlink.h"
 

@@ -46,7 +46,7 @@ enum {
 	BPF_LINK_UPDATE = 29,
 	BPF_LINK_GET_FD_BY_ID = 30,
 };
-enum { BPF_PROG_TYPE_EXT = 28, BPF_PROG_TYPE_SYSCALL = 31 };
+enum { BPF_PROG_TYPE_TRACING = 26, BPF_PROG_TYPE_EXT = 28, BPF_PROG_TYPE_SYSCALL = 31 };
 /* enum bpf_sig_verdict */
 enum { BPF_SIG_VERIFIED = 1 };
 /* enum bpf_attach_type, bit by number: what is attached to a control group. 0 to 3 are packets,
@@ -71,7 +71,11 @@ enum {
 #define EBADF 9
 #define EINVAL 22
 #define BPF_PERF_EVENT 41
+#define BPF_TRACE_KPROBE_MULTI 42
 #define BPF_TRACE_UPROBE_MULTI 48
+#define BPF_TRACE_KPROBE_SESSION 56
+#define BPF_TRACE_FENTRY_MULTI 59
+#define BPF_TRACE_FSESSION_MULTI 61
 #define PERF_EVENT_IOC_SET_BPF 0x40042408
 
 /* union bpf_attr as BPF_PROG_LOAD uses it; offsets are user ABI. */
@@ -109,11 +113,22 @@ union attach_attr {
 		u32 attach_type;
 		u32 flags;
 		union {
-			u64 uprobe_path;
 			u32 target_btf_id;
+			struct {
+				u64 path, offsets, ref_ctr_offsets, cookies;
+				u32 count, flags, pid;
+			} uprobe_multi;
+			struct {
+				u32 flags, count;
+				u64 names, addresses;
+			} kprobe_multi;
+			struct {
+				u64 ids, cookies;
+				u32 count;
+				u32 later; /* what no kernel to 7.3 reads, */
+				u64 much_later; /* and later ones may */
+			} tracing_multi;
 		};
-		u64 uprobe_offsets, uprobe_ref_ctr_offsets, uprobe_cookies;
-		u32 uprobe_count, uprobe_flags, uprobe_pid;
 	} link_create;
 	struct { u32 link_fd; u32 new_prog_fd; } link_update;
 	struct { u32 target_fd; u32 attach_bpf_fd; u32 attach_type; } prog_attach;

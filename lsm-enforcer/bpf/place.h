@@ -255,6 +255,18 @@ __noinline int is_revoked(u32 image)
 	return !origin || (origin->class & ORIGIN_REVOKED);
 }
 
+static __always_inline const char *name_of_type(struct btf *btf, u32 id)
+{
+	struct btf_type **types, *type = 0;
+
+	if (!btf || id >= BPF_CORE_READ(btf, nr_types))
+		return 0;
+	types = BPF_CORE_READ(btf, types);
+	if (bpf_probe_read_kernel(&type, sizeof(type), types + id) || !type)
+		return 0;
+	return BPF_CORE_READ(btf, strings) + BPF_CORE_READ(type, name_off);
+}
+
 /*
  * PROGRAM:FUNCTION, for a program that a bundle holds and that was admitted: its name as signed,
  * and the function's as its loader's BTF has it. Programs from before, and ours, have no name.
@@ -263,10 +275,8 @@ __noinline int name_function(u64 target, u32 btf_id, struct place_name *name)
 {
 	struct bpf_prog_aux *aux = (void *)target;
 	struct record *r = bpf_map_lookup_elem(&records, &target);
-	struct btf_type **types, *type = 0;
 	struct origin *origin;
 	const char *text;
-	struct btf *btf;
 	u32 image;
 	long length;
 	u64 end;
@@ -277,13 +287,9 @@ __noinline int name_function(u64 target, u32 btf_id, struct place_name *name)
 	if (is_revoked(image))
 		return 0;
 	origin = bpf_map_lookup_elem(&origins, &image);
-	btf = BPF_CORE_READ(aux, btf);
-	if (!origin || !btf || btf_id >= BPF_CORE_READ(btf, nr_types))
+	text = name_of_type(BPF_CORE_READ(aux, btf), btf_id);
+	if (!origin || !text)
 		return 0;
-	types = BPF_CORE_READ(btf, types);
-	if (bpf_probe_read_kernel(&type, sizeof(type), types + btf_id) || !type)
-		return 0;
-	text = BPF_CORE_READ(btf, strings) + BPF_CORE_READ(type, name_off);
 	length = bpf_probe_read_kernel_str(name->text, PLACE_BYTES / 2, origin->name);
 	end = length - 1;
 	asm volatile("" : "+r"(end));

@@ -32,6 +32,7 @@ use libbpf_rs::{
 };
 use serde::{Deserialize, Serialize};
 
+mod many;
 pub mod members;
 pub mod named;
 pub mod skeleton;
@@ -248,6 +249,9 @@ fn open(elf: &[u8], kernel: Option<&Path>) -> io::Result<OpenObject> {
         builder.btf_custom_path(path).map_err(io::Error::other)?;
     }
     let mut object = builder.open_memory(elf).map_err(io::Error::other)?;
+    for program in object.progs_mut() {
+        many::complete(&program);
+    }
     for map in object.maps_mut() {
         let raw = map.as_libbpf_object().as_ptr();
         // SAFETY: the map is the open object's; no path means that it is not pinned.

@@ -16,7 +16,9 @@ use crate::{
     condition::{Condition, Facts},
     rule::Rule,
     signers::Signers,
-    target::{covers_at_attachment, covers_replacement, load_kind, places, replaceable},
+    target::{
+        covers_at_attachment, covers_replacement, load_kind, places, replaceable, traces_many,
+    },
     version::Version,
 };
 
@@ -312,9 +314,12 @@ fn limits(rule: &Rule, object: &Object) -> Result<Limits, Refusal> {
         }
     }
     for program in &object.programs {
-        if load_kind(program).is_none()
-            && let Some(places) = places(&rule.attach, &program.kind)
-        {
+        let places = match load_kind(program) {
+            None => places(&rule.attach, &program.kind),
+            Some(kind) if traces_many(program) => places(&rule.load_targets, kind),
+            Some(_) => None,
+        };
+        if let Some(places) = places {
             limits.places.insert(program.name.clone(), places);
         }
         let replaces = replaceable(&rule.load_targets);

@@ -18,6 +18,7 @@ pub const NAMES: &[&str] = &[
     "replace_slot",
     "tamper_exec",
     "throw_error",
+    "trace_many",
     "trace_unlink",
     "universal_loader",
     "watch_open",

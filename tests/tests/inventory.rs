@@ -146,6 +146,14 @@ fn programs(object: &Object) -> Vec<String> {
         .programs
         .iter()
         .map(|program| {
+            let attach_type = program.attach_type.as_deref();
+            // Sections of libbpf 1.8, which the one in here takes for nobody's convention.
+            let (kind, attach_type) = match (program.kind.as_str(), attach_type) {
+                ("tracing", Some(attach_type)) if attach_type.ends_with("_multi") => {
+                    ("unspec", None)
+                }
+                known => known,
+            };
             format!(
                 "{} section {} type {} attach {} optional {} insns {}",
                 program.name,
@@ -153,11 +161,8 @@ fn programs(object: &Object) -> Vec<String> {
                     .section
                     .strip_prefix('?')
                     .unwrap_or(&program.section),
-                program.kind,
-                program
-                    .attach_type
-                    .as_deref()
-                    .unwrap_or("cgroup_inet_ingress"),
+                kind,
+                attach_type.unwrap_or("cgroup_inet_ingress"),
                 program.optional,
                 program.insns,
             )

@@ -31,6 +31,7 @@ const WITHOUT: &[(&str, &str)] = &[
     ("congest", "struct-ops"),
     ("order", "struct-ops"),
     ("replace_slot", "replaces"),
+    ("trace_many", "no-target"),
 ];
 
 /// Packs one fixture with kernel loaders signed by `rsa.key`, and reads them back.

@@ -168,7 +168,8 @@ impl Ladder {
             "programs that are reached through maps: tail calls, device and socket maps",
             "which of several maps of one kind and size a program is given: contents of maps that \
              can change are its input",
-            "a thread that exchanges the descriptor of a program while it is being attached",
+            "a thread that exchanges the descriptor of a program, or the names of functions, while it is being \
+             attached",
             "classic BPF (seccomp, SO_ATTACH_FILTER), which the kernel makes itself",
             "programs made by kernel modules",
         ]

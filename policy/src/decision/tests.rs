@@ -189,6 +189,28 @@ fn the_rule_signers_and_limits_are_told() {
 }
 
 #[test]
+fn programs_for_many_functions_are_compared_when_they_are_attached() {
+    let mut many = program("exits", "tracing", "fexit.multi/vfs_mk*");
+    many.attach_type = Some("trace_fexit_multi".to_owned());
+    let mut one = program("exit", "tracing", "fexit/vfs_mkdir");
+    one.attach_type = Some("trace_fexit".to_owned());
+    let places = |targets: &str| {
+        let policy = policy(
+            "{ at_least = 1, of = [\"a\"] }",
+            &format!("load_targets = [{targets}]"),
+        );
+        let inventory = inventory(vec![many.clone(), one.clone()]);
+        let got = decide(&policy, &inventory, &ids(&["a"]), &context());
+        got.map(|decision| decision.limits[0].places.clone())
+            .map_err(|refusal| refusal.reason)
+    };
+    let named = BTreeMap::from([("exits".to_owned(), vec!["vfs_mk*".to_owned()])]);
+    assert_eq!(places("\"fentry:*\", \"fexit:vfs_mk*\""), Ok(named));
+    assert_eq!(places("\"*\""), Ok(BTreeMap::new()));
+    assert_eq!(places("\"fexit:vfs_mkdir\""), Err(Reason::LoadTarget));
+}
+
+#[test]
 fn each_refusal_has_its_reason_and_both_values() {
     let mut ext = program("patch", "ext", "freplace/xdp_main");
     ext.target = Some("xdp_main".to_owned());

@@ -29,6 +29,8 @@ mod grab;
 mod light;
 #[path = "attacker/loads.rs"]
 mod loads;
+#[path = "attacker/many.rs"]
+mod many;
 #[path = "attacker/measured.rs"]
 mod measured;
 #[path = "attacker/members.rs"]

@@ -4,7 +4,6 @@
 #![expect(unsafe_code, reason = "the bpf() system call with hostile arguments")]
 
 use std::{
-    ffi::CString,
     fs::{self, File},
     io,
     os::fd::{AsRawFd, OwnedFd},
@@ -16,7 +15,6 @@ use enforcer::{
     kernel::BpfGate,
     measure::named::named,
 };
-use goblin::elf::{Elf, program_header::PT_LOAD};
 use libbpf_rs::btf::{
     Btf, BtfKind,
     types::{Func, Struct},
@@ -25,7 +23,7 @@ use policy::Reason;
 
 use super::{
     Attr, EXIT, LINK_CREATE, Load, MAP_CREATE, PROG_ATTACH, RAW_TRACEPOINT, RAW_TRACEPOINT_OPEN,
-    SOCKET_FILTER, TRACING, admissions, arm_with, check, drain, entry, place, r0,
+    SOCKET_FILTER, TRACING, admissions, arm_with, check, drain, entry, many, place, r0,
 };
 
 // enum bpf_cmd
@@ -53,10 +51,8 @@ const SK_MSG_VERDICT: u32 = 7;
 const FLOW_DISSECTOR_ATTACH: u32 = 17;
 const TRACE_ITER: u32 = 28;
 const SK_LOOKUP_ATTACH: u32 = 36;
-const TRACE_KPROBE_MULTI: u32 = 42;
 const NETFILTER_ATTACH: u32 = 45;
 const TCX_INGRESS: u32 = 46;
-const TRACE_UPROBE_MULTI: u32 = 48;
 const NETKIT_PRIMARY: u32 = 54;
 
 const SOCKMAP: u32 = 15;
@@ -104,6 +100,8 @@ const WAY: Way = Way {
 
 fn ways() -> Vec<Way> {
     let group = || Goes::To("/inside*", "/elsewhere/*");
+    // One of the two functions is not enough.
+    let functions = || Goes::To("vfs_*", "vfs_unl*");
     vec![
         Way {
             what: "an iterator",
@@ -115,19 +113,76 @@ fn ways() -> Vec<Way> {
             ..WAY
         },
         Way {
-            what: "many kprobes in one link",
+            what: "many kprobes by name in one link",
             needs: Some("bpf_kprobe_multi_link"),
             prog_type: KPROBE,
-            attach_type: TRACE_KPROBE_MULTI,
-            attach: probe_functions,
+            attach_type: many::KPROBES,
+            goes: functions(),
+            attach: |program| many::by_names(program, many::KPROBES),
+            ..WAY
+        },
+        Way {
+            what: "many kprobes by address in one link",
+            needs: Some("bpf_kprobe_multi_link"),
+            prog_type: KPROBE,
+            attach_type: many::KPROBES,
+            goes: functions(),
+            attach: many::by_addresses,
+            ..WAY
+        },
+        Way {
+            what: "many kprobes in one session",
+            needs: Some("bpf_session_run_ctx"),
+            prog_type: KPROBE,
+            attach_type: many::KPROBE_SESSION,
+            goes: functions(),
+            attach: |program| many::by_names(program, many::KPROBE_SESSION),
+            ..WAY
+        },
+        Way {
+            what: "entries of many functions",
+            needs: Some("bpf_tracing_multi_link"),
+            prog_type: TRACING,
+            attach_type: many::ENTRIES,
+            returns: 0,
+            goes: functions(),
+            attach: |program| many::by_ids(program, many::ENTRIES, 0),
+            ..WAY
+        },
+        Way {
+            what: "exits of many functions",
+            needs: Some("bpf_tracing_multi_link"),
+            prog_type: TRACING,
+            attach_type: many::EXITS,
+            returns: 0,
+            goes: functions(),
+            attach: |program| many::by_ids(program, many::EXITS, 0),
+            ..WAY
+        },
+        Way {
+            what: "sessions of many functions",
+            needs: Some("bpf_tracing_multi_link"),
+            prog_type: TRACING,
+            attach_type: many::SESSION,
+            returns: 0,
+            goes: functions(),
+            attach: |program| many::by_ids(program, many::SESSION, 0),
             ..WAY
         },
         Way {
             what: "many uprobes in one link",
             needs: Some("bpf_uprobe_multi_link"),
             prog_type: KPROBE,
-            attach_type: TRACE_UPROBE_MULTI,
-            attach: probe_busybox,
+            attach_type: many::UPROBES,
+            attach: |program| many::busybox(program, many::UPROBES),
+            ..WAY
+        },
+        Way {
+            what: "many uprobes in one session",
+            needs: Some("bpf_tracing_multi_link"),
+            prog_type: KPROBE,
+            attach_type: many::UPROBE_SESSION,
+            attach: |program| many::busybox(program, many::UPROBE_SESSION),
             ..WAY
         },
         Way {
@@ -359,49 +414,10 @@ fn iterate(program: &OwnedFd) -> io::Result<()> {
         .map(drop)
 }
 
-fn function_id(name: &str) -> Option<u32> {
+pub fn function_id(name: &str) -> Option<u32> {
     let btf = Btf::from_vmlinux().ok()?;
     let found = named::<Func<'_>>(&btf, name, BtfKind::Func)?;
     Some(u32::from(found.type_id()))
-}
-
-fn probe_functions(program: &OwnedFd) -> io::Result<()> {
-    let names = [c"vfs_unlink".as_ptr(), c"vfs_mkdir".as_ptr()];
-    Attr::new()
-        .u32(0, program.as_raw_fd() as u32)
-        .u32(8, TRACE_KPROBE_MULTI)
-        .u32(20, names.len() as u32)
-        .u64(24, names.as_ptr() as u64)
-        .open(LINK_CREATE)
-        .map(drop)
-}
-
-const BUSYBOX: &str = "/usr/bin/busybox";
-
-/// Where the first instruction of Busybox is in its file.
-fn first_instruction() -> io::Result<u64> {
-    let bytes = fs::read(BUSYBOX)?;
-    let elf = Elf::parse(&bytes).map_err(io::Error::other)?;
-    elf.program_headers
-        .iter()
-        .find(|header| {
-            header.p_type == PT_LOAD && header.vm_range().contains(&(elf.entry as usize))
-        })
-        .map(|header| elf.entry - header.p_vaddr + header.p_offset)
-        .ok_or_else(|| io::Error::other("its entry is nowhere"))
-}
-
-fn probe_busybox(program: &OwnedFd) -> io::Result<()> {
-    let path = CString::new(BUSYBOX)?;
-    let offsets = [first_instruction()?];
-    Attr::new()
-        .u32(0, program.as_raw_fd() as u32)
-        .u32(8, TRACE_UPROBE_MULTI)
-        .u64(16, path.as_ptr() as u64)
-        .u64(24, offsets.as_ptr() as u64)
-        .u32(48, offsets.len() as u32)
-        .open(LINK_CREATE)
-        .map(drop)
 }
 
 fn sockets() -> io::Result<OwnedFd> {
@@ -554,6 +570,17 @@ pub fn run() -> Result<bool, GateError> {
             );
         }
     }
+    if let Some((number, way)) = ways
+        .iter()
+        .find(|(_, way)| way.attach_type == many::ENTRIES)
+    {
+        let program = way.load(*number, Variant::Home).load();
+        let result = program.and_then(|program| many::by_ids(&program, many::ENTRIES, 1));
+        fine &= check(
+            "a link to many functions with what no kernel knows is made without a gate",
+            result.map(|()| String::new()).map_err(|e| e.to_string()),
+        );
+    }
     let mut gate = BpfGate::open()?;
     let mut all = admissions();
     all.entries
@@ -585,6 +612,7 @@ pub fn run() -> Result<bool, GateError> {
         }
     }
     fine &= updates(&mut gate, &ways);
+    fine &= later(&mut gate, &ways);
     gate.disarm()?;
     Ok(fine)
 }
@@ -617,6 +645,30 @@ fn updates(gate: &mut BpfGate, ways: &[(usize, Way)]) -> bool {
         "a link gets no program for elsewhere",
         match (&result, reason) {
             (Err(error), Some(Reason::AttachPlace))
+                if error.raw_os_error() == Some(libc::EPERM) =>
+            {
+                Ok(error.to_string())
+            }
+            _ => Err(format!("{result:?}, event {reason:?}")),
+        },
+    )
+}
+
+/// A command with more in it than any kernel knows: a later one may trace other programs by it.
+fn later(gate: &mut BpfGate, ways: &[(usize, Way)]) -> bool {
+    let what = "entries of many functions";
+    let Some((number, way)) = ways.iter().find(|(_, way)| way.what == what) else {
+        return true;
+    };
+    let program = way.load(*number, Variant::Home).load();
+    drain(gate);
+    let result = program.and_then(|program| many::by_ids(&program, many::ENTRIES, 1));
+    let refusal = drain(gate).into_iter().find(|event| event.refused);
+    let reason = refusal.and_then(|event| event.reason);
+    check(
+        "a link to many functions with what no kernel knows is refused",
+        match (&result, reason) {
+            (Err(error), Some(Reason::AttachProgram))
                 if error.raw_os_error() == Some(libc::EPERM) =>
             {
                 Ok(error.to_string())

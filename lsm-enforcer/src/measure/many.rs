@@ -1,0 +1,53 @@
+//! Programs for many functions in one link (`fentry.multi/tcp_*`, 7.3): sections that the libbpf in
+//! here does not know yet. libbpf 1.8 gives them a type and nothing else: functions are named when the
+//! link is made.
+
+use libbpf_rs::{AsRawLibbpf as _, OpenProgramMut, ProgramType, libbpf_sys};
+
+/// Gives such a program its type.
+pub fn complete(program: &OpenProgramMut<'_>) {
+    let section = program.section().to_string_lossy();
+    let Some(attach_type) = attach_type(&section) else {
+        return;
+    };
+    let raw = program.as_libbpf_object().as_ptr();
+    // SAFETY: the program is the open object's, which nobody has loaded.
+    unsafe {
+        let _cannot_fail = libbpf_sys::bpf_program__set_type(raw, ProgramType::Tracing as u32);
+        let _cannot_fail = libbpf_sys::bpf_program__set_expected_attach_type(raw, attach_type);
+    }
+}
+
+fn attach_type(section: &str) -> Option<u32> {
+    let name = section.trim_start_matches('?');
+    let base = name.split_once('/').map_or(name, |(base, _)| base);
+    Some(match base.trim_end_matches(".s") {
+        "fentry.multi" => TRACE_FENTRY_MULTI,
+        "fexit.multi" => TRACE_FEXIT_MULTI,
+        "fsession.multi" => TRACE_FSESSION_MULTI,
+        _ => return None,
+    })
+}
+
+// enum bpf_attach_type
+const TRACE_FENTRY_MULTI: u32 = 59;
+const TRACE_FEXIT_MULTI: u32 = 60;
+const TRACE_FSESSION_MULTI: u32 = 61;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_section_says_the_type() {
+        for (section, want) in [
+            ("fentry.multi/tcp_*", Some(59)),
+            ("?fexit.multi.s/vfs_*", Some(60)),
+            ("fsession.multi", Some(61)),
+            ("fentry/vfs_read", None),
+            ("kprobe.multi/tcp_*", None),
+        ] {
+            assert_eq!(attach_type(section), want, "{section}");
+        }
+    }
+}
