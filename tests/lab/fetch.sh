@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches Debian's own tools and kernels for the tests, without installing anything.
 #
-#   tests/lab/fetch.sh NAME...     NAME: a tool, kernel-6.1 (or -6.12, -7.2, -7.3), tools, kernels, all
+#   tests/lab/fetch.sh NAME...     NAME: a tool, kernel-6.1, modules-6.1 (or -6.12, -7.2, -7.3), tools, kernels, all
 #   tests/lab/fetch.sh --list      the names
 #
 # Everything goes to $XDG_CACHE_HOME/bpfseal (default ~/.cache/bpfseal):
@@ -13,6 +13,7 @@
 #   kernels/RELEASE/vmlinux        the ELF kernel taken out of vmlinuz; RELEASE is `uname -r`
 #   kernels/RELEASE/release        RELEASE again, as text
 #   kernels/6.12                   link to the RELEASE in use
+#   modules/RELEASE/NAME.ko        modules of that kernel that guests load
 #   apt/SUITE/                     a private apt root: lists, no installed packages
 #
 # What is there already is used again. BPFSEAL_REFRESH=1 looks for newer versions.
@@ -89,16 +90,19 @@ kernels="
 7.3  trixie-backports
 "
 
+# Modules of these kernels that guests load.
+modules="sch_ingress cls_bpf"
+
 main() {
     [ $# -gt 0 ] || { usage >&2; exit 2; }
     local names=() name
     for name in "$@"; do
         case $name in
         -h | --help) usage; exit 0 ;;
-        --list) list_tools; list_python; list_go; list_services; list_kernels; exit 0 ;;
+        --list) list_tools; list_python; list_go; list_services; list_kernels; list_modules; exit 0 ;;
         tools) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_go; list_services) ;;
-        kernels) mapfile -t -O "${#names[@]}" names < <(list_kernels) ;;
-        all) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_go; list_services; list_kernels) ;;
+        kernels) mapfile -t -O "${#names[@]}" names < <(list_kernels; list_modules) ;;
+        all) mapfile -t -O "${#names[@]}" names < <(list_tools; list_python; list_go; list_services; list_kernels; list_modules) ;;
         *) names+=("$name") ;;
         esac
     done
@@ -110,6 +114,7 @@ main() {
     for name in "${names[@]}"; do
         case $name in
         kernel-*) fetch_kernel "${name#kernel-}" ;;
+        modules-*) fetch_modules "${name#modules-}" ;;
         kubernetes-validate | moto) fetch_python "$name" ;;
         go-*) fetch_go "$name" ;;
         sigstore-services) fetch_services "$name" ;;
@@ -124,6 +129,7 @@ list_python() { awk 'NF { print $1 }' <<<"$python_tools"; }
 list_go() { awk 'NF { print $1 }' <<<"$go_programs"; }
 list_services() { awk 'NF { print $1 }' <<<"$go_services"; }
 list_kernels() { awk 'NF { print "kernel-" $1 }' <<<"$kernels"; }
+list_modules() { awk 'NF { print "modules-" $1 }' <<<"$kernels"; }
 say() { echo "fetch: $*"; }
 fail() { echo "fetch: $*" >&2; exit 1; }
 
@@ -307,6 +313,48 @@ fetch_kernel() {
     mv "$partial" "$cache/kernels/$release"
     ln -sfn "$release" "$cache/kernels/$series"
     say "kernel $series: $cache/kernels/$release/vmlinux"
+}
+
+# Modules of the very kernel that is here; they are signed, and stay as they are.
+fetch_modules() {
+    local series=$1 suite package release partial name path
+    suite=$(awk -v s="$series" '$1 == s { print $2 }' <<<"$kernels")
+    [ -n "$suite" ] || fail "unknown kernel $series (see --list)"
+    [ -e "$cache/kernels/$series/release" ] || fetch_kernel "$series"
+    [ -e "$cache/kernels/$series/release" ] || return 0
+    release=$(cat "$cache/kernels/$series/release")
+    if [ "$(cat "$cache/modules/$release/names" 2>/dev/null)" = "$modules" ]; then
+        say "modules $series: have $cache/modules/$release"
+        return
+    fi
+    open_suite "$suite"
+    # From 7.x on they have a package of their own.
+    package=$({ apt_here apt-cache pkgnames linux-modules | grep -F -x "linux-modules-$release" ||
+        apt_here apt-cache pkgnames linux-image | grep -F -x "linux-image-$release"; } | head -n 1) || true
+    if [ -z "$package" ]; then
+        echo "SKIPPED modules $series: Debian $suite no longer has $release"
+        return
+    fi
+    say "modules $series: downloading $package from Debian $suite"
+    partial=$(mktemp -d "$cache/partial.XXXXXX")
+    mkdir "$partial/debs" "$partial/root" "$partial/modules"
+    download "$partial/debs" "$package" alone
+    dpkg-deb --fsys-tarfile "$partial"/debs/*.deb | tar -x -C "$partial/root" --wildcards '*.ko*'
+    for name in $modules; do
+        path=$(find "$partial/root" -name "$name.ko*" | head -n 1)
+        case $path in
+        *.xz) xz -dc "$path" >"$partial/modules/$name.ko" ;;
+        *.zst) zstd -dqc "$path" >"$partial/modules/$name.ko" ;;
+        *.ko) cp "$path" "$partial/modules/$name.ko" ;;
+        *) fail "$package has no module $name" ;;
+        esac
+    done
+    echo "$modules" >"$partial/modules/names"
+    mkdir -p "$cache/modules"
+    rm -rf "$cache/modules/$release"
+    mv "$partial/modules" "$cache/modules/$release"
+    rm -r "$partial"
+    say "modules $series: $cache/modules/$release"
 }
 
 # The compressed ELF's place is in the setup header (Linux: Documentation/arch/x86/boot.rst):

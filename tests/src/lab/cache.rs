@@ -93,6 +93,19 @@ impl Cache {
         })
     }
 
+    /// A module of that very kernel, signed by whoever built both.
+    pub fn module(&self, kernel: &Kernel, name: &str) -> Result<PathBuf, FetchError> {
+        let folder = self.root.join("modules").join(&kernel.release);
+        let file = folder.join(format!("{name}.ko"));
+        if !file.exists() {
+            let said = fetch(&format!("modules-{}", kernel.series))?;
+            if !file.exists() {
+                return Err(FetchError::Gone(skipped_line(&said)));
+            }
+        }
+        Ok(file)
+    }
+
     /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root

@@ -12,6 +12,7 @@
 //! # data: xdp-tools usr/lib/x86_64-linux-gnu/bpf   (a folder of a tool's packages)
 //! # files: systemd usr/lib/systemd/systemd   (the same, files that stay where Debian has them)
 //! # disk: yes                    (an empty disk, /dev/nvme0n1)
+//! # modules: sch_ingress cls_bpf   (of the kernel that runs; they go to /lab/modules)
 //! # boot: lsm=lockdown,yama       (a machine of their own for scripts with this line, with
 //! #                                 these words on its command line)
 //! ```
@@ -46,6 +47,8 @@ pub struct Script {
     pub data: Vec<(String, Vec<String>)>,
     /// The same with files that must be where their package puts them, ELF with its libraries.
     pub files: Vec<(String, Vec<String>)>,
+    /// Modules of the kernel: names of `fetch.sh`.
+    pub modules: Vec<String>,
 }
 
 /// Programs of Debian that every guest has.
@@ -100,6 +103,7 @@ impl Script {
             apart: Vec::new(),
             data: Vec::new(),
             files: Vec::new(),
+            modules: Vec::new(),
         };
         for line in text.lines().take_while(|line| line.starts_with('#')) {
             let mut words = line
@@ -109,6 +113,7 @@ impl Script {
             match words.next().as_deref() {
                 Some("kernels:") => script.kernels = words.collect(),
                 Some("disk:") => script.disk = true,
+                Some("modules:") => script.modules.extend(words),
                 Some("boot:") => script.boot = words.collect::<Vec<_>>().join(" "),
                 Some(kind @ ("tool:" | "apart:" | "data:")) => {
                     let name = words.next().unwrap_or_default();
@@ -204,6 +209,10 @@ pub fn guest(
             root.program(file, &tool_root.join(file), roots)?;
         }
     }
+    for module in scripts.iter().flat_map(|script| &script.modules) {
+        let file = cache.module(kernel, module)?;
+        root.host_file(&format!("lab/modules/{module}.ko"), &file, 0o644);
+    }
     roots.push(PathBuf::from("/"));
     for program in programs {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
@@ -239,7 +248,7 @@ mod tests {
     fn the_comment_at_the_top_says_what_a_script_needs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("50_trace.sh");
-        let text = "# Traces.\n# kernels: 6.12 7.3\n# disk: yes\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n\n# kernels: 1.0\n";
+        let text = "# Traces.\n# kernels: 6.12 7.3\n# disk: yes\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n# modules: cls_bpf\n\n# kernels: 1.0\n";
         fs::write(&path, text).unwrap();
         fs::write(folder.path().join("README.md"), "").unwrap();
         let want = Script {
@@ -252,6 +261,7 @@ mod tests {
             apart: vec![("bpftool-sid".to_owned(), vec!["bpftool".to_owned()])],
             data: vec![("xdp-tools".to_owned(), vec!["usr/lib/bpf".to_owned()])],
             files: vec![("systemd".to_owned(), vec!["usr/lib/x".to_owned()])],
+            modules: vec!["cls_bpf".to_owned()],
         };
         assert_eq!(scripts(folder.path(), "7.3").unwrap(), [want]);
         assert_eq!(scripts(folder.path(), "6.1").unwrap(), []);
