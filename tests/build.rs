@@ -16,6 +16,7 @@ const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("dispatch", "dispatch", &[]),
     ("divert", "divert", &[]),
     ("drop_port", "drop_port", &[]),
+    ("hold_back", "hold_back", &[]),
     ("keep_out", "keep_out", &[]),
     ("order", "order", &[]),
     ("pass_all", "pass_all", &[]),

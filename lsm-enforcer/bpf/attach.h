@@ -45,6 +45,26 @@ static __always_inline u32 is_probe(struct record *r, u64 how)
 	return REASON_PROBE_ATTACH;
 }
 
+/* Loaded before it was revoked: whoever holds it does not put it back where it was taken off. */
+static __noinline u32 is_gone(struct record *r, u64 how)
+{
+	const char *name;
+	struct origin *origin;
+	bool enforced;
+	u32 image;
+
+	if (!r || r->class != CLASS_SIGNED)
+		return 0;
+	image = r->image;
+	if (!is_revoked(image))
+		return 0;
+	origin = bpf_map_lookup_elem(&origins, &image);
+	name = origin ? origin->name : 0;
+	enforced = mode_in_force() == MODE_ENFORCE;
+	emit_place(r, REASON_REVOKED_ATTACH, name, how, enforced);
+	return enforced ? REASON_REVOKED_ATTACH : 0;
+}
+
 /* The place's name is in `c`; without one it is no place that could be compared. */
 static __noinline u32 refuse_place(struct record *r, struct choice *c, u64 how)
 {
@@ -57,7 +77,7 @@ static __noinline u32 refuse_place(struct record *r, struct choice *c, u64 how)
 	if (c->allowed)
 		return 0;
 	enforced = mode_in_force() == MODE_ENFORCE;
-	emit_place(r, c->name.text, how, enforced);
+	emit_place(r, REASON_ATTACH_PLACE, c->name.text, how, enforced);
 	return enforced ? REASON_ATTACH_PLACE : 0;
 }
 
@@ -197,6 +217,8 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 	r = record_of_fd(fd);
 	if (is_probe(r, cmd))
 		return error;
+	if (is_gone(r, cmd))
+		return -EPERM;
 	prog = prog_of_fd(fd);
 	if (prog && BPF_CORE_READ(prog, type) == BPF_PROG_TYPE_EXT)
 		return refuse_replacement(cmd, attr, r) ? -EPERM : 0;
@@ -216,6 +238,8 @@ static __always_inline u32 refuse_ioctl(struct file *file, unsigned int cmd, uns
 	r = record_of_fd(arg);
 	if (is_probe(r, cmd))
 		return REASON_PROBE_ATTACH;
+	if (is_gone(r, cmd))
+		return REASON_REVOKED_ATTACH;
 	if (!r || !r->places)
 		return 0;
 	name_event_of_file(file, &c);

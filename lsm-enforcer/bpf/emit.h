@@ -113,8 +113,8 @@ static __noinline void emit_pass(struct note *n)
 	bpf_ringbuf_submit(e, 0);
 }
 
-/* A program was to be attached where its rule does not name the place. */
-static __noinline void emit_place(struct record *r, const char *name, u64 how, u32 refused)
+/* A program was to be attached where its rule does not name the place, or after its revocation. */
+static __noinline void emit_place(struct record *r, u32 reason, const char *name, u64 how, u32 refused)
 {
 	struct event *e;
 
@@ -127,7 +127,7 @@ static __noinline void emit_place(struct record *r, const char *name, u64 how, u
 	describe_task(e);
 	e->detail = how;
 	e->gate = 3;
-	e->reason = REASON_ATTACH_PLACE;
+	e->reason = reason;
 	e->refused = refused;
 	e->class = r->class;
 	e->image = r->image;

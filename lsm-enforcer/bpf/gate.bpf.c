@@ -26,6 +26,7 @@
 #include "protect.h"
 #include "many.h"
 #include "attach.h"
+#include "register.h"
 #include "netlink.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -165,14 +166,14 @@ int BPF_PROG(gate_bpf_pending, int cmd, struct prog_load_attr *attr)
 		note_pending(attr);
 		return 0;
 	}
-	return refuse_attach(cmd, (void *)attr);
+	return refuse_attach(cmd, (void *)attr) ?: deny(refuse_registration(cmd, (void *)attr));
 }
 
 /* 6.9 and later. */
 SEC("?lsm/bpf")
 int BPF_PROG(gate_bpf, int cmd, union attach_attr *attr)
 {
-	return refuse_attach(cmd, attr);
+	return refuse_attach(cmd, attr) ?: deny(refuse_registration(cmd, attr));
 }
 
 /* Gate 2, and guard of our own programs. */

@@ -34,11 +34,13 @@ enum {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_STRUCT_OPS = 26,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_INODE_STORAGE = 28,
 };
 enum { BPF_ANY = 0, BPF_F_NO_PREALLOC = 1 };
 enum {
+	BPF_MAP_UPDATE_ELEM = 2,
 	BPF_PROG_LOAD = 5,
 	BPF_PROG_ATTACH = 8,
 	BPF_RAW_TRACEPOINT_OPEN = 17,
@@ -46,7 +48,12 @@ enum {
 	BPF_LINK_UPDATE = 29,
 	BPF_LINK_GET_FD_BY_ID = 30,
 };
-enum { BPF_PROG_TYPE_TRACING = 26, BPF_PROG_TYPE_EXT = 28, BPF_PROG_TYPE_SYSCALL = 31 };
+enum {
+	BPF_PROG_TYPE_TRACING = 26,
+	BPF_PROG_TYPE_STRUCT_OPS = 27,
+	BPF_PROG_TYPE_EXT = 28,
+	BPF_PROG_TYPE_SYSCALL = 31,
+};
 /* enum bpf_sig_verdict */
 enum { BPF_SIG_VERIFIED = 1 };
 /* enum bpf_attach_type, bit by number: what is attached to a control group. 0 to 3 are packets,
@@ -72,6 +79,7 @@ enum {
 #define EINVAL 22
 #define BPF_PERF_EVENT 41
 #define BPF_TRACE_KPROBE_MULTI 42
+#define BPF_STRUCT_OPS 44
 #define BPF_TRACE_UPROBE_MULTI 48
 #define BPF_TRACE_KPROBE_SESSION 56
 #define BPF_TRACE_FENTRY_MULTI 59
@@ -134,6 +142,7 @@ union attach_attr {
 	struct { u32 target_fd; u32 attach_bpf_fd; u32 attach_type; } prog_attach;
 	struct { u64 name; u32 prog_fd; } raw_tracepoint;
 	struct { u32 link_id; } get_id;
+	struct { u32 map_fd; u64 key, value, flags; } map_update;
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -196,6 +205,7 @@ struct bpf_insn {
 
 struct btf_type {
 	u32 name_off;
+	u32 info;
 };
 struct btf {
 	struct btf_type **types;
@@ -220,8 +230,31 @@ struct bpf_array {
 	char value[0];
 };
 
-struct bpf_prog_ops;
 struct bpf_prog;
+
+/* Registering structs of functions. */
+struct bpf_struct_ops_desc {
+	struct btf_type *type;
+};
+struct bpf_link {
+	struct bpf_prog *prog;
+};
+struct bpf_struct_ops_map {
+	struct bpf_struct_ops_desc *st_ops_desc;
+	struct bpf_link **links;
+};
+struct bpf_struct_ops_value {
+	char data[0];
+};
+/* To 6.8. */
+struct bpf_struct_ops {
+	struct btf_type *type;
+};
+struct bpf_struct_ops_map___old {
+	struct bpf_struct_ops *st_ops;
+};
+
+struct bpf_prog_ops;
 
 struct bpf_prog_aux {
 	u32 used_map_cnt;

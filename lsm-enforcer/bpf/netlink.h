@@ -140,6 +140,9 @@ static long check_message(u32 i, struct datagram *d)
 		d->reason = REASON_PROBE_ATTACH;
 		return 1;
 	}
+	d->reason = is_gone(r, m->index);
+	if (d->reason)
+		return 1;
 	if (!r || !r->places)
 		return 0;
 	if (m->index && m->index != SHARED_BLOCK && !m->elsewhere)

@@ -2,7 +2,7 @@
 //!
 //! Cgroup, XDP, tcx, netkit, netfilter, network namespace and struct_ops links can be
 //! detached by whoever gets a descriptor; so can an XDP program without a link, and what a command
-//! attached to a control group or a device. Tracing,
+//! attached to a control group or a device, and a classifier of tc. Tracing,
 //! LSM, kprobe and perf links cannot (the kernel says `EOPNOTSUPP`): those live as long as
 //! some process or pin holds them, so the processes are named.
 #![expect(unsafe_code, reason = "libbpf-rs has no link by id")]
@@ -19,6 +19,7 @@ use libbpf_rs::{libbpf_sys, query::LinkInfoIter};
 use serde::{Deserialize, Serialize};
 
 mod commands;
+mod filters;
 
 /// One attachment of a program, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,7 @@ pub fn detach(programs: &[u32]) -> Vec<Attachment> {
         }
     }
     done.extend(commands::detach(programs));
+    done.extend(filters::detach(programs));
     done
 }
 

@@ -189,6 +189,8 @@ reasons! {
         "The name is the switch in the policy's `[protect]`; whoever needs it opens it there.";
     GeneratorFile = 609, "generator-file", "a generator's executable or library would be written",
         "Put the new version in its place by renaming, as package managers do, with its digest in the policy.";
+    RevokedAttach = 610, "revoked-attach", "it was revoked, and may not be attached any more",
+        "Use a version that was not revoked; `bpfseal-enforcer status` names who holds this one.";
 
     // 7xx: command of the gate.
     BadAuthority = 701, "bad-authority", "the policy or permit is not signed by the pinned authority",

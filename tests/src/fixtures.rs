@@ -11,6 +11,7 @@ pub const NAMES: &[&str] = &[
     "dispatch",
     "divert",
     "drop_port",
+    "hold_back",
     "keep_out",
     "order",
     "pass_all",

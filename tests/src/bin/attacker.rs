@@ -9,6 +9,8 @@
 
 #[path = "attacker/ask.rs"]
 mod ask;
+#[path = "attacker/attach.rs"]
+mod attach;
 #[path = "attacker/bpf.rs"]
 mod bpf;
 #[path = "attacker/churn.rs"]
@@ -39,6 +41,8 @@ mod members;
 mod own;
 #[path = "attacker/place.rs"]
 mod place;
+#[path = "attacker/register.rs"]
+mod register;
 #[path = "attacker/replace.rs"]
 mod replace;
 #[path = "attacker/signed.rs"]
@@ -169,6 +173,21 @@ fn main() -> ExitCode {
         Some("cost") => done(cost::run()),
         Some("swap") => done(swap::run(number(&words))),
         Some("place") => done(place::run()),
+        // The script looks at what they print.
+        Some("attach") => match attach::run(&words[1..]) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => {
+                println!("not attached: {error}");
+                return ExitCode::FAILURE;
+            }
+        },
+        Some("register") => match register::run(words.get(1).map_or("", String::as_str)) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => {
+                println!("not loaded: {error}");
+                return ExitCode::FAILURE;
+            }
+        },
         Some("members") => done(members::run()),
         Some("tokens") => done(tokens::run()),
         Some("ways") => done(ways::run()),
@@ -214,7 +233,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|members|ways|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
             );
             return ExitCode::from(2);
         }

@@ -1,0 +1,118 @@
+# What was revoked is taken off devices, and nobody puts it back: tcx and netkit by link and by
+# command, a classifier of tc, a struct of functions. Packets pass again.
+# kernels: 6.12 7.2 7.3
+# tool: iproute2 ip tc
+# modules: sch_ingress cls_bpf
+. /lab/policy.sh
+ip=/usr/sbin/ip tc=/usr/sbin/tc
+pins=/sys/fs/bpf/detach
+mkdir -p $pins
+for module in sch_ingress cls_bpf; do check "$module is there" insmod /lab/modules/$module.ko; done
+passes() { ping -c 1 -W 2 "$1" >/dev/null 2>&1; }
+held_back() { ! passes "$1"; }
+# A pair of devices with an end in another network namespace.
+unshare -n sleep 600 &
+other=$!
+until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do usleep 20000; done
+check "netkit" sh -c "$ip link add hold0 type netkit peer name hold1 && $ip link set hold1 netns $other"
+$ip addr add 10.9.0.1/24 dev hold0
+$ip link set hold0 up
+nsenter -t $other -n $ip addr add 10.9.0.2/24 dev hold1
+nsenter -t $other -n $ip link set hold1 up
+check "packets pass by netkit" passes 10.9.0.2
+check "packets pass by lo" passes 127.0.0.1
+
+sed -e 's/^scope = .*/scope = "*"\nprogram_types = ["sched_cls", "struct_ops"]\nload_targets = ["*"]/' -i policy.toml
+check "the policy is signed" bpfseal policy sign policy.toml --key authority.key
+check "bundles are sealed" eval 'sealed hold_back 1.0 && sealed classify 1.0 && sealed congest 1.0'
+# Version N revokes what is named: an empty list gives everything back.
+list() {
+    printf 'version = %s\nissued = "2026-11-22T00:00:00Z"\n' $1 >list-$1.toml
+    shift_to=$1
+    shift
+    for package in "$@"; do
+        printf '[[revoke]]\npackage = "%s"\nreason = "INC-4712"\n' $package >>list-$shift_to.toml
+    done
+    bpfseal revoke list-$shift_to.toml --key authority.key -o list-$shift_to.json >/dev/null 2>&1
+}
+version=0
+check "the daemon starts" daemon
+prints "arm" '^Enforcing' $arm
+for name in hold_back classify congest; do prints "admit $name" admitted $X admit $name.tar; done
+
+# hook NAME DEVICE ADDRESS COMMAND...: attached, it holds packets back; revoked, they pass; and it
+# cannot be attached again by whoever kept a pin.
+hook() {
+    what=$1 device=$2 address=$3
+    shift 3
+    check "hold_back loads for $what" bpftool prog loadall $objects/hold_back.bpf.o $pins/one
+    "$@" >hook.out 2>&1 <&6 &
+    hook=$!
+    until grep -q attached hook.out || ! kill -0 $hook 2>/dev/null; do usleep 20000; done
+    if grep -q '^attached' hook.out; then ok "it is attached by $what"; else failed "it is attached by $what" "$(cat hook.out)"; fi
+    check "packets are held back by $what" held_back $address
+    version=$((version + 1))
+    list $version hold_back
+    prints "revoked and detached: $what" "detached from .*$device|detached from link" $X revoke list-$version.json
+    check "packets pass after $what" passes $address
+    fails "it is not attached again by $what" 'not permitted' "$@"
+    prints "the reason is said: $what" 'revoked-attach' $X events
+    kill $hook 2>/dev/null
+    wait $hook 2>/dev/null
+    rm -rf $pins/one
+    version=$((version + 1))
+    list $version
+    prints "given back after $what" "version $version is in force" $X revoke list-$version.json
+    prints "admitted again after $what" admitted $X admit hold_back.tar
+}
+# Links are held as long as nobody closes this.
+mkfifo open
+exec 6<>open
+hook tcx-link lo 127.0.0.1 attacker attach tcx-link $pins/one/hold_back lo
+hook tcx-command lo 127.0.0.1 attacker attach tcx-command $pins/one/hold_back lo
+hook netkit-link hold0 10.9.0.2 attacker attach netkit-link $pins/one/hold_back hold0
+hook netkit-command hold0 10.9.0.2 attacker attach netkit-command $pins/one/hold_back hold0
+check "clsact" $tc qdisc add dev lo clsact
+cat >filter.sh <<F
+$tc filter add dev lo ingress bpf direct-action object-pinned $pins/one/hold_back && echo attached
+F
+hook 'a classifier' 'interface lo .tc ingress' 127.0.0.1 sh filter.sh
+check "no classifier is left" sh -c "! $tc filter show dev lo ingress | grep -q hold_back"
+
+# Others stay: two classifiers, of which one is revoked.
+check "both load" eval 'bpftool prog loadall $objects/hold_back.bpf.o $pins/one && bpftool prog loadall $objects/classify.bpf.o $pins/two'
+check "one is attached" $tc filter add dev lo egress bpf direct-action object-pinned $pins/two/classify
+check "and the other" $tc filter add dev lo egress bpf direct-action object-pinned $pins/one/hold_back
+version=$((version + 1))
+list $version hold_back
+prints "one of two is revoked" 'interface lo .tc egress pref [0-9]+ handle 0x1' $X revoke list-$version.json
+check "packets pass again" passes 127.0.0.1
+prints "the other stays" classify $tc filter show dev lo egress
+
+# A struct of functions that was loaded before its revocation is registered no more.
+register() {
+    mkfifo $1.go
+    attacker register $objects/congest.bpf.o <$1.go >$1.out 2>&1 &
+    process=$!
+    exec 5>$1.go
+    until grep -q loaded $1.out || ! kill -0 $process 2>/dev/null; do usleep 20000; done
+}
+register first
+echo go >&5
+wait $process
+check "an admitted struct of functions is registered" grep -q '^registered' first.out
+register second
+version=$((version + 1))
+list $version hold_back congest
+prints "it is revoked" "version $version is in force" $X revoke list-$version.json
+echo go >&5
+wait $process
+check "a revoked struct of functions is not registered" grep -q 'not registered: .*not permitted' second.out
+exec 5>&- 6>&-
+kill $other
+rm -rf $pins
+permitted disarm
+prints "disarm" Disarmed $X disarm --permit disarm.permit
+kill -TERM $daemon
+wait $daemon 2>/dev/null
+:

@@ -1,0 +1,58 @@
+//! Attaches a pinned program, as the scripts of revocation need it: by a link that is held, or by a
+//! command, which holds nothing.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use super::{Attr, LINK_CREATE, OBJ_GET, PROG_ATTACH};
+
+const TCX_INGRESS: u32 = 46;
+const NETKIT_PRIMARY: u32 = 54;
+
+/// `HOW PIN DEVICE`. What a link needs is returned: it lives as long as its holder.
+fn attach(how: &str, pin: &str, device: &str) -> io::Result<Option<OwnedFd>> {
+    let pin = CString::new(pin)?;
+    let program = Attr::new().u64(0, pin.as_ptr() as u64).open(OBJ_GET)?;
+    let fd = program.as_raw_fd() as u32;
+    let index = fs::read_to_string(format!("/sys/class/net/{device}/ifindex"))?;
+    let index = index.trim().parse().map_err(io::Error::other)?;
+    let link = |attach_type| {
+        Attr::new()
+            .u32(0, fd)
+            .u32(4, index)
+            .u32(8, attach_type)
+            .open(LINK_CREATE)
+            .map(Some)
+    };
+    let command = |attach_type| {
+        Attr::new()
+            .u32(0, index)
+            .u32(4, fd)
+            .u32(8, attach_type)
+            .call(PROG_ATTACH)
+            .map(|_| None)
+    };
+    match how {
+        "tcx-link" => link(TCX_INGRESS),
+        "tcx-command" => command(TCX_INGRESS),
+        "netkit-link" => link(NETKIT_PRIMARY),
+        "netkit-command" => command(NETKIT_PRIMARY),
+        _ => Err(io::Error::other(format!("{how} is no way to attach"))),
+    }
+}
+
+/// Says that it is attached, and holds the link until its input ends.
+pub fn run(words: &[String]) -> io::Result<()> {
+    let [how, pin, device] = words else {
+        return Err(io::Error::other("want HOW PIN DEVICE"));
+    };
+    let held = attach(how, pin, device)?;
+    println!("attached");
+    if held.is_some() {
+        io::copy(&mut io::stdin(), &mut io::sink())?;
+    }
+    Ok(())
+}
