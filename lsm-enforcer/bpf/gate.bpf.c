@@ -27,6 +27,7 @@
 #include "many.h"
 #include "attach.h"
 #include "register.h"
+#include "option.h"
 #include "netlink.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -242,6 +243,12 @@ SEC("?lsm/file_ioctl_compat")
 int BPF_PROG(gate_ioctl_compat, struct file *file, unsigned int cmd, unsigned long arg)
 {
 	return deny(refuse_ioctl(file, cmd, arg));
+}
+
+SEC("?lsm/socket_setsockopt")
+int BPF_PROG(gate_option, struct socket *socket, int level, int option)
+{
+	return deny(refuse_option(level, option));
 }
 
 SEC("?lsm/netlink_send")

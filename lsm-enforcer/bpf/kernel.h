@@ -254,6 +254,12 @@ struct bpf_struct_ops_map___old {
 	struct bpf_struct_ops *st_ops;
 };
 
+/* Registers of a system call, on x86. */
+struct pt_regs___kernel {
+	unsigned long r10;
+	unsigned long orig_ax;
+};
+
 struct bpf_prog_ops;
 
 struct bpf_prog_aux {

@@ -50,6 +50,7 @@ const SEE_FUNCTION: &str = "bpf_remove_insns";
 /// `file_ioctl` for 32-bit programs too; those without `file_truncate` ask `path_truncate`.
 const OPTIONAL: &[(&str, &str)] = &[
     ("gate_ioctl_compat", "file_ioctl_compat"),
+    ("gate_option", "socket_setsockopt"),
     ("guard_truncate_file", "file_truncate"),
 ];
 
@@ -164,7 +165,7 @@ impl Ladder {
     /// As a report.
     pub fn coverage(&self) -> Coverage {
         let mut blind: Vec<String> = [
-            "which socket a program is attached to by a socket option (SO_ATTACH_BPF)",
+            "programs attached by a route, an action of tc, a tun or KCM device or an infrared receiver",
             "programs that are reached through maps: tail calls, device and socket maps",
             "which of several maps of one kind and size a program is given: contents of maps that \
              can change are its input",
@@ -175,6 +176,9 @@ impl Ladder {
         ]
         .map(String::from)
         .to_vec();
+        if !cfg!(target_arch = "x86_64") {
+            blind.push("which program is attached to a socket by an option (SO_ATTACH_BPF)".into());
+        }
         if self.lacks.contains(&SEE_PROGRAMS[0]) {
             blind.push(format!(
                 "which map each instruction of a program with dead code uses, as {SEE_FUNCTION} is \

@@ -33,6 +33,7 @@ const ORDER: &[&str] = &[
     "gate_ioctl",
     "gate_ioctl_compat",
     "gate_netlink",
+    "gate_option",
     "guard_map",
     "guard_unlink",
     "guard_rmdir",

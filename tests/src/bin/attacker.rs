@@ -37,6 +37,8 @@ mod many;
 mod measured;
 #[path = "attacker/members.rs"]
 mod members;
+#[path = "attacker/options.rs"]
+mod options;
 #[path = "attacker/own.rs"]
 mod own;
 #[path = "attacker/place.rs"]

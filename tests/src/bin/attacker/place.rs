@@ -350,6 +350,12 @@ fn tries() -> Vec<Try> {
             by_device_netlink(program, vec![])
         }),
         attempt(
+            "a probe by a socket option",
+            probe(),
+            never,
+            super::options::socket,
+        ),
+        attempt(
             "a probe as a classifier by netlink",
             probe(),
             never,

@@ -1,8 +1,6 @@
 //! Every way to load and attach that the kernel has, one row each: before the gate is armed, all of
 //! them work; after that no unsigned program loads for any of them, and a signed one is attached
 //! where its rule says and nowhere else.
-#![expect(unsafe_code, reason = "the bpf() system call with hostile arguments")]
-
 use std::{
     fs::{self, File},
     io,
@@ -23,7 +21,7 @@ use policy::Reason;
 
 use super::{
     Attr, EXIT, LINK_CREATE, Load, MAP_CREATE, PROG_ATTACH, RAW_TRACEPOINT, RAW_TRACEPOINT_OPEN,
-    SOCKET_FILTER, TRACING, admissions, arm_with, check, drain, entry, many, place, r0,
+    SOCKET_FILTER, TRACING, admissions, arm_with, check, drain, entry, many, options, place, r0,
 };
 
 // enum bpf_cmd
@@ -69,8 +67,6 @@ enum Goes {
     To(&'static str, &'static str),
     /// To a place that has no name for the gate: programs with places are refused there.
     Nameless,
-    /// Where the gate does not see which program it is; `status` says so.
-    Unseen,
 }
 
 struct Way {
@@ -252,8 +248,35 @@ fn ways() -> Vec<Way> {
         Way {
             what: "a socket",
             prog_type: SOCKET_FILTER,
-            goes: Goes::Unseen,
-            attach: by_option,
+            attach: options::socket,
+            ..WAY
+        },
+        Way {
+            what: "sockets that share a port",
+            prog_type: SOCKET_FILTER,
+            attach: options::group,
+            ..WAY
+        },
+        Way {
+            what: "a map of sockets by link",
+            needs: Some("sockmap_link"),
+            prog_type: SK_SKB,
+            attach_type: SK_SKB_VERDICT,
+            attach: |program| {
+                let map = sockets()?;
+                link(program, map.as_raw_fd() as u32, SK_SKB_VERDICT)
+            },
+            ..WAY
+        },
+        Way {
+            what: "the dissector of flows by link",
+            prog_type: FLOW_DISSECTOR,
+            attach_type: FLOW_DISSECTOR_ATTACH,
+            returns: 0,
+            attach: |program| {
+                let net = File::open("/proc/self/ns/net")?;
+                link(program, net.as_raw_fd() as u32, FLOW_DISSECTOR_ATTACH)
+            },
             ..WAY
         },
         Way {
@@ -429,25 +452,6 @@ fn sockets() -> io::Result<OwnedFd> {
         .open(MAP_CREATE)
 }
 
-fn by_option(program: &OwnedFd) -> io::Result<()> {
-    let (socket, _other) = std::os::unix::net::UnixDatagram::pair()?;
-    let fd = program.as_raw_fd();
-    // SAFETY: the option is one number.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_BPF,
-            (&raw const fd).cast(),
-            size_of_val(&fd) as u32,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 fn group_of(path: &str) -> io::Result<File> {
     let path = Path::new(GROUPS).join(path);
     fs::create_dir_all(&path)?;
@@ -503,7 +507,7 @@ impl Way {
 
     fn variants(&self) -> &[Variant] {
         match self.goes {
-            Goes::Bound | Goes::Unseen => &[Variant::Unsigned, Variant::Home],
+            Goes::Bound => &[Variant::Unsigned, Variant::Home],
             Goes::To(..) | Goes::Nameless => {
                 &[Variant::Unsigned, Variant::Elsewhere, Variant::Home]
             }
@@ -613,6 +617,7 @@ pub fn run() -> Result<bool, GateError> {
     }
     fine &= updates(&mut gate, &ways);
     fine &= later(&mut gate, &ways);
+    fine &= another_call(&mut gate, &ways);
     gate.disarm()?;
     Ok(fine)
 }
@@ -643,6 +648,29 @@ fn updates(gate: &mut BpfGate, ways: &[(usize, Way)]) -> bool {
     let reason = refusal.and_then(|event| event.reason);
     check(
         "a link gets no program for elsewhere",
+        match (&result, reason) {
+            (Err(error), Some(Reason::AttachPlace))
+                if error.raw_os_error() == Some(libc::EPERM) =>
+            {
+                Ok(error.to_string())
+            }
+            _ => Err(format!("{result:?}, event {reason:?}")),
+        },
+    )
+}
+
+/// The gate does not know where that call has the program, so it lets none through.
+fn another_call(gate: &mut BpfGate, ways: &[(usize, Way)]) -> bool {
+    let Some((number, way)) = ways.iter().find(|(_, way)| way.what == "a socket") else {
+        return check("there is a way to a socket", Err("none".into()));
+    };
+    let program = way.load(*number, Variant::Home).load();
+    drain(gate);
+    let result = program.and_then(|program| options::by_another_call(&program));
+    let refusal = drain(gate).into_iter().find(|event| event.refused);
+    let reason = refusal.and_then(|event| event.reason);
+    check(
+        "a program for a socket by the call of 32-bit programs is refused",
         match (&result, reason) {
             (Err(error), Some(Reason::AttachPlace))
                 if error.raw_os_error() == Some(libc::EPERM) =>
