@@ -67,7 +67,8 @@ int BPF_PROG(gate1_load, struct bpf_prog *prog, struct prog_load_attr *attr)
  * bpf_prog_alloc_security the new program's aux before the instructions are copied, and
  * capable() is called by bpf_check() before anything is rewritten.
  */
-static __always_inline void note_pending(struct prog_load_attr *attr)
+/* Not inline: what it puts on the stack would lie below all that judges attachments. */
+static __noinline void note_pending(struct prog_load_attr *attr)
 {
 	u32 tid = (u32)bpf_get_current_pid_tgid();
 	struct pending p = {

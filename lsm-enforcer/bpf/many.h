@@ -24,13 +24,12 @@ static __always_inline void name_listed(struct many *m, u32 i, struct place_name
 {
 	const char *text;
 	u64 word = 0;
-	u32 id = 0;
 	long length = 0;
 
 	if (m->form == BY_ID) {
-		if (bpf_probe_read_user(&id, sizeof(id), (void *)(m->list + i * sizeof(id))))
+		if (bpf_probe_read_user(&word, sizeof(u32), (void *)(m->list + i * sizeof(u32))))
 			return;
-		text = name_of_type(m->btf, id);
+		text = name_of_type(m->btf, word);
 		if (text)
 			length = bpf_probe_read_kernel_str(name->text, PLACE_BYTES, text);
 	} else {
@@ -73,8 +72,8 @@ static __always_inline bool traces_many(struct bpf_prog *prog)
 }
 
 /* The name that is left says whether all are allowed: the last one then, else the first that is not. */
-static __noinline int name_functions(union attach_attr *attr, struct bpf_prog *prog,
-				     struct record *r, struct many *m)
+static __always_inline void name_functions(union attach_attr *attr, struct bpf_prog *prog,
+					   struct record *r, struct many *m)
 {
 	u32 count;
 
@@ -96,7 +95,6 @@ static __noinline int name_functions(union attach_attr *attr, struct bpf_prog *p
 	}
 	if (count <= MAX_FUNCTIONS)
 		bpf_loop(count, check_function, m, 0);
-	return 0;
 }
 
 /*
