@@ -25,6 +25,7 @@ const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("tamper_exec", "count_exec", &["-DTAMPERED"]),
     ("throw_error", "throw_error", &[]),
     ("trace_many", "trace_many", &[]),
+    ("trace_module", "trace_module", &[]),
     ("trace_unlink", "trace_unlink", &[]),
     ("universal_loader", "universal_loader", &[]),
     ("watch_open", "watch_open", &[]),

@@ -245,6 +245,7 @@ impl Anatomy {
             places: measured.places.clone(),
             result: None,
             gpl: measured.gpl,
+            module: measured.module.clone(),
         })
     }
 

@@ -50,6 +50,18 @@ pub struct Image {
     /// programs only? `None`: whatever it is.
     #[serde(default)]
     pub gpl: Option<bool>,
+    /// The module in whose types `attach_btf_id` counts; `None`: in the kernel's own.
+    #[serde(default)]
+    pub module: Option<ModuleBtf>,
+}
+
+/// The types (BTF) of a kernel module.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ModuleBtf {
+    /// The module's name.
+    pub name: String,
+    /// SHA-256 of its types, as the kernel has them: `/sys/kernel/btf/NAME`.
+    pub content: Digest,
 }
 
 /// Is it a licence that the kernel calls compatible with the GPL (`license_is_gpl_compatible`)?
@@ -270,6 +282,7 @@ impl Image {
             places: vec![],
             result: None,
             gpl: None,
+            module: None,
         }
     }
 }

@@ -40,8 +40,11 @@ static __noinline u32 refuse_facts(struct load *l)
 		return REASON_ATTACH_PROGRAM;
 	if (l->key.btf_id || l->attach_fd) {
 		btf = BPF_CORE_READ(aux, attach_btf);
-		if (btf && (!BPF_CORE_READ(btf, kernel_btf) || BPF_CORE_READ(btf, base_btf)))
+		if (btf && !BPF_CORE_READ(btf, kernel_btf))
 			return REASON_MODULE_BTF;
+		/* Another module, or the same one loaded anew, has another id, never used again. */
+		if (btf && BPF_CORE_READ(btf, base_btf))
+			l->key.btf = BPF_CORE_READ(btf, id);
 	}
 	return 0;
 }
@@ -149,8 +152,14 @@ static __noinline u32 judge_mismatch(struct load *l, void *index)
 {
 	struct key key = { .fingerprint = l->key.fingerprint, .len = l->key.len, .use = USE_ALIKE };
 	struct header *alike = bpf_map_lookup_elem(index, &key);
-	u32 reason = judge_stranger(l, index), generated, native;
+	u32 reason, generated, native;
 
+	if (l->key.btf) {
+		if (alike)
+			l->image = alike->image;
+		return REASON_MODULE_BTF;
+	}
+	reason = judge_stranger(l, index);
 	if (!reason)
 		return 0;
 	generated = judge_generated(l, index);
@@ -278,6 +287,7 @@ static __noinline u32 remember(struct load *l, u32 reason, u32 audited)
 		.places = l->places,
 		.indexed = l->indexed,
 		.licence = l->licence,
+		.module = l->key.btf != 0,
 		.detail = l->detail,
 		.pid = id >> 32,
 		.uid = (u32)bpf_get_current_uid_gid(),

@@ -233,7 +233,7 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 		return REASON_NO_VERDICT;
 	if (BPF_CORE_READ(aux, dst_prog) && BPF_CORE_READ(aux, prog, type) != BPF_PROG_TYPE_EXT)
 		return REASON_ATTACH_TARGET;
-	if (btf && (!BPF_CORE_READ(btf, kernel_btf) || BPF_CORE_READ(btf, base_btf)))
+	if (btf && (!BPF_CORE_READ(btf, kernel_btf) || (BPF_CORE_READ(btf, base_btf) && !r->module)))
 		return REASON_MODULE_BTF;
 	if (may_throw(aux))
 		return REASON_EXCEPTION_CALLBACK;

@@ -211,6 +211,7 @@ struct btf {
 	struct btf_type **types;
 	const char *strings;
 	u32 nr_types;
+	u32 id;
 	struct btf *base_btf;
 	bool kernel_btf;
 };

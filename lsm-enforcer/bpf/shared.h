@@ -90,11 +90,12 @@ enum use {
 struct key {
 	u64 fingerprint;
 	u32 len;
-	u32 prog_type;
+	u16 prog_type;
+	u16 use;
 	u32 attach_type;
 	u32 btf_id;
 	u32 flags;
-	u32 use;
+	u32 btf;	/* in whose types btf_id counts: a module's by the kernel's id of them; 0: the kernel's */
 };
 
 struct header {
@@ -196,7 +197,7 @@ struct record {
 	u32 places;	/* of the image */
 	u8 indexed;	/* compare the result of relocation */
 	u8 licence;	/* of the image */
-	u16 spare;
+	u16 module;	/* gate 1 has seen that the target is in the module that was meant */
 	char comm[16];
 };
 

@@ -85,6 +85,9 @@ fn serve(enforcer: &mut Enforcer, jobs: &Receiver<Job>, options: Options) -> Res
         if let Err(failure) = enforcer.prove_next() {
             enforcer.note(Level::Info, "explain", failure.line());
         }
+        if let Err(failure) = enforcer.follow_refused_module() {
+            enforcer.note(Level::Alarm, "bundle", failure.line());
+        }
         if signals::take_reload() {
             // Its failure is noted in the log; the policy in force stays.
             let _ = enforcer.reload(None);

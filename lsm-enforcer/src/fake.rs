@@ -16,7 +16,7 @@ use std::{
 use bundle::{
     Digest,
     explain::{Difference, What},
-    image::{Contents, Identity, Image, MapSpec},
+    image::{Contents, Identity, Image, MapSpec, ModuleBtf},
     inventory::{Endianness, Needs, Object},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -83,6 +83,8 @@ pub struct State {
     pub missing: Vec<String>,
     /// Attachments; `detached` says whether the kernel would let go.
     pub attached: Vec<Attachment>,
+    /// Types of loaded modules, by the kernel's number.
+    pub modules: BTreeMap<ModuleBtf, u32>,
     /// Ways into kernel memory that can be tried.
     pub ways: BTreeMap<Switch, Way>,
 }
@@ -120,7 +122,7 @@ impl World {
     pub fn enforcer(&self, folder: &Path) -> Enforcer {
         let tools = Tools {
             gate: Box::new(self.clone()),
-            workshop: Box::new(Bench),
+            workshop: Box::new(Bench(self.clone())),
             host: Box::new(self.clone()),
             probes: vec![Entry {
                 image: image("probe"),
@@ -139,11 +141,14 @@ impl World {
 
 impl State {
     fn load(&mut self, name: &str) -> bool {
-        let admitted = self
-            .admissions
-            .entries
-            .iter()
-            .any(|entry| entry.image.name == name);
+        let admitted = self.admissions.entries.iter().any(|entry| {
+            let module = entry.image.module.as_ref();
+            let there = module.is_none_or(|module| {
+                let meant = self.admissions.modules.get(module);
+                meant.is_some() && meant == self.modules.get(module)
+            });
+            entry.image.name == name && there
+        });
         let mode = match &self.armed {
             Some(armed) if !self.toothless && !admitted => armed.mode,
             _ => {
@@ -300,6 +305,10 @@ impl Host for World {
         self.change(|state| state.machine_id.clone())
     }
 
+    fn modules(&self) -> BTreeMap<ModuleBtf, u32> {
+        self.change(|state| state.modules.clone())
+    }
+
     fn obstacles(&self) -> Vec<Obstacle> {
         self.change(|state| state.obstacles.clone())
     }
@@ -423,7 +432,21 @@ pub fn somebody() -> Party {
 
 /// Pretended worker: a bundle is `name=… version=… programs=a,b`, and the policy admits the
 /// names in `scope`.
-pub struct Bench;
+pub struct Bench(World);
+
+impl Bench {
+    /// A program whose target any module has, and nobody else.
+    fn for_module(&self, program: &str) -> Result<Image, String> {
+        let module = self.0.change(|state| state.modules.keys().next().cloned());
+        match module {
+            None => Err(format!("no loaded module has {program}")),
+            module => Ok(Image {
+                module,
+                ..image(program)
+            }),
+        }
+    }
+}
 
 impl Workshop for Bench {
     fn verify(&self, task: &Task<'_>) -> Result<Verdict, Failure> {
@@ -472,6 +495,7 @@ impl Workshop for Bench {
                 program: program.to_owned(),
                 image: match program {
                     "unmeasurable" => Err("no such function in this kernel".to_owned()),
+                    _ if program.starts_with("nf_") => self.for_module(program),
                     _ => Ok(image(program)),
                 },
                 others: match program {
@@ -666,6 +690,7 @@ pub fn image(name: &str) -> Image {
         places: Vec::new(),
         result: None,
         gpl: None,
+        module: None,
     }
 }
 

@@ -57,6 +57,7 @@ fn libvirt() -> Entry {
             places: Vec::new(),
             result: None,
             gpl: None,
+            module: None,
         },
         class: Class::Known,
         bundle: None,

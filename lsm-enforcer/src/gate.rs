@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use bundle::{Digest, image::Image};
+use bundle::{
+    Digest,
+    image::{Image, ModuleBtf},
+};
 use jiff::Timestamp;
 use policy::{Reason, protect::Switches};
 
@@ -131,6 +134,8 @@ pub struct Admissions {
     pub generators: Vec<GeneratorRule>,
     /// Keyrings by which the kernel may verify loaders: `enum bpf_sig_keyring`s (7.2).
     pub keyrings: BTreeSet<u32>,
+    /// The kernel's numbers of the types of loaded modules, where an entry means one of them.
+    pub modules: BTreeMap<ModuleBtf, u32>,
 }
 
 /// What is to load no more.

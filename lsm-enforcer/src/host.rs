@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path, time::Duration};
 
+use bundle::image::ModuleBtf;
 use jiff::Timestamp;
 use policy::protect::Switch;
 use serde::Serialize;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use crate::{
     clock,
     links::{self, Attachment, Holder},
+    modules,
     sample::{self, Sample},
 };
 
@@ -36,6 +38,8 @@ pub trait Host {
     fn detach(&self, programs: &[u32]) -> Vec<Attachment>;
     /// Which processes hold these programs, by program id.
     fn holders(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>>;
+    /// The kernel's numbers of the types of loaded modules.
+    fn modules(&self) -> BTreeMap<ModuleBtf, u32>;
 }
 
 /// One condition that must change before the gate can enforce.
@@ -67,6 +71,12 @@ impl Host for Machine {
 
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    fn modules(&self) -> BTreeMap<ModuleBtf, u32> {
+        modules::loaded()
+            .map(|loaded| (loaded.types, loaded.id))
+            .collect()
     }
 
     fn id(&self) -> String {

@@ -15,6 +15,7 @@ pub mod links;
 pub mod listing;
 pub mod load;
 pub mod measure;
+pub mod modules;
 pub mod notify;
 pub mod observe;
 pub mod perform;

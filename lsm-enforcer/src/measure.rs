@@ -17,7 +17,9 @@ use std::{
 
 use bundle::{
     dead,
-    image::{Allowed, Contents, Identity, Image, MAX_MAPS, MapSpec, TunableRange, index_maps},
+    image::{
+        Allowed, Contents, Identity, Image, MAX_MAPS, MapSpec, ModuleBtf, TunableRange, index_maps,
+    },
     inventory::Object,
     light,
 };
@@ -41,6 +43,8 @@ mod unset;
 use members::{Member, Members};
 use named::named;
 use skeleton::Skeleton;
+
+use crate::modules;
 
 /// What was measured, and what could not be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -304,7 +308,7 @@ fn read(object: &OpenObject, name: &str, what: &What<'_>) -> Result<Image, Strin
         return Err("libbpf leaves it out on this kernel".into());
     }
     let section = program.section().to_string_lossy().into_owned();
-    let identity = identify(
+    let (identity, module) = identify(
         program.as_libbpf_object().as_ptr(),
         program.prog_type(),
         &section,
@@ -342,6 +346,7 @@ fn read(object: &OpenObject, name: &str, what: &What<'_>) -> Result<Image, Strin
         places: Vec::new(),
         result: None,
         gpl: object_is_gpl(inventory),
+        module,
     })
 }
 
@@ -380,7 +385,7 @@ fn identify(
     section: &str,
     kernel: Option<&Btf<'_>>,
     member: Option<&Result<Member, String>>,
-) -> Result<Identity, String> {
+) -> Result<(Identity, Option<ModuleBtf>), String> {
     let (base, target) = match section.trim_start_matches('?').split_once('/') {
         Some((base, target)) => (base, Some(target)),
         None => (section.trim_start_matches('?'), None),
@@ -411,12 +416,13 @@ fn identify(
                 "libbpf makes it member {expected_attach_type}, not {index}"
             ));
         }
-        return Ok(Identity {
+        let identity = Identity {
             prog_type: prog_type as u32,
             expected_attach_type: index,
             attach_btf_id: of,
             flags,
-        });
+        };
+        return Ok((identity, None));
     }
     // The kernel's bpf_prog_load_fixup_attach_type().
     if expected_attach_type == 0 {
@@ -427,50 +433,60 @@ fn identify(
         };
     }
     // A replacement's target is in another program's BTF; the gate goes by names.
-    let attach_btf_id = match (base.trim_end_matches(".s"), target) {
+    let (attach_btf_id, module) = match (base.trim_end_matches(".s"), target) {
         (
             "fentry" | "fexit" | "fmod_ret" | "fsession" | "lsm" | "lsm_cgroup" | "tp_btf" | "iter",
             Some(target),
         ) => match kernel {
-            Some(btf) => find_target_in(btf, target, expected_attach_type)?,
+            Some(btf) => (find_target_in(btf, target, expected_attach_type)?, None),
             None => find_target(target, expected_attach_type)?,
         },
         ("fentry" | "fexit" | "fmod_ret" | "fsession" | "lsm" | "lsm_cgroup" | "tp_btf", None) => {
             return Err("its section names no target; the loader chooses it".into());
         }
-        _ => 0,
+        _ => (0, None),
     };
-    Ok(Identity {
+    let identity = Identity {
         prog_type: prog_type as u32,
         expected_attach_type,
         attach_btf_id,
         flags,
-    })
+    };
+    Ok((identity, module))
 }
 
-fn find_target(target: &str, attach_type: u32) -> Result<u32, String> {
+/// In the kernel itself or else in a loaded module: libbpf's `find_kernel_btf_id`.
+fn find_target(target: &str, attach_type: u32) -> Result<(u32, Option<ModuleBtf>), String> {
     let name = CString::new(target).map_err(|_| "its target has a NUL")?;
     // SAFETY: the name ends with NUL and outlives the call.
     let id = unsafe { libbpf_sys::libbpf_find_vmlinux_btf_id(name.as_ptr(), attach_type) };
-    u32::try_from(id).map_err(|_| format!("this kernel itself has no {target} to attach to"))
+    if let Ok(id) = u32::try_from(id) {
+        return Ok((id, None));
+    }
+    let (prefix, kind) = kernel_name(attach_type);
+    let (id, module) = modules::find(target, prefix, kind)?;
+    Ok((id, Some(module)))
 }
 
-/// The same in another kernel's BTF: libbpf's `find_kernel_btf_id`.
+/// What the name of a target begins with in the kernel's types, and of which kind it is.
+const fn kernel_name(attach_type: u32) -> (&'static str, BtfKind) {
+    match attach_type {
+        BPF_TRACE_RAW_TP => ("btf_trace_", BtfKind::Typedef),
+        BPF_LSM_MAC | BPF_LSM_CGROUP => ("bpf_lsm_", BtfKind::Func),
+        BPF_TRACE_ITER => ("bpf_iter_", BtfKind::Func),
+        _ => ("", BtfKind::Func),
+    }
+}
+
+/// The same in another kernel's BTF, whose modules are not known.
 fn find_target_in(btf: &Btf<'_>, target: &str, attach_type: u32) -> Result<u32, String> {
-    let found = match attach_type {
-        BPF_TRACE_RAW_TP => {
-            let name = format!("btf_trace_{target}");
-            named::<types::Typedef<'_>>(btf, &name, BtfKind::Typedef).map(|found| found.type_id())
+    let (prefix, kind) = kernel_name(attach_type);
+    let name = format!("{prefix}{target}");
+    let found = match kind {
+        BtfKind::Typedef => {
+            named::<types::Typedef<'_>>(btf, &name, kind).map(|found| found.type_id())
         }
-        _ => {
-            let prefix = match attach_type {
-                BPF_LSM_MAC | BPF_LSM_CGROUP => "bpf_lsm_",
-                BPF_TRACE_ITER => "bpf_iter_",
-                _ => "",
-            };
-            let name = format!("{prefix}{target}");
-            named::<types::Func<'_>>(btf, &name, BtfKind::Func).map(|found| found.type_id())
-        }
+        _ => named::<types::Func<'_>>(btf, &name, kind).map(|found| found.type_id()),
     };
     found
         .map(u32::from)

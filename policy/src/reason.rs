@@ -125,8 +125,8 @@ reasons! {
         "Somebody changed the program, or the loader lays it out in another way; `bpfseal-enforcer events --json` has its first words.";
     MapReference = 404, "map-reference", "an instruction refers to another map than the admitted program does",
         "Load it with an unmodified loader.";
-    ModuleBtf = 405, "module-btf", "it refers to a kernel module's BTF, which is not supported yet",
-        "Use a kernel with the function built in.";
+    ModuleBtf = 405, "module-btf", "it refers to a kernel module's BTF for which nothing is admitted",
+        "Admit the program while the module is loaded; after another version of the module came, `bpfseal-enforcer reload`. Programs that call a module's functions cannot be admitted.";
     KernelCore = 406, "kernel-core", "it asks the kernel to relocate after the check, and is not admitted in this form",
         "Admit the object; before 6.18, load it with libbpf instead of the light skeleton.";
     LoadFlags = 407, "load-flags", "the load flags differ from the admitted program's",

@@ -20,6 +20,7 @@ pub const NAMES: &[&str] = &[
     "tamper_exec",
     "throw_error",
     "trace_many",
+    "trace_module",
     "trace_unlink",
     "universal_loader",
     "watch_open",

@@ -102,6 +102,7 @@ fn measured(mut words: Vec<u64>) -> Image {
         places: vec!["sys_*".to_owned()],
         result: None,
         gpl: None,
+        module: None,
     }
 }
 

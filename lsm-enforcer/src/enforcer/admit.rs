@@ -112,6 +112,8 @@ impl Enforcer {
         let mut bundles = self.known_bundles()?;
         bundles.retain(|known| known.verdict.bundle != bundle);
         bundles.push(accepted);
+        self.modules.forget(Some(bundle));
+        self.modules.keep(&mut bundles);
         bundles.sort_by_key(|known| known.verdict.bundle);
         let io = |e| state(&self.store, &e);
         self.store.put_bundle(&bundle, scope, bytes).map_err(io)?;

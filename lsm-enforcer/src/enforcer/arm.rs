@@ -99,6 +99,7 @@ impl Enforcer {
     /// Loads the policy that is in the state folder.
     pub fn reload(&mut self, permit: Option<&str>) -> Result<Arming, Failure> {
         self.settle()?;
+        self.modules.forget(None);
         let armed = self.must_be_armed()?;
         let found = match permit {
             None => self.stored_policy(&armed),

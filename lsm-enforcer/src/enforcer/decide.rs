@@ -1,6 +1,6 @@
 //! Which of the stored bundles a policy admits, and what their programs look like here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bundle::{Digest, image::Image};
 
@@ -96,7 +96,7 @@ impl Enforcer {
 
     /// Decides about every stored bundle. What is in force does not change by this.
     pub(super) fn decide_all(
-        &self,
+        &mut self,
         policy: &Trusted,
     ) -> Result<(Vec<Accepted>, Vec<Rejected>), Failure> {
         let (mut accepted, mut rejected) = (Vec::new(), Vec::new());
@@ -125,6 +125,7 @@ impl Enforcer {
                 }),
             }
         }
+        self.modules.keep(&mut accepted);
         Ok((accepted, rejected))
     }
 
@@ -173,8 +174,14 @@ impl Enforcer {
             let layouts = layouts.filter(|image| self.revoked_program(image).is_none());
             entries.extend(layouts.map(|image| known.entry(image)));
         }
+        let module = |entry: &Entry| entry.image.module.is_some();
+        let modules = match entries.iter().any(module) {
+            true => self.host().modules(),
+            false => BTreeMap::new(),
+        };
         Admissions {
             entries,
+            modules,
             shapes: policy.shapes(),
             generators: policy.generators(),
             keyrings: policy.keyrings(),

@@ -11,6 +11,7 @@ mod arm;
 mod decide;
 mod explain;
 mod generators;
+mod modules;
 mod permit;
 mod preflight;
 mod probes;
@@ -38,6 +39,7 @@ pub use admit::{Admission, Outcome};
 pub use arm::{ArmRequest, Arming};
 pub use decide::{Accepted, Rejected};
 pub use explain::{Compared, Explanation};
+use modules::Followed;
 pub use preflight::{Forecast, Preflight};
 pub use probes::{ProbeStatus, Probing};
 use prove::Unproven;
@@ -97,6 +99,8 @@ pub struct Enforcer {
     named: BTreeSet<u32>,
     /// Refusals that may be other layouts of admitted programs.
     unproven: Unproven,
+    /// Loaded modules, and a refusal for one.
+    modules: Followed,
     /// Only looks: neither the log nor the gate changes.
     observes: bool,
     /// Lines for those who follow the log.
@@ -124,6 +128,7 @@ impl Enforcer {
             probes_trouble: None,
             named: BTreeSet::new(),
             unproven: Unproven::default(),
+            modules: Followed::default(),
             observes: false,
             fresh: Vec::new(),
         };
@@ -240,6 +245,7 @@ impl Enforcer {
                 continue;
             }
             self.unproven.note(&event);
+            self.modules.note(&event);
             let origin = event
                 .bundle
                 .map(|bundle| self.origin(&bundle))

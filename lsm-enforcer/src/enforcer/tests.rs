@@ -4,6 +4,7 @@ mod authority;
 mod exceptions;
 mod explanation;
 mod generators;
+mod modules;
 mod probes;
 mod prove;
 mod revocation;

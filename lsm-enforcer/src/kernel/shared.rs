@@ -136,10 +136,14 @@ pub struct Key {
     pub btf_id: u32,
     pub flags: u32,
     pub usage: u32,
+    /// In whose types `btf_id` counts: a module's, by the kernel's id of them; 0: the kernel's own.
+    pub btf: u32,
 }
 
 impl Key {
     pub const SIZE: usize = 32;
+    /// Where `usage` stands among the bytes.
+    pub const USAGE: std::ops::Range<usize> = 14..16;
 
     pub fn of(usage: Use) -> Self {
         Self {
@@ -150,6 +154,7 @@ impl Key {
             btf_id: 0,
             flags: 0,
             usage: usage as u32,
+            btf: 0,
         }
     }
 
@@ -158,11 +163,12 @@ impl Key {
             .u64s(&[self.fingerprint])
             .u32s(&[
                 self.len,
-                self.prog_type,
+                // Two halves: the kernel knows no type over 63.
+                self.prog_type | self.usage << 16,
                 self.attach_type,
                 self.btf_id,
                 self.flags,
-                self.usage,
+                self.btf,
             ])
             .done(Self::SIZE)
     }

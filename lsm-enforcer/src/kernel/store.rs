@@ -93,7 +93,7 @@ impl Store<'_> {
             .collect();
         let mut rows: BTreeMap<Vec<u8>, Header> = BTreeMap::new();
         let mut images = Vec::new();
-        let mut alike = Alike::default();
+        let mut alike = Alike::of(&admissions.modules);
         // Fewest maps first: a stream fits its own image and those that tell more maps apart,
         // so the first that it fits is its own. Where a probe and a signed program are the
         // same, it is the signed one.
@@ -228,8 +228,7 @@ impl Store<'_> {
         index_settings(&mut rows, armed);
         let mut all: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for key in current.keys() {
-            let usage = key[28..32].to_vec();
-            if usage == (Use::Armed as u32).to_ne_bytes() {
+            if key[Key::USAGE] == (Use::Armed as u16).to_ne_bytes() {
                 continue;
             }
             if let Some(value) = current.lookup(&key, MapFlags::ANY).map_err(other)? {
@@ -544,9 +543,9 @@ pub fn bundles(set: &MapHandle, origins: &HashMap<u32, Origin>) -> io::Result<BT
         let Some(value) = set.lookup(&key, MapFlags::ANY).map_err(other)? else {
             continue;
         };
-        let usage = key.get(28..32).map(<[u8]>::to_vec).unwrap_or_default();
+        let usage = key.get(Key::USAGE).map(<[u8]>::to_vec).unwrap_or_default();
         // Pieces of what is pinned are no headers.
-        if usage == (Use::Armed as u32).to_ne_bytes() {
+        if usage == (Use::Armed as u16).to_ne_bytes() {
             continue;
         }
         let image = super::shared::Reader(&value).u32();

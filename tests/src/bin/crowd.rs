@@ -105,6 +105,7 @@ fn entry(number: u32) -> Entry {
             places: Vec::new(),
             result: None,
             gpl: None,
+            module: None,
         },
         class: Class::Signed,
         bundle: Some(Digest::of(if number == 0 {

@@ -5,7 +5,7 @@ use std::{
     io,
 };
 
-use bundle::image::{self, Image};
+use bundle::image::{self, Image, ModuleBtf};
 
 use super::{
     super::shared::{Header, Key, MAX_ALIKE, Use, class_number},
@@ -18,6 +18,8 @@ use crate::{
 
 /// `FINGERPRINT_PRIME`, used for names here.
 const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
+/// No types have this number.
+const NOT_LOADED: u32 = u32::MAX;
 /// Shape rules for one program type that the kernel side looks at.
 const MAX_SHAPES_PER_TYPE: u32 = 2;
 
@@ -90,7 +92,10 @@ pub(super) fn unite_places(entries: &[Entry]) -> BTreeMap<usize, Entry> {
 
 /// Can the kernel not tell programs of the two images apart, but for licence and target?
 pub(super) fn same_stream(one: &Image, other: &Image) -> bool {
-    one.words == other.words && one.maps == other.maps && one.result == other.result
+    one.words == other.words
+        && one.maps == other.maps
+        && one.result == other.result
+        && one.module == other.module
 }
 
 /// The name as the kernel keeps it: fifteen bytes.
@@ -105,8 +110,8 @@ pub(super) fn name_key(name: &str) -> u64 {
 
 /// Images by key: those that only the sharing of maps tells apart, and of each those that
 /// only the maps themselves tell apart. The kernel side walks both as chains.
-#[derive(Default)]
 pub(super) struct Alike<'a> {
+    modules: &'a BTreeMap<ModuleBtf, u32>,
     by_key: HashMap<Vec<u8>, Vec<Siblings<'a>>>,
 }
 
@@ -114,6 +119,14 @@ pub(super) struct Alike<'a> {
 type Siblings<'a> = Vec<(&'a Image, u32)>;
 
 impl<'a> Alike<'a> {
+    /// None yet, of a kernel with these modules.
+    pub(super) fn of(modules: &'a BTreeMap<ModuleBtf, u32>) -> Self {
+        Self {
+            modules,
+            by_key: HashMap::new(),
+        }
+    }
+
     pub(super) fn add(
         &mut self,
         rows: &mut BTreeMap<Vec<u8>, Header>,
@@ -135,6 +148,11 @@ impl<'a> Alike<'a> {
                 Some(_) => Use::Indexed,
                 None => Use::Image,
             } as u32,
+            btf: match &image.module {
+                None => 0,
+                // Nothing can be loaded for it; once it is there, the set is made anew.
+                Some(module) => self.modules.get(module).copied().unwrap_or(NOT_LOADED),
+            },
         };
         let groups = self.by_key.entry(exact.to_bytes()).or_default();
         let after = |usage, image: u32| Key {

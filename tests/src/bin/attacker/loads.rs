@@ -82,6 +82,7 @@ pub fn entry(load: &Load, maps: Vec<MapSpec>, class: Class) -> Entry {
             places: vec![],
             result: None,
             gpl: Some(load.licence.is_none()),
+            module: None,
         },
         class,
         bundle: (class == Class::Signed).then(|| Digest::of(b"the attacker's bundle")),
