@@ -667,6 +667,7 @@ fn not_covered(armed: Option<&Armed>) -> Vec<String> {
 const NOT_COVERED: &[&str] = &[
     "contents of ordinary maps, .data and program arrays belong to whoever holds them",
     "whoever registers a struct of functions (struct_ops) chooses which admitted members it has, of any bundles, and its flags and name",
+    "which module is meant, where several have a function of one name, is decided when the daemon starts, reloads or admits",
     "interfaces in other network namespaces than the daemon's: what was revoked is detached there only from links",
     "whoever starts the daemon's executable under a seccomp filter of their own decides what it is told by the kernel",
     "the kernel's own memory by signed modules that have faults, devices with direct memory access, and mappings of /dev/mem from before arming",

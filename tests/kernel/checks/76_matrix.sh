@@ -7,6 +7,7 @@
 # apart: libbpf-tools-bookworm execsnoop opensnoop
 # apart: libbpf-tools-sid execsnoop-libbpf opensnoop-libbpf
 # data: xdp-tools usr/lib/x86_64-linux-gnu/bpf
+# modules: sch_ingress cls_bpf
 congest="bpftool struct_ops register $objects/congest.bpf.o"
 prints "a struct of functions without a gate" 'Registered tcp_congestion_ops congest' $congest
 # By number: by name bpftool opens all maps, and the gate's are not to be had.
@@ -29,7 +30,12 @@ done
 refused "opensnoop of bookworm before" opensnoop-bookworm
 refused "opensnoop of sid before" opensnoop-libbpf-sid
 fails "ip before" 'not permitted|rejected' $ip link set lo xdpgeneric obj $objects/drop_port.bpf.o sec xdp
-fails "tc before" 'not permitted|rejected' $tc filter add dev lo ingress bpf direct-action obj $objects/classify.bpf.o sec tc
+for module in sch_ingress cls_bpf; do
+    [ -d /sys/module/$module ] || check "$module is there" insmod /lab/modules/$module.ko
+done
+check "tc has a place for classifiers" $tc qdisc replace dev lo clsact
+classify="$tc filter add dev lo ingress bpf direct-action obj $objects/classify.bpf.o sec tc"
+fails "tc before" 'not permitted|rejected' $classify
 fails "xdp-loader before" 'not permitted|error' xdp-loader load -m skb lo $objects/drop_port.bpf.o
 
 for object in count_exec trace_unlink watch_open drop_port classify; do
@@ -50,8 +56,9 @@ done
 check "ip loads" $ip link set lo xdpgeneric obj $objects/drop_port.bpf.o sec xdp
 prints "ip attached" 'prog/xdp id [0-9]+' $ip link show lo
 check "ip detaches" $ip link set lo xdpgeneric off
-# tc loads first and attaches then; these kernels have clsact only as a module, which is not here.
-fails "tc loads, and then finds no clsact" 'Parent Qdisc' $tc filter add dev lo ingress bpf direct-action obj $objects/classify.bpf.o sec tc
+check "tc loads and attaches" $classify
+prints "the classifier is there" 'classify.* id [0-9]+' $tc filter show dev lo ingress
+check "tc detaches" $tc qdisc del dev lo clsact
 # Structs of functions: each program as the member that the object makes it.
 fails "a struct of functions before" 'Operation not permitted' $congest
 check "admit a struct of functions" admitted congest $objects/congest.bpf.o
