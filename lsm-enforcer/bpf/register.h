@@ -100,9 +100,16 @@ static __always_inline struct bpf_struct_ops_map *map_to_register(int cmd, union
 
 static __noinline u32 refuse_registration(int cmd, union attach_attr *attr)
 {
-	struct bpf_struct_ops_map *map = map_to_register(cmd, attr);
 	struct registration g = { .how = cmd };
+	struct bpf_struct_ops_map *map;
+	struct guard *guard;
+	u32 zero = 0;
 
+	/* Each update of any map comes by. */
+	guard = bpf_map_lookup_elem(&guards, &zero);
+	if (!guard || !guard->revoked)
+		return 0;
+	map = map_to_register(cmd, attr);
 	if (!map)
 		return 0;
 	g.count = count_members(map);

@@ -239,6 +239,8 @@ struct guard {
 	u32 last_map;      /* and none with a higher one */
 	u32 kprobes;       /* flags of a trace event: it is a kprobe, */
 	u32 tracepoints;   /* it is a tracepoint */
+	u32 revoked;       /* was anything revoked since arming? */
+	u32 spare;
 };
 
 /* A generator's limits; by its image. Written by user space alone. */
@@ -342,7 +344,7 @@ SAME_SIZE(struct tunable, 80);
 SAME_SIZE(struct record, 64);
 SAME_SIZE(struct origin, 144);
 SAME_SIZE(struct bound, 512);
-SAME_SIZE(struct guard, 72);
+SAME_SIZE(struct guard, 80);
 SAME_SIZE(struct pending, 32);
 SAME_SIZE(struct maker, 48);
 SAME_SIZE(struct pin, 32);

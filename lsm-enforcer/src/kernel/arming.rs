@@ -383,9 +383,15 @@ impl Gate for BpfGate {
             let whole = |bundle| gone.bundles.contains(&bundle);
             origin.bundle.is_some_and(whole) || gone.programs.iter().any(named)
         };
-        self.store(0)
-            .revoke(&is_gone)
-            .doing("marking what is revoked")
+        let mark = || {
+            let mut guard = self.guard()?;
+            if !guard.revoked {
+                guard.revoked = true;
+                self.write_guard(&guard)?;
+            }
+            self.store(0).revoke(&is_gone)
+        };
+        mark().doing("marking what is revoked")
     }
 
     fn amend(&mut self, armed: &Armed) -> Result<(), GateError> {

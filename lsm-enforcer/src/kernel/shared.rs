@@ -283,10 +283,11 @@ pub struct Guard {
     pub last_map: u32,
     pub kprobes: u32,
     pub tracepoints: u32,
+    pub revoked: bool,
 }
 
 impl Guard {
-    pub const SIZE: usize = 72;
+    pub const SIZE: usize = 80;
 
     pub fn to_bytes(self) -> Vec<u8> {
         Fields::default()
@@ -302,6 +303,8 @@ impl Guard {
                 self.last_map,
                 self.kprobes,
                 self.tracepoints,
+                self.revoked.into(),
+                0,
             ])
             .done(Self::SIZE)
     }
@@ -323,6 +326,7 @@ impl Guard {
             last_map: reader.u32(),
             kprobes: reader.u32(),
             tracepoints: reader.u32(),
+            revoked: reader.u32() != 0,
         }
     }
 }
@@ -457,6 +461,7 @@ mod tests {
             last_map: 14,
             kprobes: 15,
             tracepoints: 16,
+            revoked: true,
         };
         assert_eq!(Guard::read(&guard.to_bytes()), guard);
         let origin = Origin {

@@ -1,6 +1,7 @@
 //! Programs for many functions in one link (`fentry.multi/tcp_*`, 7.3): sections that the libbpf in
 //! here does not know yet. libbpf 1.8 gives them a type and nothing else: functions are named when the
 //! link is made.
+#![expect(unsafe_code, reason = "libbpf-rs sets only types that it knows")]
 
 use libbpf_rs::{AsRawLibbpf as _, OpenProgramMut, ProgramType, libbpf_sys};
 
