@@ -32,6 +32,7 @@ pub mod schema;
 pub mod scope;
 pub mod shape;
 pub mod signature;
+pub mod signed_list;
 pub mod signer;
 pub mod signers;
 pub mod sigstore;

@@ -19,17 +19,18 @@
 
 use std::collections::BTreeSet;
 
-use bundle::{Digest, image, kernel};
+use bundle::{image, kernel};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Reason, Refusal, dsse::Envelope, generator::FORBIDDEN, key::PublicKey, language::TrustedKey,
+    Reason, Refusal,
+    dsse::Envelope,
+    generator::FORBIDDEN,
+    language::TrustedKey,
+    signed_list::{self, List, Signed, bad},
     vocabulary,
 };
-
-/// `payloadType` of the envelope.
-pub const PAYLOAD_TYPE: &str = "application/vnd.bpfseal.probes.v1+toml";
 
 /// Largest list.
 pub const MAX_BYTES: usize = 256 << 10;
@@ -46,12 +47,7 @@ pub const MAP_TYPES: &[&str] = &["array", "hash", "percpu_array", "percpu_hash",
 pub const NEVER: &[&str] = &["ext", "struct_ops", "syscall"];
 
 /// A list that a key of the policy signed. Only [`SignedProbes::verify`] makes one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SignedProbes {
-    list: Probes,
-    digest: Digest,
-    signer: String,
-}
+pub type SignedProbes = Signed<Probes>;
 
 /// What a list says.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -110,22 +106,6 @@ const fn one() -> u32 {
 }
 
 impl SignedProbes {
-    /// Signs a list's text: the contents of the file that hosts take.
-    ///
-    /// # Errors
-    /// `Err(Ok(refusal))` where the text is no list, else the error of `sign`, which gets the
-    /// bytes to sign with `key`'s private half.
-    pub fn seal<E>(
-        text: &str,
-        key: &PublicKey,
-        sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
-    ) -> Result<String, Result<Refusal, E>> {
-        Probes::parse(text).map_err(Ok)?;
-        Envelope::seal(PAYLOAD_TYPE, text.as_bytes(), key, sign)
-            .map(|envelope| envelope.to_json())
-            .map_err(Err)
-    }
-
     /// Verifies that one of `keys` signed the file, then reads the list in it.
     ///
     /// # Errors
@@ -141,17 +121,11 @@ impl SignedProbes {
             .map_err(|detail| Refusal::new(Reason::MalformedSignature, detail))?;
         let mut named = Vec::new();
         for trusted in keys {
-            let Ok(payload) = envelope.open(PAYLOAD_TYPE, &trusted.key) else {
+            let Ok(payload) = envelope.open(Probes::PAYLOAD_TYPE, &trusted.key) else {
                 named.push(trusted);
                 continue;
             };
-            let text = std::str::from_utf8(&payload)
-                .map_err(|_| bad("the signed list is not text".to_owned()))?;
-            return Ok(Self {
-                list: Probes::parse(text)?,
-                digest: Digest::of(&payload),
-                signer: trusted.name.clone(),
-            });
+            return Self::read(&payload, trusted.name.clone());
         }
         let claims = |trusted: &&&TrustedKey| envelope.names(&trusted.key);
         Err(match named.iter().find(claims) {
@@ -171,53 +145,15 @@ impl SignedProbes {
             ),
         })
     }
-
-    /// What it says.
-    pub const fn list(&self) -> &Probes {
-        &self.list
-    }
-
-    /// SHA-256 of its text.
-    pub const fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// The policy's name of the key that signed it.
-    pub fn signer(&self) -> &str {
-        &self.signer
-    }
-
-    /// Refuses a list below the one in force.
-    ///
-    /// # Errors
-    /// [`Reason::OlderProbes`].
-    pub fn check_not_older(&self, in_force: u64) -> Result<(), Refusal> {
-        if self.list.version >= in_force {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            Reason::OlderProbes,
-            format!("version {in_force} is in force, got {}", self.list.version),
-        ))
-    }
 }
 
-impl Probes {
-    /// Reads a list's text.
-    ///
-    /// # Errors
-    /// [`Reason::BadPolicy`], with what is wrong.
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
-        if text.len() > MAX_BYTES {
-            let got = text.len();
-            return Err(bad(format!(
-                "the list has {got} bytes; at most {MAX_BYTES} are read"
-            )));
-        }
-        let file: File = toml::from_str(text).map_err(|error| bad(error.to_string()))?;
-        if file.version == 0 {
-            return Err(bad("`version` starts at 1".to_owned()));
-        }
+impl List for Probes {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.bpfseal.probes.v1+toml";
+    const OLDER: Reason = Reason::OlderProbes;
+
+    fn parse(text: &str) -> Result<Self, Refusal> {
+        let file: File = signed_list::read_toml(text, MAX_BYTES)?;
+        signed_list::check_version(file.version)?;
         if file.probe.len() > MOST {
             let got = file.probe.len();
             return Err(bad(format!("{got} probes; at most {MOST} are allowed")));
@@ -232,6 +168,10 @@ impl Probes {
             issued: file.issued,
             probes: probes.collect::<Result<_, _>>()?,
         })
+    }
+
+    fn version(&self) -> u64 {
+        self.version
     }
 }
 
@@ -360,10 +300,6 @@ fn refer(mut words: Vec<u64>, maps: usize) -> Result<Vec<u64>, String> {
         true => Ok(words),
         false => Err(format!("{maps} maps, and {} referred to", used.len())),
     }
-}
-
-fn bad(detail: String) -> Refusal {
-    Refusal::new(Reason::BadPolicy, detail)
 }
 
 #[cfg(test)]

@@ -22,20 +22,19 @@ use bundle::Digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Reason, Refusal, dsse::Envelope, key::PublicKey, version::Version};
-
-/// `payloadType` of the envelope.
-pub const PAYLOAD_TYPE: &str = "application/vnd.bpfseal.revocation.v1+toml";
+use crate::{
+    Reason, Refusal,
+    dsse::Envelope,
+    key::PublicKey,
+    signed_list::{self, List, Signed, bad},
+    version::Version,
+};
 
 /// Largest list: some ten thousand entries.
 pub const MAX_BYTES: usize = 2 << 20;
 
 /// A list that the authority signed. Only [`SignedRevocations::verify`] makes one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SignedRevocations {
-    list: Revocations,
-    digest: Digest,
-}
+pub type SignedRevocations = Signed<Revocations>;
 
 /// What a list says.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -142,22 +141,6 @@ pub enum Signatory {
 }
 
 impl SignedRevocations {
-    /// Signs a list's text: the contents of the file that hosts take.
-    ///
-    /// # Errors
-    /// `Err(Ok(refusal))` where the text is no list, else the error of `sign`, which gets the
-    /// bytes to sign with `authority`'s private half.
-    pub fn seal<E>(
-        text: &str,
-        authority: &PublicKey,
-        sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
-    ) -> Result<String, Result<Refusal, E>> {
-        Revocations::parse(text).map_err(Ok)?;
-        Envelope::seal(PAYLOAD_TYPE, text.as_bytes(), authority, sign)
-            .map(|envelope| envelope.to_json())
-            .map_err(Err)
-    }
-
     /// Verifies that `authority` signed the file, then reads the list in it.
     ///
     /// # Errors
@@ -166,53 +149,18 @@ impl SignedRevocations {
     pub fn verify(file: &str, authority: &PublicKey) -> Result<Self, Refusal> {
         let refuse = |detail: String| Refusal::new(Reason::BadAuthority, detail);
         let envelope = Envelope::parse(file.as_bytes()).map_err(refuse)?;
-        let payload = envelope.open(PAYLOAD_TYPE, authority)?;
-        let text = std::str::from_utf8(&payload)
-            .map_err(|_| bad("the signed list is not text".to_owned()))?;
-        Ok(Self {
-            list: Revocations::parse(text)?,
-            digest: Digest::of(&payload),
-        })
-    }
-
-    /// What it says.
-    pub const fn list(&self) -> &Revocations {
-        &self.list
-    }
-
-    /// SHA-256 of its text.
-    pub const fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// Refuses a list below the one in force.
-    ///
-    /// # Errors
-    /// [`Reason::OlderRevocation`].
-    pub fn check_not_older(&self, in_force: u64) -> Result<(), Refusal> {
-        if self.list.version >= in_force {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            Reason::OlderRevocation,
-            format!("version {in_force} is in force, got {}", self.list.version),
-        ))
+        let payload = envelope.open(Revocations::PAYLOAD_TYPE, authority)?;
+        Self::read(&payload, authority.id().to_string())
     }
 }
 
-impl Revocations {
-    /// Reads a list's text.
-    ///
-    /// # Errors
-    /// [`Reason::BadPolicy`], with what is wrong.
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
-        if text.len() > MAX_BYTES {
-            let got = text.len();
-            return Err(bad(format!(
-                "the list has {got} bytes; at most {MAX_BYTES} are read"
-            )));
-        }
-        let file: File = toml::from_str(text).map_err(|error| bad(error.to_string()))?;
+impl List for Revocations {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.bpfseal.revocation.v1+toml";
+    const OLDER: Reason = Reason::OlderRevocation;
+
+    fn parse(text: &str) -> Result<Self, Refusal> {
+        let file: File = signed_list::read_toml(text, MAX_BYTES)?;
+        signed_list::check_version(file.version)?;
         let entries = file.revoke.into_iter().enumerate().map(|(index, row)| {
             let reason = row.reason.clone();
             row.read()
@@ -225,15 +173,18 @@ impl Revocations {
             next: file.next,
             entries: entries.collect::<Result<_, _>>()?,
         };
-        if list.version == 0 {
-            return Err(bad("`version` starts at 1".to_owned()));
-        }
         if list.next.is_some_and(|next| next <= list.issued) {
             return Err(bad("`next` is not after `issued`".to_owned()));
         }
         Ok(list)
     }
 
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Revocations {
     /// The entry by which a bundle may load no more, if there is one.
     ///
     /// A revoked signer does not count; the bundle falls where fewer than the rule asks for
@@ -422,10 +373,6 @@ impl Row {
         }
         Ok(what)
     }
-}
-
-fn bad(detail: String) -> Refusal {
-    Refusal::new(Reason::BadPolicy, detail)
 }
 
 #[cfg(test)]

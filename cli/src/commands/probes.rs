@@ -1,10 +1,12 @@
 //! `bpfseal probes`.
 
-use policy::{language::TrustedKey, probes::SignedProbes};
-use ring::rand::SystemRandom;
+use policy::{
+    language::TrustedKey,
+    probes::{Probes, SignedProbes},
+};
 use serde::Serialize;
 
-use super::signed_list::{ListArgs, not_sealed, refused};
+use super::signed_list::{ListArgs, refused};
 use crate::{Failure, Output};
 
 /// Sign a list of probe programs, by which loaders ask a kernel what it can do, for hosts.
@@ -31,18 +33,13 @@ struct Signed {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
-    let (text, signer) = args.list.read(output)?;
-    let key = signer.public_key();
-    let file = SignedProbes::seal(&text, key, |message| {
-        signer.sign(message, &SystemRandom::new())
-    })
-    .map_err(not_sealed)?;
+    let (file, key) = args.list.seal::<Probes>(output)?;
     // What we hand out is what a host will accept.
     let trusted = TrustedKey {
         name: key.id().to_string(),
         line: 0,
         file: None,
-        key: key.clone(),
+        key,
     };
     let verified = SignedProbes::verify(&file, [&trusted]).map_err(refused)?;
     let signed = Signed {
@@ -50,7 +47,7 @@ pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         digest: verified.digest().to_string(),
         version: verified.list().version,
         probes: verified.list().probes.len(),
-        key: trusted.name,
+        key: verified.signer().to_owned(),
     };
     output.result(&signed, || {
         format!(

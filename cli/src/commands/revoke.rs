@@ -1,10 +1,9 @@
 //! `bpfseal revoke`.
 
-use policy::revocation::SignedRevocations;
-use ring::rand::SystemRandom;
+use policy::revocation::{Revocations, SignedRevocations};
 use serde::Serialize;
 
-use super::signed_list::{ListArgs, not_sealed, refused};
+use super::signed_list::{ListArgs, refused};
 use crate::{Failure, Output};
 
 /// Sign a revocation list with the authority's key, for hosts.
@@ -31,20 +30,15 @@ struct Signed {
 }
 
 pub fn run(args: &Args, output: &Output) -> Result<(), Failure> {
-    let (text, signer) = args.list.read(output)?;
-    let authority = signer.public_key();
-    let file = SignedRevocations::seal(&text, authority, |message| {
-        signer.sign(message, &SystemRandom::new())
-    })
-    .map_err(not_sealed)?;
+    let (file, authority) = args.list.seal::<Revocations>(output)?;
     // What we hand out is what a host will accept.
-    let verified = SignedRevocations::verify(&file, authority).map_err(refused)?;
+    let verified = SignedRevocations::verify(&file, &authority).map_err(refused)?;
     let signed = Signed {
         file: args.list.write(&file)?,
         digest: verified.digest().to_string(),
         version: verified.list().version,
         entries: verified.list().entries.len(),
-        authority: authority.id().to_string(),
+        authority: verified.signer().to_owned(),
     };
     output.result(&signed, || {
         format!(

@@ -1,8 +1,13 @@
 //! What `revoke` and `probes` share: a list in a file, signed for hosts.
 
-use std::{fmt::Display, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
-use policy::{Refusal, signer::Signer};
+use policy::{
+    Refusal,
+    key::PublicKey,
+    signed_list::{List, Signed},
+};
+use ring::rand::SystemRandom;
 
 use crate::{
     Failure, Output,
@@ -23,19 +28,26 @@ pub struct ListArgs {
 }
 
 impl ListArgs {
-    /// The list's text, and who signs it.
-    pub fn read(&self, output: &Output) -> Result<(String, Signer), Failure> {
+    /// Signs the list; the text of the file for hosts, and by which key.
+    pub fn seal<L: List>(&self, output: &Output) -> Result<(String, PublicKey), Failure> {
         let text = policy_file::read_text(&self.file)?;
-        Ok((text, passphrase::signer(&self.key, output)?))
+        let signer = passphrase::signer(&self.key, output)?;
+        let key = signer.public_key().clone();
+        let sign = |message: &[u8]| signer.sign(message, &SystemRandom::new());
+        match Signed::<L>::seal(&text, &key, sign) {
+            Ok(sealed) => Ok((sealed, key)),
+            Err(Ok(refusal)) => Err(refused(refusal)),
+            Err(Err(error)) => Err(Failure::internal(format!("cannot sign: {error}"))),
+        }
     }
 
     /// Writes the signed list, and says where.
-    pub fn write(&self, signed: &str) -> Result<String, Failure> {
+    pub fn write(&self, sealed: &str) -> Result<String, Failure> {
         let path = match &self.output {
             Some(path) => path.clone(),
             None => self.file.with_extension("json"),
         };
-        fs::write(&path, signed)
+        fs::write(&path, sealed)
             .map_err(|error| Failure::io("cannot write the signed list", &path, error))?;
         Ok(path.display().to_string())
     }
@@ -43,11 +55,4 @@ impl ListArgs {
 
 pub fn refused(refusal: Refusal) -> Failure {
     Failure::refused(refusal.reason, refusal.to_string())
-}
-
-pub fn not_sealed<E: Display>(error: Result<Refusal, E>) -> Failure {
-    match error {
-        Ok(refusal) => refused(refusal),
-        Err(error) => Failure::internal(format!("cannot sign: {error}")),
-    }
 }

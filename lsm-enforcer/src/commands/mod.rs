@@ -198,6 +198,27 @@ fn read_text(path: &Path) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{} is not text", path.display())))
 }
 
+/// A signed list that is to be put in force.
+#[derive(clap::Args)]
+struct ListArgs {
+    /// The signed list.
+    #[arg(value_name = "LIST")]
+    list: PathBuf,
+}
+
+impl ListArgs {
+    /// Puts it in force by the request that it makes.
+    fn perform<T: DeserializeOwned>(
+        &self,
+        places: &Places,
+        request: impl Fn(String) -> Request,
+    ) -> Result<T, Failure> {
+        must_be_root()?;
+        let list = read_text(&self.list)?;
+        places.perform(request(list), &[])
+    }
+}
+
 /// A permit as its text, or as a file that holds it.
 fn read_permit(argument: Option<&str>) -> Result<Option<String>, Failure> {
     argument

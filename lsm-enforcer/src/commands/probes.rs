@@ -1,10 +1,8 @@
 //! `bpfseal-enforcer probes`.
 
-use std::path::PathBuf;
-
 use enforcer::{control::Request, enforcer::Probing, failure::Failure, output::Output};
 
-use super::{Places, must_be_root, read_text};
+use super::{ListArgs, Places};
 
 /// Puts a list of probe programs in force that a key of the policy's `[probes]` signed
 /// (`bpfseal probes`): loaders' questions that are newer than this program. What it names loads,
@@ -14,15 +12,13 @@ use super::{Places, must_be_root, read_text};
   bpfseal-enforcer probes probes.json
   bpfseal-enforcer events --json | jq 'select(.number == 401) | {name, program_type, attach_type, words}'")]
 pub struct Args {
-    /// The signed list.
-    #[arg(value_name = "LIST")]
-    list: PathBuf,
+    #[command(flatten)]
+    list: ListArgs,
 }
 
 pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure> {
-    must_be_root()?;
-    let list = read_text(&args.list)?;
-    let probing: Probing = places.perform(Request::Probes { list }, &[])?;
+    let request = |list| Request::Probes { list };
+    let probing: Probing = args.list.perform(places, request)?;
     output.result(&probing, || {
         enforcer::output::printable_lines(&text(&probing))
     });

@@ -1,10 +1,8 @@
 //! `bpfseal-enforcer revoke`.
 
-use std::path::PathBuf;
-
 use enforcer::{control::Request, enforcer::Revoking, failure::Failure, output::Output};
 
-use super::{Places, must_be_root, read_text};
+use super::{ListArgs, Places};
 
 /// Puts a revocation list in force that the authority signed (`bpfseal revoke`): what it
 /// names loads no more, and is taken off its hooks where the kernel allows that. What cannot
@@ -15,15 +13,13 @@ use super::{Places, must_be_root, read_text};
   bpfseal-enforcer revoke revoked.json
   bpfseal-enforcer revoke revoked.json --json | jq '.reached[] | {id, holders}'")]
 pub struct Args {
-    /// The signed list.
-    #[arg(value_name = "LIST")]
-    list: PathBuf,
+    #[command(flatten)]
+    list: ListArgs,
 }
 
 pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure> {
-    must_be_root()?;
-    let list = read_text(&args.list)?;
-    let revoking: Revoking = places.perform(Request::Revoke { list }, &[])?;
+    let request = |list| Request::Revoke { list };
+    let revoking: Revoking = args.list.perform(places, request)?;
     output.result(&revoking, || {
         enforcer::output::printable_lines(&text(&revoking))
     });

@@ -1,3 +1,4 @@
+use bundle::Digest;
 use std::convert::Infallible;
 
 use super::*;

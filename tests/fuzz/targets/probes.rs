@@ -2,7 +2,10 @@
 #![no_main]
 
 use bundle::image::{MAP_INDEX, is_index_reference, is_map_reference};
-use policy::probes::{MAX_MAPS, MAX_WORDS, MOST, NEVER, Probes};
+use policy::{
+    probes::{MAX_MAPS, MAX_WORDS, MOST, NEVER, Probes},
+    signed_list::List,
+};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let list = match Probes::parse(text) {

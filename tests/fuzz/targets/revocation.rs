@@ -2,7 +2,10 @@
 #![no_main]
 
 use bundle::Digest;
-use policy::revocation::{Revocations, Signatory, Subject};
+use policy::{
+    revocation::{Revocations, Signatory, Subject},
+    signed_list::List,
+};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let list = match Revocations::parse(text) {
