@@ -153,6 +153,15 @@ pub struct Program {
     pub loops: bool,
 }
 
+impl Program {
+    /// Is it for many functions in one link (7.3)? The kernel binds it to none of them at load, and
+    /// looks them up when the link is made.
+    pub fn traces_many(&self) -> bool {
+        let attach_type = self.attach_type.as_deref().unwrap_or_default();
+        self.kind == "tracing" && attach_type.ends_with("_multi")
+    }
+}
+
 /// A function that is not an entry program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -8,11 +8,11 @@
 //! Read in libvirt's `virCgroupV2DevicesLoadProg`, the same since 6.0 (2020), and seen in a virtual
 //! machine with Debian's libvirt 11.3.
 
-use bundle::image::{Identity, Image, MAP_INDEX, MapSpec};
+use bundle::image::{Identity, MAP_INDEX, MapSpec};
 
 use crate::{
     gate::{Class, Entry, ShapeRule},
-    probes::{EXIT, call, word},
+    probes::{EXIT, call, unsigned, word},
 };
 
 /// `BPF_PROG_TYPE_CGROUP_DEVICE`
@@ -33,32 +33,25 @@ pub fn entries(shapes: &[ShapeRule]) -> Vec<Entry> {
 }
 
 fn libvirt() -> Entry {
+    let identity = Identity {
+        prog_type: CGROUP_DEVICE,
+        expected_attach_type: 0,
+        attach_btf_id: 0,
+        flags: 0,
+    };
+    let devices = MapSpec {
+        name: "devices".into(),
+        map_type: HASH,
+        key_size: 8,
+        value_size: 4,
+        // It starts with 64 and doubles.
+        max_entries: (1, u32::MAX),
+        flags: 0,
+        flags_free: 0,
+        contents: None,
+    };
     Entry {
-        image: Image {
-            name: "libvirt: devices".into(),
-            identity: Identity {
-                prog_type: CGROUP_DEVICE,
-                expected_attach_type: 0,
-                attach_btf_id: 0,
-                flags: 0,
-            },
-            words: libvirt_words(),
-            maps: vec![MapSpec {
-                name: "devices".into(),
-                map_type: HASH,
-                key_size: 8,
-                value_size: 4,
-                // It starts with 64 and doubles.
-                max_entries: (1, u32::MAX),
-                flags: 0,
-                flags_free: 0,
-                contents: None,
-            }],
-            places: Vec::new(),
-            result: None,
-            gpl: None,
-            module: None,
-        },
+        image: unsigned("libvirt: devices", identity, libvirt_words(), vec![devices]),
         class: Class::Known,
         bundle: None,
     }

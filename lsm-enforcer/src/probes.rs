@@ -217,24 +217,16 @@ const PROBES: &[Probe] = &[
 
 /// Every probe, ready to be admitted.
 pub fn entries() -> Vec<Entry> {
+    let maps = |probe: &Probe| probe.map.map(array).into_iter().collect();
     PROBES
         .iter()
         .map(|probe| Entry {
-            image: Image {
-                name: probe.name.into(),
-                identity: Identity {
-                    prog_type: probe.prog_type,
-                    expected_attach_type: probe.attach_type,
-                    attach_btf_id: if probe.targeted { ANY_TARGET } else { 0 },
-                    flags: 0,
-                },
-                words: probe.words.to_vec(),
-                maps: probe.map.map(array).into_iter().collect(),
-                places: Vec::new(),
-                result: None,
-                gpl: None,
-                module: None,
-            },
+            image: unsigned(
+                probe.name,
+                identity(probe.prog_type, probe.attach_type, probe.targeted),
+                probe.words.to_vec(),
+                maps(probe),
+            ),
             class: Class::Probe,
             bundle: None,
         })
@@ -251,25 +243,45 @@ pub fn entry(probe: &Listed) -> Option<Entry> {
             ..array(map.value_size)
         })
     });
+    let prog_type = kernel::program_type(&probe.program_type)?;
     Some(Entry {
-        image: Image {
-            name: probe.name.clone(),
-            identity: Identity {
-                prog_type: kernel::program_type(&probe.program_type)?,
-                expected_attach_type: probe.attach_type,
-                attach_btf_id: if probe.any_target { ANY_TARGET } else { 0 },
-                flags: 0,
-            },
-            words: probe.words.clone(),
-            maps: maps.collect::<Option<_>>()?,
-            places: Vec::new(),
-            result: None,
-            gpl: None,
-            module: None,
-        },
+        image: unsigned(
+            &probe.name,
+            identity(prog_type, probe.attach_type, probe.any_target),
+            probe.words.clone(),
+            maps.collect::<Option<_>>()?,
+        ),
         class: Class::Probe,
         bundle: None,
     })
+}
+
+fn identity(prog_type: u32, attach_type: u32, any_target: bool) -> Identity {
+    Identity {
+        prog_type,
+        expected_attach_type: attach_type,
+        attach_btf_id: if any_target { ANY_TARGET } else { 0 },
+        flags: 0,
+    }
+}
+
+/// A program that no bundle holds: of any licence, and without places.
+pub(crate) fn unsigned(
+    name: &str,
+    identity: Identity,
+    words: Vec<u64>,
+    maps: Vec<MapSpec>,
+) -> Image {
+    Image {
+        name: name.to_owned(),
+        identity,
+        words,
+        maps,
+        places: Vec::new(),
+        result: None,
+        gpl: None,
+        module: None,
+    }
 }
 
 fn array(value_size: u32) -> MapSpec {

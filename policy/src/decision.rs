@@ -16,9 +16,7 @@ use crate::{
     condition::{Condition, Facts},
     rule::Rule,
     signers::Signers,
-    target::{
-        covers_at_attachment, covers_replacement, load_kind, places, replaceable, traces_many,
-    },
+    target::{covers_at_attachment, covers_replacement, load_kind, places, replaceable},
     version::Version,
 };
 
@@ -316,7 +314,8 @@ fn limits(rule: &Rule, object: &Object) -> Result<Limits, Refusal> {
     for program in &object.programs {
         let places = match load_kind(program) {
             None => places(&rule.attach, &program.kind),
-            Some(kind) if traces_many(program) => places(&rule.load_targets, kind),
+            // Gate 3 compares each function.
+            Some(kind) if program.traces_many() => places(&rule.load_targets, kind),
             Some(_) => None,
         };
         if let Some(places) = places {

@@ -142,13 +142,6 @@ impl fmt::Display for TargetPattern {
     }
 }
 
-/// Is it for many functions in one link? The kernel binds it to none of them at load; gate 3 compares
-/// each with the rule's `load_targets`.
-pub fn traces_many(program: &Program) -> bool {
-    let attach_type = program.attach_type.as_deref().unwrap_or_default();
-    program.kind == "tracing" && attach_type.ends_with("_multi")
-}
-
 /// What the kernel binds this program to at load, as a word of [`LOAD_KINDS`]; `None` for
 /// types that are bound only when attached.
 pub fn load_kind(program: &Program) -> Option<&'static str> {

@@ -49,11 +49,6 @@ impl Obstacle {
         let any_map = |wrong: &dyn Fn(&Map) -> bool| maps.iter().any(wrong);
         let any_program = |kind: &str| object.programs.iter().any(|program| program.kind == kind);
         let needs_target = |kind: &str| matches!(kind, "tracing" | "lsm");
-        // Which functions it is, is looked up when the link to them is made.
-        let many_targets = |program: &Program| {
-            let attach_type = program.attach_type.as_deref().unwrap_or_default();
-            program.kind == "tracing" && attach_type.ends_with("_multi")
-        };
         let per_processor = |map: &Map| map.kind == "perf_event_array" && map.max_entries == 0;
         let is_loader = |program: &Program| program.name == light::PROGRAM;
         let checks: [(bool, Self); 12] = [
@@ -87,7 +82,7 @@ impl Obstacle {
                 object.programs.iter().any(|program| {
                     program.kind == "unspec"
                         || needs_target(&program.kind) && program.target.is_none()
-                        || many_targets(program)
+                        || program.traces_many()
                 }),
                 Self::NoTarget,
             ),

@@ -3,6 +3,7 @@
 //! link is made.
 #![expect(unsafe_code, reason = "libbpf-rs sets only types that it knows")]
 
+use bundle::{kernel, section};
 use libbpf_rs::{AsRawLibbpf as _, OpenProgramMut, ProgramType, libbpf_sys};
 
 /// Gives such a program its type.
@@ -20,20 +21,13 @@ pub fn complete(program: &OpenProgramMut<'_>) {
 }
 
 fn attach_type(section: &str) -> Option<u32> {
-    let name = section.trim_start_matches('?');
-    let base = name.split_once('/').map_or(name, |(base, _)| base);
-    Some(match base.trim_end_matches(".s") {
-        "fentry.multi" => TRACE_FENTRY_MULTI,
-        "fexit.multi" => TRACE_FEXIT_MULTI,
-        "fsession.multi" => TRACE_FSESSION_MULTI,
-        _ => return None,
-    })
+    let name = section::convention(section).attach_type?;
+    let is_many = matches!(
+        name,
+        "trace_fentry_multi" | "trace_fexit_multi" | "trace_fsession_multi"
+    );
+    is_many.then(|| kernel::attach_type(name))?
 }
-
-// enum bpf_attach_type
-const TRACE_FENTRY_MULTI: u32 = 59;
-const TRACE_FEXIT_MULTI: u32 = 60;
-const TRACE_FSESSION_MULTI: u32 = 61;
 
 #[cfg(test)]
 mod tests {
