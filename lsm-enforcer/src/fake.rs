@@ -3,10 +3,12 @@
 //! The kernel remembers what is pinned while enforcers come and go, judges loads as the
 //! gates would, and can be told to fail.
 
+mod bench;
+mod documents;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
     io,
     path::Path,
     rc::Rc,
@@ -15,25 +17,13 @@ use std::{
 
 use bundle::{
     Digest,
-    explain::{Difference, What},
-    image::{Contents, Identity, Image, MapSpec, ModuleBtf},
-    inventory::{Endianness, Needs, Object},
+    image::{Identity, ModuleBtf},
 };
 use jiff::{SignedDuration, Timestamp};
-use policy::{
-    Reason,
-    document::Statement,
-    key::PublicKey,
-    permit::{Action, Terms},
-    probes::SignedProbes,
-    protect::Switch,
-    revocation::{Signatory, SignedRevocations},
-};
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use policy::{Reason, protect::Switch};
 
 use crate::{
-    enforcer::{ArmRequest, Enforcer, Tools},
-    failure::Failure,
+    enforcer::{Enforcer, Tools},
     gate::{
         Admissions, Armed, Class, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
         GeneratorState, Loaded, Mode, Revoked,
@@ -41,9 +31,13 @@ use crate::{
     host::{Executable, Host, Obstacle},
     links::{Attachment, Holder},
     sample::Sample,
-    store::{Document, Store},
-    trust::Trusted,
-    workshop::{Approved, Finding, Limits, Measured, Stream, Task, Verdict, Workshop},
+    store::Store,
+};
+
+pub use bench::{Bench, image};
+pub use documents::{
+    HOST, authority, permit, permit_by, permit_for, policy, policy_by, policy_text, probes_by,
+    request, revocations, revocations_by, signed, somebody,
 };
 
 /// The kernel and the machine, shared by all that run on it.
@@ -393,307 +387,6 @@ impl Host for World {
     }
 }
 
-/// A key pair of a pretended party.
-pub struct Party {
-    pair: Ed25519KeyPair,
-    /// Its public half.
-    pub public: PublicKey,
-}
-
-impl Party {
-    fn new(seed: u8) -> Self {
-        let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
-        // RFC 8410, section 10.1: the SubjectPublicKeyInfo of an Ed25519 key.
-        let mut spki = hex::decode("302a300506032b6570032100").unwrap();
-        spki.extend(pair.public_key().as_ref());
-        let public = PublicKey::from_spki(&spki).unwrap();
-        Self { pair, public }
-    }
-
-    fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, Infallible> {
-        Ok(self.pair.sign(bytes).as_ref().to_vec())
-    }
-
-    /// The public key as a file.
-    pub fn pem(&self) -> String {
-        self.public.to_pem()
-    }
-}
-
-/// Who commands the gate.
-pub fn authority() -> Party {
-    Party::new(1)
-}
-
-/// Somebody else.
-pub fn somebody() -> Party {
-    Party::new(2)
-}
-
-/// Pretended worker: a bundle is `name=… version=… programs=a,b`, and the policy admits the
-/// names in `scope`.
-pub struct Bench(World);
-
-impl Bench {
-    /// A program whose target any module has, and nobody else.
-    fn for_module(&self, program: &str) -> Result<Image, String> {
-        let module = self.0.change(|state| state.modules.keys().next().cloned());
-        match module {
-            None => Err(format!("no loaded module has {program}")),
-            module => Ok(Image {
-                module,
-                ..image(program)
-            }),
-        }
-    }
-}
-
-impl Workshop for Bench {
-    fn verify(&self, task: &Task<'_>) -> Result<Verdict, Failure> {
-        let text = String::from_utf8(task.bundle.to_vec()).unwrap();
-        let bundle = words(&text);
-        let Some(name) = bundle.get("name") else {
-            return Err(Failure::refused(Reason::MalformedBundle, "no index.json"));
-        };
-        let policy = Trusted::verify(task.document, &authority().public)?;
-        let exception = policy.policy().exception_for(Digest::of(task.bundle));
-        let exception = exception.filter(|exception| exception.holds(task.now));
-        if exception.is_none() && policy.policy().rule_for(name).is_none() {
-            return Err(Failure::refused(
-                Reason::NoRule,
-                format!("no rule covers {name:?}"),
-            ));
-        }
-        Ok(Verdict {
-            bundle: Digest::of(task.bundle),
-            name: Some(name.clone()),
-            version: bundle.get("version").cloned(),
-            scope: task.scope.unwrap_or(name).to_owned(),
-            rule: exception.map_or_else(
-                || "rule \"all\", line 1".to_owned(),
-                |exception| exception.reference().to_string(),
-            ),
-            signers: vec!["release".to_owned()],
-            signatories: vec![Signatory::Key(somebody().public.id())],
-            at_least: usize::from(exception.is_none()),
-            until: exception.map(|exception| exception.until),
-            objects: vec![Approved {
-                name: "object.bpf.o".to_owned(),
-                elf: bundle["programs"].as_bytes().to_vec(),
-                size: bundle["programs"].len(),
-                inventory: object(),
-                limits: Limits::default(),
-            }],
-        })
-    }
-
-    fn measure(&self, object: &Approved) -> Result<Vec<Measured>, Failure> {
-        let programs = String::from_utf8(object.elf.clone()).unwrap();
-        Ok(programs
-            .split(',')
-            .map(|program| Measured {
-                program: program.to_owned(),
-                image: match program {
-                    "unmeasurable" => Err("no such function in this kernel".to_owned()),
-                    _ if program.starts_with("nf_") => self.for_module(program),
-                    _ => Ok(image(program)),
-                },
-                others: match program {
-                    "laidout" => vec![other_layout(program)],
-                    _ => Vec::new(),
-                },
-                unchecked: None,
-            })
-            .collect())
-    }
-
-    /// A kernel whose file's name says what it lacks.
-    fn measure_for(&self, object: &Approved, kernel: &Path) -> Result<Vec<Measured>, Failure> {
-        let mut measured = self.measure(object)?;
-        for program in &mut measured {
-            if kernel.ends_with(&program.program) {
-                program.image = Err("no such function in that kernel".to_owned());
-            }
-        }
-        Ok(measured)
-    }
-
-    /// A stream is its program's image, or the image in yet another layout.
-    fn explain(
-        &self,
-        object: &Approved,
-        measured: &[Measured],
-        stream: &Stream,
-    ) -> Result<Vec<Finding>, Failure> {
-        let images = measured.iter().filter_map(|m| m.image.as_ref().ok());
-        let findings = images.map(|image| {
-            let proven = Image {
-                words: stream.words.clone(),
-                ..image.clone()
-            };
-            let fits = stream.words.last() == Some(&0x95);
-            Finding {
-                object: object.name.clone(),
-                program: image.name.clone(),
-                difference: (!fits).then(|| Difference {
-                    program: image.name.clone(),
-                    at: Some(0),
-                    function: None,
-                    what: What::Extra { count: 1 },
-                }),
-                functions: vec![(image.name.clone(), 0)],
-                image: fits.then_some(proven),
-            }
-        });
-        Ok(findings.collect())
-    }
-}
-
-fn words(text: &str) -> BTreeMap<String, String> {
-    text.split_whitespace()
-        .filter_map(|word| word.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
-}
-
-/// The machine's id.
-pub const HOST: &str = "0123456789abcdef";
-
-/// A policy signed by the authority that admits packages by name.
-pub fn policy(version: u64, mode: &str, admit: &str) -> Document {
-    policy_by(authority(), version, mode, admit)
-}
-
-/// A policy signed by anybody.
-pub fn policy_by(signer: Party, version: u64, mode: &str, admit: &str) -> Document {
-    signed(signer, &policy_text(version, mode, admit))
-}
-
-/// The text of such a policy.
-pub fn policy_text(version: u64, mode: &str, admit: &str) -> String {
-    let pem = somebody().pem();
-    format!(
-        "version = {version}\nmode = {mode:?}\n[keys.release]\npem = {pem:?}\n[[rule]]\nname = \"all\"\n\
-         scope = {admit:?}\nsigned_by = {{ of = [\"release\"] }}\n"
-    )
-}
-
-/// Any text, signed as a policy.
-pub fn signed(signer: Party, text: &str) -> Document {
-    let nothing = |_: &str| Err(io::Error::from(io::ErrorKind::NotFound));
-    let statement = Statement::about(text, &nothing).unwrap();
-    let signature = statement
-        .seal(&signer.public, |bytes| signer.sign(bytes))
-        .unwrap();
-    Document {
-        text: text.to_owned(),
-        signature,
-    }
-}
-
-/// Arming with that policy.
-pub fn request(document: Document) -> ArmRequest {
-    ArmRequest {
-        document,
-        authority: authority().pem(),
-        audit_only: false,
-        confirm_within: None,
-        permit: None,
-    }
-}
-
-/// A permit by the authority for this host and the first hour of the day.
-pub fn permit(action: Action, nonce: u8) -> String {
-    permit_by(authority(), HOST, action, nonce)
-}
-
-/// A permit by the authority, for a generator where there is one.
-pub fn permit_for(generator: Option<&str>, action: Action, nonce: u8) -> String {
-    sealed(authority(), generator, HOST, action, nonce)
-}
-
-/// A permit by anybody for any host.
-pub fn permit_by(signer: Party, host: &str, action: Action, nonce: u8) -> String {
-    sealed(signer, None, host, action, nonce)
-}
-
-fn sealed(signer: Party, generator: Option<&str>, host: &str, action: Action, nonce: u8) -> String {
-    let terms = Terms {
-        action,
-        generator: generator.map(str::to_owned),
-        host: host.to_owned(),
-        not_before: "2026-11-22T00:00:00Z".parse().unwrap(),
-        not_after: "2026-11-22T01:00:00Z".parse().unwrap(),
-        nonce: [nonce; 8],
-        reason: "a test".to_owned(),
-    };
-    terms.seal(|bytes| signer.sign(bytes)).unwrap()
-}
-
-/// An object with nothing in it.
-pub fn object() -> Object {
-    Object {
-        name: "object.bpf.o".to_owned(),
-        digest: Digest::of(b""),
-        size: 0,
-        endianness: Endianness::Little,
-        license: None,
-        btf: true,
-        btf_ext: true,
-        programs: Vec::new(),
-        subprograms: Vec::new(),
-        maps: Vec::new(),
-        data: Vec::new(),
-        externs: Vec::new(),
-        needs: Needs::default(),
-    }
-}
-
-/// The same program as another loader makes it.
-pub fn other_layout(name: &str) -> Image {
-    Image {
-        words: vec![0xbf, 0x95],
-        ..image(name)
-    }
-}
-
-/// An image with read-only data, an event map and a hash.
-pub fn image(name: &str) -> Image {
-    let map = |name: &str, map_type, max_entries, contents| MapSpec {
-        name: name.to_owned(),
-        map_type,
-        key_size: 4,
-        value_size: 8,
-        max_entries: (max_entries, max_entries),
-        flags: 0,
-        flags_free: 0,
-        contents,
-    };
-    let rodata = Contents {
-        bytes: vec![0; 8],
-        tunables: Vec::new(),
-    };
-    Image {
-        name: name.to_owned(),
-        identity: Identity {
-            prog_type: 5,
-            expected_attach_type: 0,
-            attach_btf_id: 0,
-            flags: 0,
-        },
-        words: vec![0xb7, 0x95],
-        maps: vec![
-            map("opensnoo.rodata", 2, 1, Some(rodata)),
-            map("events", 27, 4096, None),
-            map("start", 1, 10, None),
-        ],
-        places: Vec::new(),
-        result: None,
-        gpl: None,
-        module: None,
-    }
-}
-
 /// An unsigned tracepoint program by a tool.
 pub fn event() -> Event {
     Event {
@@ -722,24 +415,4 @@ pub fn event() -> Event {
         comm: "bpftool".to_owned(),
         cgroup: 1,
     }
-}
-
-/// A revocation list of the authority's with these rows.
-pub fn revocations(version: u64, rows: &str) -> String {
-    revocations_by(authority(), version, rows)
-}
-
-/// A revocation list by anybody.
-pub fn revocations_by(signer: Party, version: u64, rows: &str) -> String {
-    let text = format!("version = {version}\nissued = \"2026-11-22T00:00:00Z\"\n{rows}");
-    SignedRevocations::seal(&text, &signer.public, |bytes| signer.sign(bytes)).unwrap()
-}
-
-/// A list of one probe program, by anybody.
-pub fn probes_by(signer: Party, version: u64, name: &str) -> String {
-    let text = format!(
-        "version = {version}\nissued = \"2026-11-22T00:00:00Z\"\n[[probe]]\nname = {name:?}\n\
-         reason = \"asks\"\nprogram_type = \"xdp\"\nwords = [\"0000000000000095\"]\n"
-    );
-    SignedProbes::seal(&text, &signer.public, |bytes| signer.sign(bytes)).unwrap()
 }
