@@ -407,8 +407,13 @@ impl Gate for BpfGate {
 
     fn disarm(&mut self) -> Result<(), GateError> {
         // Hooks go one after another, in an order that the kernel chooses, while others of them
-        // still work: first none of them refuses any more, then they go.
-        let open = || self.put_in_force(&self.store(0).open()?);
+        // still work: first none of them refuses or guards anything any more, then they go.
+        let open = || {
+            self.put_in_force(&self.store(0).open()?)?;
+            let mut guard = self.guard()?;
+            guard.locked = false;
+            self.write_guard(&guard)
+        };
         open().doing("opening the gate")?;
         self.pins.remove().doing("removing the pins")?;
         self.maps.clear();
