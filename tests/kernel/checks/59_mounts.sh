@@ -24,14 +24,11 @@ below_a_peer() {
 }
 in_a_master() {
     mount --make-rshared /
-    $in_peer sleep 60 &
-    peer=$!
-    until [ "$(readlink /proc/$peer/ns/mnt)" != "$(readlink /proc/self/ns/mnt)" ]; do usleep 20000; done
+    holding $in_peer sh -c 'echo there; exec cat'
     mount --make-rslave /
-    nsenter -t $peer -m umount /sys/fs/bpf
+    nsenter -t $held -m umount /sys/fs/bpf
     result=$?
-    kill $peer
-    wait $peer 2>/dev/null
+    released
     return $result
 }
 of_a_copy() { # unmounting the copy tells the original
@@ -41,19 +38,19 @@ mount_point_removed() { unshare -m sh -c 'umount -l /sys && rmdir /sys'; }
 mount_point_covered() { unshare -m sh -c 'umount -l /sys && mkdir /other && mv -T /other /sys'; }
 attacks="move_aside in_a_peer below_a_peer in_a_master of_a_copy mount_point_removed mount_point_covered"
 
+gone() { test "$(programs drop_port)" = 0; }
+restore
+# The kernel lets go of the program some time after its pin.
+traced_function bpf_prog_free
 for attack in $attacks; do
     restore
     bpftool prog load $objects/drop_port.bpf.o $pinned
     $attack >$out 2>&1
-    waited=0
-    while [ "$(programs drop_port)" != 0 ] && [ $waited -lt 100 ]; do
-        usleep 50000
-        waited=$((waited + 1))
-    done
-    check "without a gate, $attack takes a pinned program away" test "$(programs drop_port)" = 0
+    check "without a gate, $attack takes a pinned program away" awaits gone
     rm -f $pinned
 done
 restore
+untraced
 attacker admit
 [ -d /sys/fs/bpf/bpfseal ] || exit 1
 for attack in $attacks; do

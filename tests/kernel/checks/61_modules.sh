@@ -6,7 +6,8 @@ load="bpftool prog loadall $objects/trace_module.bpf.o /sys/fs/bpf/traced"
 loads_once() { $load "$@" && rm -rf /sys/fs/bpf/traced; }
 there() { insmod /lab/modules/$1.ko; }
 # The kernel lets go of it some time after its last program is gone.
-gone() { for _ in $(seq 100); do rmmod dummy 2>/dev/null && return; usleep 50000; done; rmmod dummy; }
+traced module/module_put
+gone() { awaits rmmod dummy; }
 check "the module is loaded" there dummy
 check "before arming its function is traced" loads_once
 check "the daemon starts" daemon
@@ -36,6 +37,7 @@ refused "and does not take it for the first" $load
 prints "until the operator does" . $X reload
 check "then it is this one" loads_once
 gone
+untraced
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit
 kill -TERM $daemon

@@ -11,9 +11,8 @@ for module in sch_ingress cls_bpf; do check "$module is there" insmod /lab/modul
 passes() { ping -c 1 -W 2 "$1" >/dev/null 2>&1; }
 held_back() { ! passes "$1"; }
 # A pair of devices with an end in another network namespace.
-unshare -n sleep 600 &
-other=$!
-until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do usleep 20000; done
+holding unshare -n sh -c 'echo there; exec cat'
+other=$held
 check "netkit" sh -c "$ip link add hold0 type netkit peer name hold1 && $ip link set hold1 netns $other"
 $ip addr add 10.9.0.1/24 dev hold0
 $ip link set hold0 up
@@ -46,10 +45,10 @@ hook() {
     what=$1 device=$2 address=$3
     shift 3
     check "hold_back loads for $what" bpftool prog loadall $objects/hold_back.bpf.o $pins/one
-    "$@" >hook.out 2>&1 <&6 &
+    "$@" >hook.said 2>&1 <&6 &
     hook=$!
-    until grep -q attached hook.out || ! kill -0 $hook 2>/dev/null; do usleep 20000; done
-    if grep -q '^attached' hook.out; then ok "it is attached by $what"; else failed "it is attached by $what" "$(cat hook.out)"; fi
+    exec 7<hook.said
+    if hear attached; then ok "it is attached by $what"; else failed "it is attached by $what" "$line"; fi
     check "packets are held back by $what" held_back $address
     version=$((version + 1))
     list $version hold_back
@@ -66,7 +65,7 @@ hook() {
     prints "admitted again after $what" admitted $X admit hold_back.tar
 }
 # Links are held as long as nobody closes this.
-mkfifo open
+mkfifo open hook.said
 exec 6<>open
 hook tcx-link lo 127.0.0.1 attacker attach tcx-link $pins/one/hold_back lo
 hook tcx-command lo 127.0.0.1 attacker attach tcx-command $pins/one/hold_back lo
@@ -91,25 +90,29 @@ prints "the other stays" classify $tc filter show dev lo egress
 
 # A struct of functions that was loaded before its revocation is registered no more.
 register() {
-    mkfifo $1.go
-    attacker register $objects/congest.bpf.o <$1.go >$1.out 2>&1 &
+    mkfifo $1.go $1.said
+    attacker register $objects/congest.bpf.o <$1.go >$1.said 2>&1 &
     process=$!
-    exec 5>$1.go
-    until grep -q loaded $1.out || ! kill -0 $process 2>/dev/null; do usleep 20000; done
+    exec 5>$1.go 7<$1.said
+    hear loaded
+}
+# goes_on: it tries to register; how that ended is in $line.
+goes_on() {
+    echo go >&5
+    read -r -t 60 line <&7
+    wait $process
 }
 register first
-echo go >&5
-wait $process
-check "an admitted struct of functions is registered" grep -q '^registered' first.out
+goes_on
+prints "an admitted struct of functions is registered" '^registered' echo "$line"
 register second
 version=$((version + 1))
 list $version hold_back congest
 prints "it is revoked" "version $version is in force" $X revoke list-$version.json
-echo go >&5
-wait $process
-check "a revoked struct of functions is not registered" grep -q 'not registered: .*not permitted' second.out
-exec 5>&- 6>&-
-kill $other
+goes_on
+prints "a revoked struct of functions is not registered" 'not registered: .*not permitted' echo "$line"
+exec 5>&- 6>&- 7<&-
+released
 rm -rf $pins
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit

@@ -77,18 +77,9 @@ mount -t devpts devpts /dev/pts
 printf '#!/bin/sh\n' >/usr/sbin/dmidecode
 chmod +x /usr/sbin/dmidecode
 virsh="virsh -q -c lxc:///system"
-libvirt_starts() {
-    unshare -m sh -c "mount --rbind / root && exec chroot root libvirtd -f $here/libvirtd.conf" >libvirtd.log 2>&1 &
-    libvirtd=$!
-    waited=0
-    until $virsh version >/dev/null 2>&1; do
-        waited=$((waited + 1))
-        if [ $waited -gt 100 ]; then
-            tail -n 5 libvirtd.log
-            return 1
-        fi
-        usleep 200000
-    done
+libvirt_starts() { # as a daemon it lets go of its caller once it answers
+    unshare -m sh -c "mount --rbind / root &&
+        exec chroot root libvirtd -d -p $here/libvirtd.pid -f $here/libvirtd.conf" && $virsh version
 }
 by_libvirt() {
     cat >box.xml <<C
@@ -99,10 +90,10 @@ $([ $1 = false ] || echo "<hostdev mode='capabilities' type='misc'><source><char
 </devices></domain>
 C
     $virsh create box.xml || { tail -n 2 /var/log/libvirt/lxc/box.log; return 1; }
-    waited=0
-    while $virsh domid box && [ $waited -lt 300 ]; do
-        waited=$((waited + 1))
-        usleep 100000
+    # It may have ended before anybody listened: hence the short time, and the second look.
+    for _ in $(seq 12); do
+        $virsh domid box || return 0
+        $virsh event --domain box --event lifecycle --timeout 5
     done
 }
 
@@ -140,7 +131,7 @@ done
 : >box/rootfs/said
 by_lxc false >$out 2>&1
 prints "without shapes: lxc starts it without its rules" '^open$' cat box/rootfs/said
-[ -z "$libvirt" ] || kill $libvirtd
+[ -z "$libvirt" ] || kill $(cat libvirtd.pid)
 wait 2>/dev/null
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit
