@@ -23,6 +23,8 @@ deps: ## install the Debian packages that are missing (as root, with apt)
 
 fetch: deps ## fetch the tools and kernels that the tests use into ~/.cache/bpfseal, installing nothing
 	@tests/lab/fetch.sh all
+	@# A build leaves out packages that only other platforms need; tests look at all of them.
+	$(CARGO) fetch --locked
 
 build: deps ## build everything, and the static enforcer
 	$(CARGO) build --release --workspace --locked

@@ -51,7 +51,7 @@ const NETWORK: &[&str] = &[
 fn metadata() -> Metadata {
     MetadataCommand::new()
         .current_dir(lab::workspace())
-        .other_options(["--offline".to_owned(), "--locked".to_owned()])
+        .other_options(["--locked".to_owned()])
         .exec()
         .unwrap()
 }
@@ -292,7 +292,7 @@ fn reached_from(name: &str) -> BTreeSet<String> {
 // What `cargo tree` prints, line by line.
 fn tree(args: &[&str]) -> BTreeSet<String> {
     let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "--prefix", "none"])
+        .args(["tree", "--locked", "--prefix", "none"])
         .args(args)
         .current_dir(lab::workspace())
         .output()
