@@ -6,7 +6,6 @@ load="bpftool prog loadall $objects/trace_module.bpf.o /sys/fs/bpf/traced"
 loads_once() { $load "$@" && rm -rf /sys/fs/bpf/traced; }
 there() { insmod /lab/modules/$1.ko; }
 # The kernel lets go of it some time after its last program is gone.
-traced module/module_put
 gone() { awaits rmmod dummy; }
 check "the module is loaded" there dummy
 check "before arming its function is traced" loads_once
@@ -37,7 +36,6 @@ refused "and does not take it for the first" $load
 prints "until the operator does" . $X reload
 check "then it is this one" loads_once
 gone
-untraced
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit
 kill -TERM $daemon

@@ -70,7 +70,7 @@ C
 printf 'auth_unix_rw = "none"\nunix_sock_group = "root"\n' >libvirtd.conf
 [ -e /etc/group ] || printf 'root:x:0:\n' >/etc/group
 [ -e /etc/passwd ] || printf 'root:x:0:0:root:/root:/bin/sh\n' >/etc/passwd
-mkdir -p /dev/pts
+mkdir -p /dev/pts /var/log/libvirt
 mount -t devpts devpts /dev/pts
 [ -e /var/run ] || ln -s /run /var/run
 # It asks that for the machine's name, and does without.

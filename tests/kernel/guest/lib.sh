@@ -98,37 +98,13 @@ released() {
     wait $held
 }
 
-# traced EVENT: wakes `awaits` whenever the kernel reports it (`module/module_put`). traced_function NAME:
-# whenever it calls that function. untraced: no more of it.
-tracing=/sys/kernel/tracing
-traced() {
-    event=$1
-    echo 1 >$tracing/events/$event/enable
-    rm -f /run/$SCRIPT.trace
-    mkfifo /run/$SCRIPT.trace
-    cat $tracing/trace_pipe >/run/$SCRIPT.trace &
-    tracer=$!
-    exec 9</run/$SCRIPT.trace
-}
-traced_function() {
-    echo "p:called $1" >$tracing/kprobe_events
-    traced kprobes/called
-}
-untraced() {
-    kill $tracer
-    wait $tracer 2>/dev/null
-    exec 9<&-
-    echo 0 >$tracing/events/$event/enable
-    [ $event != kprobes/called ] || echo >$tracing/kprobe_events
-}
-
-# awaits COMMAND...: tries it after each such event, until it ends with 0; a minute without one, or a
-# thousand of them, are enough.
+# awaits COMMAND...: tries it until it ends with 0, each time after a grace period of the kernel's RCU:
+# what the kernel lets go of, it lets go of after such a period.
 awaits() {
     tried=0
     until "$@"; do
         tried=$((tried + 1))
-        [ $tried -lt 1000 ] && read -r -t 60 _ <&9 || return 1
+        [ $tried -lt 500 ] && attacker grace || return 1
     done
 }
 
