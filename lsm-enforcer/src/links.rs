@@ -2,7 +2,7 @@
 //!
 //! Cgroup, XDP, tcx, netkit, netfilter, network namespace and struct_ops links can be
 //! detached by whoever gets a descriptor; so can an XDP program without a link, and what a command
-//! attached to a control group or a device, and a classifier of tc. Tracing,
+//! attached to a control group or a device, a classifier of tc, and what a map runs. Tracing,
 //! LSM, kprobe and perf links cannot (the kernel says `EOPNOTSUPP`): those live as long as
 //! some process or pin holds them, so the processes are named.
 #![expect(unsafe_code, reason = "libbpf-rs has no link by id")]
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 mod commands;
 mod filters;
+mod maps;
 
 /// One attachment of a program, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,7 @@ pub fn detach(programs: &[u32]) -> Vec<Attachment> {
     }
     done.extend(commands::detach(programs));
     done.extend(filters::detach(programs));
+    done.extend(maps::detach(programs));
     done
 }
 

@@ -11,7 +11,7 @@ for module in sch_ingress cls_bpf; do check "$module is there" insmod /lab/modul
 passes() { ping -c 1 -W 2 "$1" >/dev/null 2>&1; }
 held_back() { ! passes "$1"; }
 # A pair of devices with an end in another network namespace.
-holding unshare -n sh -c 'echo there; exec cat'
+holding unshare -n sh -c 'echo there; exec cat >/dev/null'
 other=$held
 check "netkit" sh -c "$ip link add hold0 type netkit peer name hold1 && $ip link set hold1 netns $other"
 $ip addr add 10.9.0.1/24 dev hold0
@@ -87,6 +87,19 @@ list $version hold_back
 prints "one of two is revoked" 'interface lo .tc egress pref [0-9]+ handle 0x1' $X revoke list-$version.json
 check "packets pass again" passes 127.0.0.1
 prints "the other stays" classify $tc filter show dev lo egress
+
+# What a map runs: an array for tail calls, whose pin somebody keeps.
+array=/sys/fs/bpf/calls
+check "an array" bpftool map create $array type prog_array key 4 value 4 entries 2 name calls
+check "hold_back is given back" eval 'version=$((version + 1)); list $version; $X revoke list-$version.json && $X admit hold_back.tar'
+check "hold_back loads to be called" bpftool prog loadall $objects/hold_back.bpf.o $pins/three
+put="bpftool map update pinned $array key 1 0 0 0 value pinned $pins/three/hold_back"
+check "it is put into the array" $put
+version=$((version + 1))
+list $version hold_back
+prints "revoked and out of the array" 'detached from map [0-9]+ .tail calls. key 1' $X revoke list-$version.json
+check "nothing is called any more" sh -c "! bpftool map lookup pinned $array key 1 0 0 0 2>&1 | grep -q value:"
+fails "it is not put into the array again" 'not permitted' $put
 
 # A struct of functions that was loaded before its revocation is registered no more.
 register() {
