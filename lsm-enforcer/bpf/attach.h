@@ -175,6 +175,16 @@ static __noinline u32 refuse_replacement(int cmd, union attach_attr *attr, struc
 	return REASON_ATTACH_PROGRAM;
 }
 
+/* Every command of bpf() comes by here: all but these leave at once. */
+#define LOOKED_AT                                                                                  \
+	(1ull << BPF_MAP_UPDATE_ELEM | 1ull << BPF_PROG_ATTACH | 1ull << BPF_RAW_TRACEPOINT_OPEN |  \
+	 1ull << BPF_LINK_CREATE | 1ull << BPF_LINK_UPDATE | 1ull << BPF_LINK_GET_FD_BY_ID)
+
+static __always_inline bool is_looked_at(u32 cmd)
+{
+	return cmd < 64 && (LOOKED_AT >> cmd & 1);
+}
+
 /*
  * EBADF for the command by which libbpf asks whether the kernel knows uprobe multi links: it
  * hands in a probe and a bad target and expects just this. A second question names an
@@ -227,12 +237,57 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 	return r && r->places && refuse_command_place(cmd, attr, prog, r) ? -EPERM : 0;
 }
 
-/* The old way to attach to perf events: kprobes, uprobes, tracepoints. */
+/* For ways that lead to no place with a name. */
+static __noinline u32 refuse_nameless(u32 fd, u64 how)
+{
+	struct record *r = record_of_fd(fd);
+	u32 reason = is_probe(r, how) ?: is_gone(r, how);
+	struct choice c = {};
+
+	if (reason || !r || !r->places)
+		return reason;
+	return refuse_place(r, &c, how);
+}
+
+/* Which program it is cannot be seen here, and the kernel may see it. */
+static __noinline u32 refuse_unread(u64 how)
+{
+	if (mode_in_force() != MODE_ENFORCE)
+		return 0;
+	emit_attempt(3, REASON_ATTACH_PLACE, how);
+	return REASON_ATTACH_PLACE;
+}
+
+/* The caller's memory has the descriptor. */
+static __noinline u32 refuse_given(u64 address, u64 how)
+{
+	u32 fd = 0;
+
+	if (bpf_probe_read_user(&fd, sizeof(fd), (void *)address))
+		return refuse_unread(how);
+	return refuse_nameless(fd, how);
+}
+
+static __always_inline bool is_kcm(struct file *file)
+{
+	struct socket *socket;
+
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return false;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk, __sk_common.skc_family) == AF_KCM;
+}
+
+/* Perf events the old way (kprobes, uprobes, tracepoints), devices of tun, multiplexed sockets. */
 static __always_inline u32 refuse_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct choice c = {};
 	struct record *r;
 
+	if (cmd == TUNSETSTEERINGEBPF || cmd == TUNSETFILTEREBPF)
+		return refuse_given(arg, cmd);
+	if (cmd == SIOCKCMATTACH)
+		return is_kcm(file) ? refuse_given(arg + sizeof(u32), cmd) : 0;
 	if (cmd != PERF_EVENT_IOC_SET_BPF)
 		return 0;
 	r = record_of_fd(arg);

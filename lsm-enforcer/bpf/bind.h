@@ -409,6 +409,8 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 		reason = judge_references(key, r);
 	if (!reason && prog->type == BPF_PROG_TYPE_EXT)
 		reason = judge_replacement(prog, r);
+	if (!reason)
+		note_callers(aux, r);
 	mode = reason ? mode_in_force() : MODE_ENFORCE;
 	if (mode != MODE_ENFORCE) {
 		if (mode == MODE_AUDIT && reason != REASON_ATTACH_PROGRAM)

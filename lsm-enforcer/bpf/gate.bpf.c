@@ -19,6 +19,7 @@
 #include "refs.h"
 #include "place.h"
 #include "admit.h"
+#include "callers.h"
 #include "bind.h"
 #include "guard.h"
 #include "mounts.h"
@@ -26,6 +27,7 @@
 #include "protect.h"
 #include "many.h"
 #include "attach.h"
+#include "held.h"
 #include "register.h"
 #include "option.h"
 #include "netlink.h"
@@ -161,6 +163,15 @@ int BPF_PROG(gate1_capable, const struct cred *cred, struct user_namespace *ns, 
 	return 0;
 }
 
+static __always_inline int refuse_command(int cmd, union attach_attr *attr)
+{
+	if (!is_looked_at(cmd))
+		return 0;
+	if (cmd == BPF_MAP_UPDATE_ELEM)
+		return deny(refuse_update(attr));
+	return refuse_attach(cmd, attr) ?: deny(refuse_registration(cmd, attr));
+}
+
 SEC("?lsm/bpf")
 int BPF_PROG(gate_bpf_pending, int cmd, struct prog_load_attr *attr)
 {
@@ -168,14 +179,14 @@ int BPF_PROG(gate_bpf_pending, int cmd, struct prog_load_attr *attr)
 		note_pending(attr);
 		return 0;
 	}
-	return refuse_attach(cmd, (void *)attr) ?: deny(refuse_registration(cmd, (void *)attr));
+	return refuse_command(cmd, (void *)attr);
 }
 
 /* 6.9 and later. */
 SEC("?lsm/bpf")
 int BPF_PROG(gate_bpf, int cmd, union attach_attr *attr)
 {
-	return refuse_attach(cmd, attr) ?: deny(refuse_registration(cmd, attr));
+	return refuse_command(cmd, attr);
 }
 
 /* Gate 2, and guard of our own programs. */

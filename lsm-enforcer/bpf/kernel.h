@@ -32,8 +32,12 @@ typedef _Bool bool;
 enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_DEVMAP = 14,
+	BPF_MAP_TYPE_CPUMAP = 16,
+	BPF_MAP_TYPE_DEVMAP_HASH = 25,
 	BPF_MAP_TYPE_STRUCT_OPS = 26,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_INODE_STORAGE = 28,
@@ -49,6 +53,12 @@ enum {
 	BPF_LINK_GET_FD_BY_ID = 30,
 };
 enum {
+	BPF_PROG_TYPE_SCHED_CLS = 3,
+	BPF_PROG_TYPE_SCHED_ACT = 4,
+	BPF_PROG_TYPE_XDP = 6,
+	BPF_PROG_TYPE_LWT_IN = 10,
+	BPF_PROG_TYPE_LWT_XMIT = 12,
+	BPF_PROG_TYPE_LWT_SEG6LOCAL = 19,
 	BPF_PROG_TYPE_TRACING = 26,
 	BPF_PROG_TYPE_STRUCT_OPS = 27,
 	BPF_PROG_TYPE_EXT = 28,
@@ -85,6 +95,12 @@ enum {
 #define BPF_TRACE_FENTRY_MULTI 59
 #define BPF_TRACE_FSESSION_MULTI 61
 #define PERF_EVENT_IOC_SET_BPF 0x40042408
+#define TUNSETSTEERINGEBPF 0x800454e0
+#define TUNSETFILTEREBPF 0x800454e1
+#define SIOCKCMATTACH 0x89e0
+#define AF_KCM 41
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
 
 /* union bpf_attr as BPF_PROG_LOAD uses it; offsets are user ABI. */
 struct prog_load_attr {
@@ -257,6 +273,7 @@ struct bpf_struct_ops_map___old {
 
 /* Registers of a system call, on x86. */
 struct pt_regs___kernel {
+	unsigned long r8;
 	unsigned long r10;
 	unsigned long orig_ax;
 };
@@ -399,11 +416,15 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 struct sock_common {
+	u16 skc_family;
 	possible_net_t skc_net;
 };
 struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
+};
+struct socket {
+	struct sock *sk;
 };
 struct sk_buff {
 	unsigned char *data;

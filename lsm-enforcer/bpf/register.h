@@ -75,52 +75,73 @@ static __always_inline u32 count_members(struct bpf_struct_ops_map *map)
 	return BPF_CORE_READ(type_of_struct(map), info) & 0xffff;
 }
 
-/* The map whose members a command would register, or 0. */
-static __always_inline struct bpf_struct_ops_map *map_to_register(int cmd, union attach_attr *attr)
+static __always_inline struct bpf_map *map_of_fd(u32 fd)
 {
-	struct bpf_map *map;
-	struct file *file;
-	u32 fd;
+	struct file *file = file_of_fd(fd);
 
-	if (cmd == BPF_LINK_CREATE) {
-		if (BPF_PROBE_READ(attr, link_create.attach_type) != BPF_STRUCT_OPS)
-			return 0;
-		fd = BPF_PROBE_READ(attr, link_create.prog_fd);
-	} else if (cmd == BPF_LINK_UPDATE) {
-		fd = BPF_PROBE_READ(attr, link_update.new_prog_fd);
-	} else if (cmd == BPF_MAP_UPDATE_ELEM) {
-		fd = BPF_PROBE_READ(attr, map_update.map_fd);
-	} else {
-		return 0;
-	}
-	file = file_of_fd(fd);
-	map = file ? BPF_CORE_READ(file, private_data) : 0;
-	return map && BPF_CORE_READ(map, map_type) == BPF_MAP_TYPE_STRUCT_OPS ? (void *)map : 0;
+	return file ? BPF_CORE_READ(file, private_data) : 0;
 }
 
-static __noinline u32 refuse_registration(int cmd, union attach_attr *attr)
+static __noinline u32 refuse_linked(struct bpf_map *map, u32 how)
 {
-	struct registration g = { .how = cmd };
-	struct bpf_struct_ops_map *map;
-	struct guard *guard;
-	u32 zero = 0;
+	struct registration g = {
+		.list = (u64)BPF_CORE_READ((struct bpf_struct_ops_map *)map, links),
+		.count = count_members((void *)map),
+		.how = how,
+	};
 
-	/* Each update of any map comes by. */
-	guard = bpf_map_lookup_elem(&guards, &zero);
+	bpf_loop(MOST_MEMBERS, check_linked, &g, 0);
+	return g.reason;
+}
+
+static __noinline u32 refuse_given_members(struct bpf_map *map, u64 value)
+{
+	struct registration g = {
+		.list = (u64)type_of_struct((void *)map) + TYPE_BYTES,
+		.value = value + bpf_core_field_offset(struct bpf_struct_ops_value, data),
+		.count = count_members((void *)map),
+		.how = BPF_MAP_UPDATE_ELEM,
+	};
+
+	bpf_loop(MOST_MEMBERS, check_given, &g, 0);
+	return g.reason;
+}
+
+/* By a link. */
+static __always_inline u32 refuse_registration(int cmd, union attach_attr *attr)
+{
+	struct bpf_map *map;
+	u32 zero = 0, fd;
+	struct guard *guard = bpf_map_lookup_elem(&guards, &zero);
+
 	if (!guard || !guard->revoked)
 		return 0;
-	map = map_to_register(cmd, attr);
-	if (!map)
+	if (cmd == BPF_LINK_CREATE && BPF_PROBE_READ(attr, link_create.attach_type) == BPF_STRUCT_OPS)
+		fd = BPF_PROBE_READ(attr, link_create.prog_fd);
+	else if (cmd == BPF_LINK_UPDATE)
+		fd = BPF_PROBE_READ(attr, link_update.new_prog_fd);
+	else
 		return 0;
-	g.count = count_members(map);
-	if (cmd == BPF_MAP_UPDATE_ELEM) {
-		g.list = (u64)type_of_struct(map) + TYPE_BYTES;
-		g.value = BPF_PROBE_READ(attr, map_update.value) +
-			  bpf_core_field_offset(struct bpf_struct_ops_value, data);
-		bpf_loop(MOST_MEMBERS, check_given, &g, 0);
-	} else {
-		g.list = (u64)BPF_CORE_READ(map, links);
-		bpf_loop(MOST_MEMBERS, check_linked, &g, 0);
-	}
-	return g.reason;
+	map = map_of_fd(fd);
+	if (!map || BPF_CORE_READ(map, map_type) != BPF_MAP_TYPE_STRUCT_OPS)
+		return 0;
+	return refuse_linked(map, cmd);
+}
+
+/* Each update of any map comes by here. */
+static __always_inline u32 refuse_update(union attach_attr *attr)
+{
+	struct bpf_map *map;
+	u32 zero = 0, type;
+	struct guard *guard = bpf_map_lookup_elem(&guards, &zero);
+
+	if (!guard || !(guard->revoked | guard->placed))
+		return 0;
+	map = map_of_fd(BPF_PROBE_READ(attr, map_update.map_fd));
+	type = map ? BPF_CORE_READ(map, map_type) : 0;
+	if (type == BPF_MAP_TYPE_STRUCT_OPS)
+		return refuse_given_members(map, BPF_PROBE_READ(attr, map_update.value));
+	if (holds_programs(type))
+		return refuse_held(map, BPF_PROBE_READ(attr, map_update.value));
+	return 0;
 }

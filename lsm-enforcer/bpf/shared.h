@@ -240,7 +240,7 @@ struct guard {
 	u32 kprobes;       /* flags of a trace event: it is a kprobe, */
 	u32 tracepoints;   /* it is a tracepoint */
 	u32 revoked;       /* was anything revoked since arming? */
-	u32 spare;
+	u32 placed;        /* did any rule name places since arming? */
 };
 
 /* A generator's limits; by its image. Written by user space alone. */

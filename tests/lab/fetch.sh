@@ -91,7 +91,7 @@ kernels="
 "
 
 # Modules of these kernels that guests load; and a `dummy` with other types, `dummy_other`.
-modules="sch_ingress cls_bpf dummy"
+modules="sch_ingress cls_bpf act_bpf dummy tun kcm"
 
 main() {
     [ $# -gt 0 ] || { usage >&2; exit 2; }

@@ -22,8 +22,8 @@ use super::{
     store::{self, Set, Store},
 };
 use crate::gate::{
-    Admissions, Armed, Counters, Coverage, Event, Gate, GateError, GeneratorRule, GeneratorState,
-    Loaded, Mode, Revoked,
+    Admissions, Armed, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
+    GeneratorState, Loaded, Mode, Revoked,
 };
 
 /// Programs that the gate can keep a record of at once, unless told: 12 MB of kernel memory.
@@ -209,11 +209,14 @@ impl BpfGate {
         let mut store = self.store(guard.next_image.max(1));
         let prepared = store.prepare(armed, admissions);
         guard.next_image = store.next_image;
+        let has_places = |entry: &Entry| !entry.image.places.is_empty();
+        guard.placed |= admissions.entries.iter().any(has_places);
         self.write_guard(&guard)?;
         let set = prepared?;
         self.put_in_force(&set)?;
         let mut keep: HashSet<u32> = set.images.iter().copied().collect();
         keep.extend(loaded::images(self.map("records")?)?);
+        keep.extend(loaded::callers(self.map("arrays")?)?);
         let store = self.store(guard.next_image);
         store.forget_all_but(&|id| keep.contains(&id))?;
         self.origins = self.store(guard.next_image).origins()?;

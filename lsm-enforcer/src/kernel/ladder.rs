@@ -165,12 +165,11 @@ impl Ladder {
     /// As a report.
     pub fn coverage(&self) -> Coverage {
         let mut blind: Vec<String> = [
-            "programs attached by a route, an action of tc, a tun or KCM device or an infrared receiver",
-            "programs that are reached through maps: tail calls, device and socket maps",
+            "programs attached by the bpf match of iptables",
             "which of several maps of one kind and size a program is given: contents of maps that \
              can change are its input",
             "a thread that exchanges the descriptor of a program, or the names of functions, while it is being \
-             attached",
+             attached or put into a map",
             "classic BPF (seccomp, SO_ATTACH_FILTER), which the kernel makes itself",
             "programs made by kernel modules",
         ]

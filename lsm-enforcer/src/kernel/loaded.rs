@@ -63,3 +63,26 @@ pub fn images(records: &MapHandle) -> io::Result<Vec<u32>> {
         .map(|record| record.image)
         .collect())
 }
+
+/// Images by whose places the kernel side knows the callers of an array of programs; arrays that are
+/// gone are forgotten.
+pub fn callers(arrays: &MapHandle) -> io::Result<Vec<u32>> {
+    let number = |bytes: Vec<u8>| bytes.try_into().map(u32::from_ne_bytes);
+    let mut images = Vec::new();
+    for key in arrays.keys() {
+        let Ok(id) = number(key.clone()) else {
+            continue;
+        };
+        let gone = MapHandle::from_map_id(id)
+            .is_err_and(|error| error.kind() == libbpf_rs::ErrorKind::NotFound);
+        if gone {
+            arrays.delete(&key).map_err(io::Error::other)?;
+        } else if let Some(image) = arrays
+            .lookup(&key, MapFlags::ANY)
+            .map_err(io::Error::other)?
+        {
+            images.extend(number(image));
+        }
+    }
+    Ok(images)
+}

@@ -284,6 +284,7 @@ pub struct Guard {
     pub kprobes: u32,
     pub tracepoints: u32,
     pub revoked: bool,
+    pub placed: bool,
 }
 
 impl Guard {
@@ -304,7 +305,7 @@ impl Guard {
                 self.kprobes,
                 self.tracepoints,
                 self.revoked.into(),
-                0,
+                self.placed.into(),
             ])
             .done(Self::SIZE)
     }
@@ -327,6 +328,7 @@ impl Guard {
             kprobes: reader.u32(),
             tracepoints: reader.u32(),
             revoked: reader.u32() != 0,
+            placed: reader.u32() != 0,
         }
     }
 }
@@ -462,6 +464,7 @@ mod tests {
             kprobes: 15,
             tracepoints: 16,
             revoked: true,
+            placed: true,
         };
         assert_eq!(Guard::read(&guard.to_bytes()), guard);
         let origin = Origin {

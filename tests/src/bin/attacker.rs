@@ -19,6 +19,8 @@ mod churn;
 mod cost;
 #[path = "attacker/crowd.rs"]
 mod crowd;
+#[path = "attacker/devices.rs"]
+mod devices;
 #[path = "attacker/doors.rs"]
 mod doors;
 #[path = "attacker/follow.rs"]
@@ -27,6 +29,8 @@ mod follow;
 mod gate;
 #[path = "attacker/grab.rs"]
 mod grab;
+#[path = "attacker/held.rs"]
+mod held;
 #[path = "attacker/light.rs"]
 mod light;
 #[path = "attacker/loads.rs"]
@@ -47,6 +51,8 @@ mod place;
 mod register;
 #[path = "attacker/replace.rs"]
 mod replace;
+#[path = "attacker/routes.rs"]
+mod routes;
 #[path = "attacker/signed.rs"]
 mod signed;
 #[path = "attacker/slots.rs"]
@@ -193,6 +199,7 @@ fn main() -> ExitCode {
         Some("members") => done(members::run()),
         Some("tokens") => done(tokens::run()),
         Some("ways") => done(ways::run()),
+        Some("held") => done(held::run()),
         Some("follow") => follow::run(words.get(1).map_or("", String::as_str)),
         Some("truncate") => return own::truncate(words.get(1).map_or("", String::as_str)),
         Some("doors") => done(doors::run()),
@@ -223,6 +230,13 @@ fn main() -> ExitCode {
         Some("trace") => own::trace(words.get(1).and_then(|pid| pid.parse().ok()).unwrap_or(0)),
         Some("load") => check("load", must_refuse(&evil())),
         Some("hold") => hold().is_ok(),
+        Some("grace") => match own::grace() {
+            Ok(()) => true,
+            Err(error) => {
+                println!("no grace period: {error}");
+                return ExitCode::FAILURE;
+            }
+        },
         Some("disarm") => match BpfGate::open().and_then(|mut gate| gate.disarm()) {
             Ok(()) => check(
                 "after disarming everything loads",
@@ -235,7 +249,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|grace|disarm"
             );
             return ExitCode::from(2);
         }

@@ -105,3 +105,13 @@ pub fn truncate(path: &str) -> ExitCode {
         }
     }
 }
+
+/// Waits for a grace period of the kernel's RCU.
+pub fn grace() -> io::Result<()> {
+    // `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c).
+    // SAFETY: the call takes numbers alone.
+    match unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

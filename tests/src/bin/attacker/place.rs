@@ -20,6 +20,7 @@ use super::{
 
 const KPROBE: u32 = 2;
 const SCHED_CLS: u32 = 3;
+const SCHED_ACT: u32 = 4;
 const TRACEPOINT: u32 = 5;
 
 const TRACE_KPROBE_MULTI: u32 = 42;
@@ -52,6 +53,12 @@ fn on_eth() -> Load {
 fn classify() -> Load {
     program("classify", SCHED_CLS, 0x76)
 }
+fn action() -> Load {
+    program("action", SCHED_ACT, 0x78)
+}
+fn probe_of(prog_type: u32) -> Load {
+    program("probe", prog_type, 0x79)
+}
 fn several() -> Load {
     Load {
         attach_type: TRACE_KPROBE_MULTI,
@@ -60,21 +67,25 @@ fn several() -> Load {
 }
 
 fn entries() -> Vec<Entry> {
-    [
+    let mut all: Vec<Entry> = [XDP, SCHED_CLS]
+        .map(|prog_type| entry(&probe_of(prog_type), vec![], Class::Probe))
+        .into();
+    let placed = [
         (unlink(), "vfs_unl*"),
         (exec(), "syscalls/sys_*_execve"),
         (enter(), "sys_ent*r"),
         (on_lo(), "lo"),
         (on_eth(), "eth*"),
         (classify(), "eth*"),
+        (action(), "eth*"),
         (several(), "vfs_unl*"),
-    ]
-    .map(|(load, place)| {
+    ];
+    all.extend(placed.map(|(load, place)| {
         let mut entry = entry(&load, vec![], Class::Signed);
         entry.image.places = vec![place.to_owned()];
         entry
-    })
-    .into()
+    }));
+    all
 }
 
 /// `struct perf_event_attr` up to the fields that are needed here.
@@ -185,6 +196,13 @@ fn set_nothing() -> Vec<u8> {
     message(19, &[0, LOOPBACK, 0, 0], &[])
 }
 
+/// The same, of which nobody wants to know how it went.
+fn set_nothing_quietly() -> Vec<u8> {
+    let mut message = set_nothing();
+    message[6] = 1; // NLM_F_REQUEST
+    message
+}
+
 /// RTM_NEWTFILTER with a program.
 fn add_filter(fd: i32) -> Vec<u8> {
     let options = attribute(2, &attribute(6, &fd.to_ne_bytes()));
@@ -196,7 +214,19 @@ fn add_filter(fd: i32) -> Vec<u8> {
     )
 }
 
-/// Sends one datagram, and reads the answer to its last message.
+/// RTM_NEWTFILTER with an action of the `matchall` filter.
+fn add_action(program: &OwnedFd) -> Vec<u8> {
+    let first = attribute(1 | 0x8000, &super::routes::act(program));
+    let options = attribute(2 | 0x8000, &attribute(2 | 0x8000, &first)); // TCA_MATCHALL_ACT
+    let attributes = [attribute(1, b"matchall\0"), options];
+    message(
+        44,
+        &[0, LOOPBACK, 0, 0xffff_fff2, 0x0300_0100],
+        &attributes.concat(),
+    )
+}
+
+/// Sends one datagram, and reads the answers; that to the last message counts.
 pub fn by_netlink(messages: &[Vec<u8>]) -> io::Result<()> {
     let bytes = messages.concat();
     // SAFETY: sizes are those of the buffers; the descriptor is new and nobody owns it.
@@ -211,7 +241,8 @@ pub fn by_netlink(messages: &[Vec<u8>]) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
         let mut answers = Vec::new();
-        for _ in messages {
+        let wants_answer = |message: &&Vec<u8>| message[6] & 4 != 0; // NLM_F_ACK
+        for _ in messages.iter().filter(wants_answer) {
             let mut answer = [0u32; 1024];
             let length = libc::recv(
                 socket.as_raw_fd(),
@@ -324,6 +355,12 @@ fn tries() -> Vec<Try> {
             by_device_netlink(program, vec![])
         }),
         attempt(
+            "XDP elsewhere after two thousand messages",
+            on_eth(),
+            elsewhere,
+            |program| by_device_netlink(program, vec![set_nothing_quietly(); 2000]),
+        ),
+        attempt(
             "XDP elsewhere by the third message of a datagram",
             on_eth(),
             elsewhere,
@@ -338,6 +375,12 @@ fn tries() -> Vec<Try> {
             |program| by_netlink(&[add_filter(program.as_raw_fd())]),
         ),
         attempt(
+            "an action of a filter by netlink",
+            action(),
+            elsewhere,
+            |program| by_netlink(&[add_action(program)]),
+        ),
+        attempt(
             "many functions in one link",
             several(),
             elsewhere,
@@ -346,9 +389,12 @@ fn tries() -> Vec<Try> {
         attempt("a probe by the ioctl of perf", probe(), never, |program| {
             by_ioctl(program, perf_event(1, 0, 0, 0))
         }),
-        attempt("a probe as XDP by netlink", probe(), never, |program| {
-            by_device_netlink(program, vec![])
-        }),
+        attempt(
+            "a probe as XDP by netlink",
+            probe_of(XDP),
+            never,
+            |program| by_device_netlink(program, vec![]),
+        ),
         attempt(
             "a probe by a socket option",
             probe(),
@@ -357,7 +403,7 @@ fn tries() -> Vec<Try> {
         ),
         attempt(
             "a probe as a classifier by netlink",
-            probe(),
+            probe_of(SCHED_CLS),
             never,
             |program| by_netlink(&[add_filter(program.as_raw_fd())]),
         ),

@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     super::{
-        Attr, LINK_CREATE, MAP_CREATE, PROG_ATTACH, RAW_TRACEPOINT, RAW_TRACEPOINT_OPEN,
-        SOCKET_FILTER, TRACING, many, options, place,
+        Attr, LINK_CREATE, MAP_CREATE, MAP_UPDATE_ELEM, PROG_ATTACH, RAW_TRACEPOINT,
+        RAW_TRACEPOINT_OPEN, SOCKET_FILTER, TRACING, XDP, devices, many, options, place, routes,
     },
     Goes, WAY, Way,
 };
@@ -22,8 +22,10 @@ const ITER_CREATE: u32 = 33;
 // enum bpf_prog_type
 const KPROBE: u32 = 2;
 const SCHED_CLS: u32 = 3;
+const SCHED_ACT: u32 = 4;
 const PERF_EVENT: u32 = 7;
 const CGROUP_SKB: u32 = 8;
+const LWT_OUT: u32 = 11;
 const SOCK_OPS: u32 = 13;
 const SK_SKB: u32 = 14;
 const SK_MSG: u32 = 16;
@@ -38,12 +40,19 @@ const SK_SKB_VERDICT: u32 = 5;
 const SK_MSG_VERDICT: u32 = 7;
 const FLOW_DISSECTOR_ATTACH: u32 = 17;
 const TRACE_ITER: u32 = 28;
+const XDP_DEVMAP: u32 = 33;
+const XDP_CPUMAP: u32 = 35;
 const SK_LOOKUP_ATTACH: u32 = 36;
 const NETFILTER_ATTACH: u32 = 45;
 const TCX_INGRESS: u32 = 46;
 const NETKIT_PRIMARY: u32 = 54;
 
+// enum bpf_map_type
+const DEVMAP: u32 = 14;
 const SOCKMAP: u32 = 15;
+const CPUMAP: u32 = 16;
+const DEVMAP_HASH: u32 = 25;
+
 const ALLOW_MULTI: u32 = 2;
 const GROUPS: &str = "/sys/fs/cgroup";
 
@@ -335,6 +344,73 @@ pub fn ways() -> Vec<Way> {
             ..WAY
         },
         Way {
+            what: "an action of tc",
+            prog_type: SCHED_ACT,
+            attach: routes::action,
+            ..WAY
+        },
+        Way {
+            what: "a route",
+            prog_type: LWT_OUT,
+            returns: 0,
+            attach: routes::route,
+            ..WAY
+        },
+        Way {
+            what: "a list of next hops",
+            prog_type: LWT_OUT,
+            returns: 0,
+            attach: routes::next_hops,
+            ..WAY
+        },
+        Way {
+            what: "the queues of a tun device",
+            prog_type: SOCKET_FILTER,
+            attach: devices::steer,
+            ..WAY
+        },
+        Way {
+            what: "the packets of a tun device",
+            prog_type: SOCKET_FILTER,
+            attach: devices::filter,
+            ..WAY
+        },
+        Way {
+            what: "multiplexed connections",
+            prog_type: SOCKET_FILTER,
+            attach: devices::multiplex,
+            ..WAY
+        },
+        Way {
+            what: "a group of packet sockets",
+            prog_type: SOCKET_FILTER,
+            attach: devices::fan_out,
+            ..WAY
+        },
+        Way {
+            what: "a map of devices",
+            prog_type: XDP,
+            attach_type: XDP_DEVMAP,
+            goes: Goes::To("lo", "eth*"),
+            attach: |program| hold(program, DEVMAP, LOOPBACK),
+            ..WAY
+        },
+        Way {
+            what: "a map of devices by hash",
+            prog_type: XDP,
+            attach_type: XDP_DEVMAP,
+            goes: Goes::To("lo", "eth*"),
+            attach: |program| hold(program, DEVMAP_HASH, LOOPBACK),
+            ..WAY
+        },
+        Way {
+            what: "a map of processors",
+            prog_type: XDP,
+            attach_type: XDP_CPUMAP,
+            attach: |program| hold(program, CPUMAP, 64),
+            ..WAY
+        },
+        Way {
             what: "netfilter",
             needs: Some("bpf_nf_link"),
             prog_type: NETFILTER,
@@ -362,6 +438,24 @@ fn link(program: &OwnedFd, target: u32, attach_type: u32) -> io::Result<()> {
         .u32(4, target)
         .u32(8, attach_type)
         .open(LINK_CREATE)
+        .map(drop)
+}
+
+/// Puts it into a map that runs it, after a device or the length of a queue.
+fn hold(program: &OwnedFd, kind: u32, first: u32) -> io::Result<()> {
+    let map = Attr::new()
+        .u32(0, kind)
+        .u32(4, 4)
+        .u32(8, 8)
+        .u32(12, 1)
+        .open(MAP_CREATE)?;
+    let key = 0u32;
+    let value = [first, program.as_raw_fd() as u32];
+    Attr::new()
+        .u32(0, map.as_raw_fd() as u32)
+        .u64(8, (&raw const key) as u64)
+        .u64(16, value.as_ptr() as u64)
+        .call(MAP_UPDATE_ELEM)
         .map(drop)
 }
 
