@@ -9,6 +9,7 @@ use std::{
 /// Object name, source name, extra flags.
 const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("allow_device", "allow_device", &[]),
+    ("call_module", "call_module", &[]),
     ("classify", "classify", &[]),
     ("compare_cost", "../../benches/bpf/compare_cost", &[]),
     ("congest", "congest", &[]),

@@ -246,6 +246,7 @@ impl Anatomy {
             result: None,
             gpl: measured.gpl,
             module: measured.module.clone(),
+            calls: measured.calls.clone(),
         })
     }
 

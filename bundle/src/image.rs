@@ -4,6 +4,8 @@
 //! map file descriptor replaced by the index of the map's first appearance, together with
 //! all that instructions alone do not say: type, target, maps, read-only data.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
@@ -53,6 +55,17 @@ pub struct Image {
     /// The module in whose types `attach_btf_id` counts; `None`: in the kernel's own.
     #[serde(default)]
     pub module: Option<ModuleBtf>,
+    /// Modules whose functions it calls, by the number (`off`) that its call instructions have for
+    /// them; never 0, which is the kernel itself.
+    #[serde(default)]
+    pub calls: BTreeMap<u16, ModuleBtf>,
+}
+
+impl Image {
+    /// Every module that it is for: of its target, and of what it calls.
+    pub fn modules(&self) -> impl Iterator<Item = &ModuleBtf> {
+        self.module.iter().chain(self.calls.values())
+    }
 }
 
 /// The types (BTF) of a kernel module.
@@ -213,7 +226,7 @@ impl Image {
     /// The words as the kernel keeps them: a map reference names the word that first refers
     /// to the same map, so that the gate compares descriptors without a table of them.
     pub fn stored_words(&self) -> Vec<u64> {
-        let mut first = std::collections::BTreeMap::new();
+        let mut first = BTreeMap::new();
         self.words
             .iter()
             .enumerate()
@@ -283,6 +296,7 @@ impl Image {
             result: None,
             gpl: None,
             module: None,
+            calls: BTreeMap::new(),
         }
     }
 }

@@ -215,6 +215,55 @@ static __noinline bool may_throw(struct bpf_prog_aux *aux)
 	return callback && callback != BPF_CORE_READ(aux, prog, bpf_func);
 }
 
+static __always_inline void *set_in_force(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&set, &zero);
+}
+
+#define MOST_CALLED 256	/* MAX_KFUNC_BTFS */
+
+struct calls {
+	void *set;
+	u64 descs;
+	u32 count;
+	u32 image;
+	u32 differ;
+};
+
+/* As gate 1 does with targets: another module, or the same one loaded anew, has another number. */
+static long compare_called(u32 i, struct calls *c)
+{
+	struct bpf_kfunc_btf *desc = (void *)c->descs + i * bpf_core_type_size(struct bpf_kfunc_btf);
+	struct key key = { .use = USE_CALLS, .fingerprint = c->image };
+	struct header *want;
+
+	if (i >= c->count)
+		return 1;
+	key.len = BPF_CORE_READ(desc, offset);
+	want = bpf_map_lookup_elem(c->set, &key);
+	c->differ = !want || want->mode != BPF_CORE_READ(desc, btf, id);
+	return c->differ;
+}
+
+/* Are the modules whose functions it calls those that were meant? */
+static __noinline bool calls_what_was_meant(struct bpf_prog_aux *aux, u32 image)
+{
+	struct bpf_kfunc_btf_tab *tab = BPF_CORE_READ(aux, kfunc_btf_tab);
+	struct calls c = { .image = image };
+
+	if (!tab)
+		return true;
+	c.set = set_in_force();
+	if (!c.set)
+		return false;
+	c.descs = (u64)tab + bpf_core_field_offset(struct bpf_kfunc_btf_tab, descs);
+	c.count = BPF_CORE_READ(tab, nr_descs);
+	bpf_loop(MOST_CALLED, compare_called, &c, 0);
+	return !c.differ;
+}
+
 /* No image says what its maps are. */
 static __always_inline bool is_unmeasured(u32 class)
 {
@@ -234,6 +283,8 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 	if (BPF_CORE_READ(aux, dst_prog) && BPF_CORE_READ(aux, prog, type) != BPF_PROG_TYPE_EXT)
 		return REASON_ATTACH_TARGET;
 	if (btf && (!BPF_CORE_READ(btf, kernel_btf) || (BPF_CORE_READ(btf, base_btf) && !r->module)))
+		return REASON_MODULE_BTF;
+	if (!calls_what_was_meant(aux, r->image))
 		return REASON_MODULE_BTF;
 	if (may_throw(aux))
 		return REASON_EXCEPTION_CALLBACK;
@@ -279,13 +330,6 @@ static __noinline void report_binding(struct bpf_prog *prog, struct record *r, u
 		emit_refusal(&n);
 	else
 		emit_pass(&n);
-}
-
-static __always_inline void *set_in_force(void)
-{
-	u32 zero = 0;
-
-	return bpf_map_lookup_elem(&set, &zero);
 }
 
 static __noinline u32 mode_in_force(void)

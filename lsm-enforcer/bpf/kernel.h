@@ -280,12 +280,24 @@ struct pt_regs___kernel {
 
 struct bpf_prog_ops;
 
+/* The modules whose functions a program calls, as the verifier found them in the loader's table. */
+struct bpf_kfunc_btf {
+	struct btf *btf;
+	u16 offset;
+};
+struct bpf_kfunc_btf_tab {
+	struct bpf_kfunc_btf descs[1];
+	u32 nr_descs;
+};
+
+
 struct bpf_prog_aux {
 	u32 used_map_cnt;
 	u32 id;
 	u32 attach_btf_id;
 	struct btf *btf;
 	struct btf *attach_btf;
+	struct bpf_kfunc_btf_tab *kfunc_btf_tab;
 	struct bpf_prog *dst_prog;
 	bool offload_requested;
 	bool sleepable;

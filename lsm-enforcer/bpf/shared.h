@@ -81,6 +81,7 @@ enum use {
 	USE_ANY_TARGET = 8, /* like USE_IMAGE, whatever the BTF target: probes only */
 	USE_INDEXED = 10, /* like USE_IMAGE, for loads with maps by index or kernel-side CO-RE */
 	USE_KEYRINGS = 11, /* one entry: mode = keyrings by which the kernel may verify, bit by number */
+	USE_CALLS = 12, /* fingerprint = image, len = a number of its calls: mode = the module's, as `btf` below */
 };
 /* Most images that share a key, in either way. */
 #define MAX_ALIKE 8

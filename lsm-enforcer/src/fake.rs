@@ -136,8 +136,7 @@ impl World {
 impl State {
     fn load(&mut self, name: &str) -> bool {
         let admitted = self.admissions.entries.iter().any(|entry| {
-            let module = entry.image.module.as_ref();
-            let there = module.is_none_or(|module| {
+            let there = entry.image.modules().all(|module| {
                 let meant = self.admissions.modules.get(module);
                 meant.is_some() && meant == self.modules.get(module)
             });

@@ -34,6 +34,7 @@ use libbpf_rs::{
 };
 use serde::{Deserialize, Serialize};
 
+mod calls;
 mod many;
 pub mod members;
 pub mod named;
@@ -316,7 +317,15 @@ fn read(object: &OpenObject, name: &str, what: &What<'_>) -> Result<Image, Strin
         what.members.get(name),
     )?;
     let mut words: Vec<u64> = program.insns().iter().map(word).collect();
-    refuse_what_the_gate_refuses(&words)?;
+    let calls = match what.kernel {
+        None => calls::modules(&words, &kernel_functions(inventory))?,
+        Some(_) if calls::any(&words) => {
+            return Err(
+                "it calls functions of a module, and that kernel's modules are not known".into(),
+            );
+        }
+        Some(_) => BTreeMap::new(),
+    };
     let descriptors = index_maps(&mut words);
     if descriptors.len() > MAX_MAPS {
         return Err(format!("it uses {} maps", descriptors.len()));
@@ -347,6 +356,7 @@ fn read(object: &OpenObject, name: &str, what: &What<'_>) -> Result<Image, Strin
         result: None,
         gpl: object_is_gpl(inventory),
         module,
+        calls,
     })
 }
 
@@ -365,17 +375,11 @@ fn word(instruction: &libbpf_sys::bpf_insn) -> u64 {
         | u64::from(instruction.imm as u32) << 32
 }
 
-/// What can never pass gate 1 need not be admitted; better said now than at load.
-fn refuse_what_the_gate_refuses(words: &[u64]) -> Result<(), String> {
-    let mut after_btf = false;
-    for &word in words {
-        let (code, source) = (word & 0xff, (word >> 12) & 0xf);
-        if after_btf && word >> 32 != 0 || code == 0x85 && source == 2 && (word >> 16) as u16 != 0 {
-            return Err("it uses a kernel module's BTF, which is not supported yet".into());
-        }
-        after_btf = code == 0x18 && source == 3;
-    }
-    Ok(())
+/// All functions of the kernel and of modules that the object's programs call.
+fn kernel_functions(inventory: &Object) -> BTreeSet<&str> {
+    let programs = inventory.programs.iter();
+    let names = programs.flat_map(|program| &program.kfuncs);
+    names.map(String::as_str).collect()
 }
 
 /// What libbpf's `libbpf_prepare_prog_load` would put into the attributes.

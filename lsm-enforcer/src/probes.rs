@@ -9,6 +9,8 @@
 //! libbpf-tools and libbpf-rs, and in aya 0.13's `sys/bpf.rs`; other versions of libbpf may ask in
 //! other words, which a signed list can add ([`policy::probes`]).
 
+use std::collections::BTreeMap;
+
 use bundle::{
     image::{Identity, Image, MAP_INDEX, MapSpec},
     kernel,
@@ -281,6 +283,7 @@ pub(crate) fn unsigned(
         result: None,
         gpl: None,
         module: None,
+        calls: BTreeMap::new(),
     }
 }
 

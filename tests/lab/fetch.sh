@@ -90,8 +90,8 @@ kernels="
 7.3  trixie-backports
 "
 
-# Modules of these kernels that guests load; and a `dummy` with other types, `dummy_other`.
-modules="sch_ingress cls_bpf act_bpf dummy tun kcm"
+# Modules of these kernels that guests load; and two with other types, `dummy_other` and `tcp_dctcp_other`.
+modules="sch_ingress cls_bpf act_bpf dummy tun kcm tcp_dctcp"
 
 main() {
     [ $# -gt 0 ] || { usage >&2; exit 2; }
@@ -315,6 +315,13 @@ fetch_kernel() {
     say "kernel $series: $cache/kernels/$release/vmlinux"
 }
 
+# FOLDER NAME FUNCTION RENAMED: NAME_other.ko is NAME.ko with one function called otherwise. The signature would
+# be wrong; binutils leave it out.
+other_module() {
+    objcopy "$1/$2.ko" "$1/$2_other.ko"
+    LC_ALL=C sed -i "s/$3/$4/g" "$1/$2_other.ko"
+}
+
 # Modules of the very kernel that is here; they are signed, and stay as they are.
 fetch_modules() {
     local series=$1 suite package release partial name path
@@ -349,9 +356,8 @@ fetch_modules() {
         *) fail "$package has no module $name" ;;
         esac
     done
-    # One function is called otherwise. The signature would be wrong; binutils leave it out.
-    objcopy "$partial/modules/dummy.ko" "$partial/modules/dummy_other.ko"
-    LC_ALL=C sed -i 's/dummy_get_stats64/dummy_get_stats46/g' "$partial/modules/dummy_other.ko"
+    other_module "$partial/modules" dummy dummy_get_stats64 dummy_get_stats46
+    other_module "$partial/modules" tcp_dctcp dctcp_get_info dctcp_got_info
     echo "$modules" >"$partial/modules/names"
     mkdir -p "$cache/modules"
     rm -rf "$cache/modules/$release"

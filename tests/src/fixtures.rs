@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 /// Every fixture's name, without `.bpf.o`, sorted.
 pub const NAMES: &[&str] = &[
     "allow_device",
+    "call_module",
     "classify",
     "congest",
     "count_exec",

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -103,6 +105,7 @@ fn measured(mut words: Vec<u64>) -> Image {
         result: None,
         gpl: None,
         module: None,
+        calls: BTreeMap::new(),
     }
 }
 

@@ -174,8 +174,8 @@ impl Enforcer {
             let layouts = layouts.filter(|image| self.revoked_program(image).is_none());
             entries.extend(layouts.map(|image| known.entry(image)));
         }
-        let module = |entry: &Entry| entry.image.module.is_some();
-        let modules = match entries.iter().any(module) {
+        let for_module = |entry: &Entry| entry.image.modules().next().is_some();
+        let modules = match entries.iter().any(for_module) {
             true => self.host().modules(),
             false => BTreeMap::new(),
         };

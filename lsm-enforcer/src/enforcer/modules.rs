@@ -1,4 +1,4 @@
-//! Programs for functions of kernel modules follow the modules, which come and go: a module that is
+//! Programs for functions of kernel modules, and those that call them, follow the modules, which come and go: a module that is
 //! loaded anew has other numbers, and one that comes later has functions that were not there.
 
 use std::{
@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bundle::{
-    Digest,
-    image::{Image, ModuleBtf},
-};
+use bundle::{Digest, image::ModuleBtf};
 use policy::Reason;
 
 use super::{Accepted, Enforcer};
@@ -20,8 +17,8 @@ use crate::{failure::Failure, gate::Event, record::Level, workshop::Measured};
 pub(super) struct Followed {
     /// As they were when programs were measured for them; `None`: nobody looked.
     loaded: Option<BTreeMap<ModuleBtf, u32>>,
-    /// For which module a program, by its bundle and name, was measured first.
-    meant: BTreeMap<(Digest, String), ModuleBtf>,
+    /// For which modules a program, by its bundle and name, was measured first.
+    meant: BTreeMap<(Digest, String), Vec<ModuleBtf>>,
     /// An admitted program was refused because of its module.
     refused: bool,
     /// Boot-time clock before which nobody looks because of a refusal.
@@ -44,19 +41,21 @@ impl Followed {
     pub(super) fn keep(&mut self, bundles: &mut [Accepted]) {
         for known in bundles {
             for program in &mut known.programs {
-                let Ok(Image {
-                    module: Some(module),
-                    ..
-                }) = &program.image
-                else {
+                let Ok(image) = &program.image else {
                     continue;
                 };
+                let modules: Vec<ModuleBtf> = image.modules().cloned().collect();
+                if modules.is_empty() {
+                    continue;
+                }
                 let key = (known.verdict.bundle, program.program.clone());
-                let meant = self.meant.entry(key).or_insert_with(|| module.clone());
-                if meant != module {
+                let meant = self.meant.entry(key).or_insert_with(|| modules.clone());
+                if *meant != modules {
+                    let gone = meant.iter().filter(|module| !modules.contains(module));
+                    let names: Vec<&str> = gone.map(|module| module.name.as_str()).collect();
                     program.image = Err(format!(
                         "the module {} is another than before; `bpfseal-enforcer reload` measures for it",
-                        meant.name
+                        names.join(", ")
                     ));
                     program.others.clear();
                 }
@@ -85,7 +84,7 @@ impl Enforcer {
             return Ok(false);
         };
         let follows = |measured: &Measured| match &measured.image {
-            Ok(image) => image.module.is_some(),
+            Ok(image) => image.modules().next().is_some(),
             Err(_) => true,
         };
         let bundles = self.known_bundles()?;
@@ -101,11 +100,9 @@ impl Enforcer {
         let (accepted, rejected) = self.decide_all(&policy)?;
         let admissions = self.admissions(&policy, &accepted);
         self.tools.gate.replace(&armed, &admissions)?;
-        let names = admissions.entries.iter().filter_map(|entry| {
-            let module = entry.image.module.as_ref()?;
-            Some(module.name.as_str())
-        });
-        let names: BTreeSet<&str> = names.collect();
+        let entries = admissions.entries.iter();
+        let modules = entries.flat_map(|entry| entry.image.modules());
+        let names: BTreeSet<&str> = modules.map(|module| module.name.as_str()).collect();
         let line = match names.is_empty() {
             true => "kernel modules came or went: no program for one may load".to_owned(),
             false => {

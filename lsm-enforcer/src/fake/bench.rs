@@ -22,16 +22,17 @@ use crate::{
 pub struct Bench(pub World);
 
 impl Bench {
-    /// A program whose target any module has, and nobody else.
+    /// A program whose target any module has, and nobody else; or that calls a function of one.
     fn for_module(&self, program: &str) -> Result<Image, String> {
         let module = self.0.change(|state| state.modules.keys().next().cloned());
-        match module {
-            None => Err(format!("no loaded module has {program}")),
-            module => Ok(Image {
-                module,
-                ..image(program)
-            }),
+        let module = module.ok_or_else(|| format!("no loaded module has {program}"))?;
+        let mut image = image(program);
+        if program.starts_with("call_") {
+            image.calls = BTreeMap::from([(1, module)]);
+        } else {
+            image.module = Some(module);
         }
+        Ok(image)
     }
 }
 
@@ -82,7 +83,9 @@ impl Workshop for Bench {
                 program: program.to_owned(),
                 image: match program {
                     "unmeasurable" => Err("no such function in this kernel".to_owned()),
-                    _ if program.starts_with("nf_") => self.for_module(program),
+                    _ if ["nf_", "call_"].iter().any(|of| program.starts_with(of)) => {
+                        self.for_module(program)
+                    }
                     _ => Ok(image(program)),
                 },
                 others: match program {
@@ -204,5 +207,6 @@ pub fn image(name: &str) -> Image {
         result: None,
         gpl: None,
         module: None,
+        calls: BTreeMap::new(),
     }
 }

@@ -48,6 +48,8 @@ pub enum Use {
     Indexed = 10,
     /// Keyrings by which the kernel may verify.
     Keyrings = 11,
+    /// By image and number: the kernel's number of a module's types whose functions it calls.
+    Calls = 12,
 }
 
 /// Writes fields in memory order.

@@ -5,7 +5,7 @@
 //! and of one of the crowd; neither may take longer because others are admitted.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::fd::FromRawFd as _,
     process::ExitCode,
@@ -106,6 +106,7 @@ fn entry(number: u32) -> Entry {
             result: None,
             gpl: None,
             module: None,
+            calls: BTreeMap::new(),
         },
         class: Class::Signed,
         bundle: Some(Digest::of(if number == 0 {

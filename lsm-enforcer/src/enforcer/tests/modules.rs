@@ -3,8 +3,8 @@ use bundle::image::ModuleBtf;
 use super::*;
 use crate::gate::Event;
 
-/// `nf_probe` is for a module.
-const TOOL: &[u8] = b"name=tool programs=open,nf_probe";
+/// `nf_probe` is for a module, and `call_nf` calls one.
+const TOOL: &[u8] = b"name=tool programs=open,nf_probe,call_nf";
 
 fn module(content: &[u8]) -> ModuleBtf {
     ModuleBtf {
@@ -40,11 +40,14 @@ fn refusal() -> Event {
 #[test]
 fn what_is_for_a_module_loads_while_it_is_the_one_that_was_measured() {
     let (scene, _) = armed(&[(b"types", 7)]);
-    assert!(scene.world.load("nf_probe"));
-    for others in [&[(&b"types"[..], 8)][..], &[(b"other", 7)], &[]] {
-        load(&scene, others);
-        assert!(!scene.world.load("nf_probe"), "{others:?}");
-        scene.assert_shut();
+    for name in ["nf_probe", "call_nf"] {
+        load(&scene, &[(b"types", 7)]);
+        assert!(scene.world.load(name), "{name}");
+        for others in [&[(&b"types"[..], 8)][..], &[(b"other", 7)], &[]] {
+            load(&scene, others);
+            assert!(!scene.world.load(name), "{name} {others:?}");
+            scene.assert_shut();
+        }
     }
 }
 
@@ -62,7 +65,7 @@ fn a_module_loaded_anew_is_followed_after_a_refusal_and_another_is_not() {
     };
     load(&scene, &[(b"types", 8)]);
     assert_eq!(follow(&mut enforcer), Ok(true));
-    assert!(scene.world.load("nf_probe"));
+    assert!(scene.world.load("nf_probe") && scene.world.load("call_nf"));
     // Nothing came or went: nothing is done, whoever is refused.
     assert_eq!(follow(&mut enforcer), Ok(false));
     // Neither at once nor after a while without any.

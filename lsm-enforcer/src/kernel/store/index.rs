@@ -96,6 +96,7 @@ pub(super) fn same_stream(one: &Image, other: &Image) -> bool {
         && one.maps == other.maps
         && one.result == other.result
         && one.module == other.module
+        && one.calls == other.calls
 }
 
 /// The name as the kernel keeps it: fifteen bytes.
@@ -115,7 +116,7 @@ pub(super) struct Alike<'a> {
     by_key: HashMap<Vec<u8>, Vec<Siblings<'a>>>,
 }
 
-/// Images and their ids, equal but for their maps.
+/// Images and their ids, equal but for their maps and the modules that they call.
 type Siblings<'a> = Vec<(&'a Image, u32)>;
 
 impl<'a> Alike<'a> {
@@ -125,6 +126,11 @@ impl<'a> Alike<'a> {
             modules,
             by_key: HashMap::new(),
         }
+    }
+
+    /// For one that is not there nothing can be loaded; once it is, the set is made anew.
+    fn number(&self, module: &ModuleBtf) -> u32 {
+        self.modules.get(module).copied().unwrap_or(NOT_LOADED)
     }
 
     pub(super) fn add(
@@ -148,12 +154,24 @@ impl<'a> Alike<'a> {
                 Some(_) => Use::Indexed,
                 None => Use::Image,
             } as u32,
-            btf: match &image.module {
-                None => 0,
-                // Nothing can be loaded for it; once it is there, the set is made anew.
-                Some(module) => self.modules.get(module).copied().unwrap_or(NOT_LOADED),
-            },
+            btf: image
+                .module
+                .as_ref()
+                .map_or(0, |module| self.number(module)),
         };
+        for (&number, module) in &image.calls {
+            let key = Key {
+                fingerprint: id.into(),
+                len: number.into(),
+                ..Key::of(Use::Calls)
+            };
+            let module = Header {
+                image: id,
+                mode: self.number(module),
+                ..Header::default()
+            };
+            rows.insert(key.to_bytes(), module);
+        }
         let groups = self.by_key.entry(exact.to_bytes()).or_default();
         let after = |usage, image: u32| Key {
             fingerprint: image.into(),
@@ -170,7 +188,11 @@ impl<'a> Alike<'a> {
             .find(|group| group[0].0.words == image.words)
         {
             Some(group) => {
-                let same = |known: &Image| known.maps == image.maps && known.result == image.result;
+                let same = |known: &Image| {
+                    known.maps == image.maps
+                        && known.result == image.result
+                        && known.calls == image.calls
+                };
                 if group.iter().any(|(known, _)| same(known)) {
                     return Ok(());
                 }

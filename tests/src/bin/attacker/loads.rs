@@ -1,6 +1,7 @@
 //! Programs that the gate has admitted, and those that differ from them in one thing.
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsRawFd, OwnedFd, RawFd},
 };
@@ -83,6 +84,7 @@ pub fn entry(load: &Load, maps: Vec<MapSpec>, class: Class) -> Entry {
             result: None,
             gpl: Some(load.licence.is_none()),
             module: None,
+            calls: BTreeMap::new(),
         },
         class,
         bundle: (class == Class::Signed).then(|| Digest::of(b"the attacker's bundle")),
