@@ -2,15 +2,10 @@
 # armed for 71_command.
 X=bpfseal-enforcer
 daemon() {
-    rm -f /run/bpfseal/control.sock
-    $X run --watch-every 5s 2>>/run/daemon.log &
-    daemon=$!
-    waited=0
-    until [ -S /run/bpfseal/control.sock ]; do
-        waited=$((waited + 1))
-        [ $waited -gt 300 ] && return 1
-        usleep 200000
-    done
+    logging /run/daemon.log 'listening on' $X run --watch-every 5s
+    answered=$?
+    daemon=$started
+    return $answered
 }
 
 mkdir -p /run/daemon

@@ -40,16 +40,17 @@ fails "it is not admitted again" 'E309 revoked' $X admit drop_port.tar
 check "others load" loads watch_open
 
 # A list that somebody else brought, as a fetcher does: found without being told.
+follow
 start=$(cut -d. -f1 /proc/uptime)$(cut -d. -f2 /proc/uptime | cut -c1-2)
 cp list-2.json state/revocations/new.tmp && mv state/revocations/new.tmp state/revocations/new.json
-until grep -q 'list version 2 is in force' daemon.log; do usleep 20000; done
+hear 'list version 2 is in force' || failed "the list in the folder is found" "nothing was logged"
 end=$(cut -d. -f1 /proc/uptime)$(cut -d. -f2 /proc/uptime | cut -c1-2)
 ok "the list in the folder took effect" "after $((end - start))0 ms, reaching what is loaded included"
 again="bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/again"
 refused "what it names is refused" $again
 check "it is gone from the control group" sh -c '! bpftool cgroup show /sys/fs/cgroup/kept/out | grep -q keep_out'
-prints "and where it was is said" 'keep_out.*control group /kept/out' cat daemon.log
-prints "its owner is named" "count_exec.*loaded by loader \\(pid $loader.*held by [^ ]*loader" cat daemon.log
+prints "and where it was is said" 'keep_out.*control group /kept/out' $X events
+prints "its owner is named" "count_exec.*loaded by loader \\(pid $loader.*held by [^ ]*loader" $X events
 fails "an older list is refused" 'E706 older-revocation' $X revoke list-1.json
 rm -rf state/revocations/*
 kill -9 $daemon

@@ -132,7 +132,6 @@ done
 by_lxc false >$out 2>&1
 prints "without shapes: lxc starts it without its rules" '^open$' cat box/rootfs/said
 [ -z "$libvirt" ] || kill $(cat libvirtd.pid)
-wait 2>/dev/null
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit
 :

@@ -49,7 +49,7 @@ fails() {
 }
 
 # runs NAME COMMAND...: a tool that loads, attaches and then runs until told to stop. It is
-# well when it holds programs and links (or perf events) and is still there a moment later.
+# well when it holds programs and links (or perf events), and ends only then and without complaint.
 runs() {
     name=$1
     shift
@@ -66,20 +66,44 @@ runs() {
         usleep 200000
         waited=$((waited + 1))
     done
-    usleep 500000
-    if [ $waited -lt 300 ] && kill -0 $pid 2>/dev/null; then
-        ok "$name" "programs $(grep -hs prog_id: /proc/$pid/fdinfo/* | awk '{ print $2 }' | sort -nu | tr '\n' ' ')"
-    else
+    if [ $waited -eq 300 ]; then
         failed "$name" "not attached after $((waited / 5)) s: $(said)"
+        kill -KILL $pid
+        wait $pid
+        return
     fi
-    kill -INT $pid 2>/dev/null
-    usleep 300000
-    kill -KILL $pid 2>/dev/null
-    wait $pid 2>/dev/null
+    held="programs $(grep -hs prog_id: /proc/$pid/fdinfo/* | awk '{ print $2 }' | sort -nu | tr '\n' ' ')"
+    kill -TERM $pid
+    wait $pid
+    code=$?
+    # By itself, or by the signal where it does not handle it.
+    if [ $code -eq 0 ] || [ $code -eq 143 ]; then ok "$name" "$held"; else failed "$name" "code $code: $(said)"; fi
 }
 
 holds() { cat /proc/"$1"/fdinfo/* 2>/dev/null | grep -q -E "$2"; }
 attached() { holds "$1" 'link_type:' || ls -l /proc/"$1"/fd 2>/dev/null | grep -q perf_event; }
+
+# logging FILE LINE COMMAND...: starts it, adds to FILE what it says, and waits for a line with LINE; $started
+# is its process.
+logging() {
+    log=$1 wanted=$2
+    shift 2
+    rm -f /run/$SCRIPT.log /run/$SCRIPT.up
+    mkfifo /run/$SCRIPT.log /run/$SCRIPT.up
+    "$@" >/run/$SCRIPT.log 2>&1 &
+    started=$!
+    {
+        up=
+        while read -r line; do
+            echo "$line" >>$log
+            case $line in *"$wanted"*) [ $up ] || echo up >/run/$SCRIPT.up; up=1 ;; esac
+        done
+        [ $up ] || echo ended >/run/$SCRIPT.up
+    } </run/$SCRIPT.log &
+    answer=
+    read -r -t 60 answer </run/$SCRIPT.up
+    [ "$answer" = up ]
+}
 
 # holding COMMAND...: starts what stays until its input ends, and waits for its first line; $held is
 # its process.
@@ -92,9 +116,10 @@ holding() {
     read -r -t 60 line </run/$SCRIPT.said
 }
 
-# released: ends it.
+# released: ends it, also where somebody who was started since has its input open.
 released() {
     exec 8>&-
+    kill $held 2>/dev/null
     wait $held
 }
 

@@ -61,15 +61,10 @@ hear() {
     return 1
 }
 
-# daemon: starts it and waits for its socket; $daemon is its process.
+# daemon: starts it and waits until it listens; $daemon is its process.
 daemon() {
-    rm -f /run/$SCRIPT/run/control.sock
-    $X run --watch-every 5s 2>>daemon.log &
-    daemon=$!
-    waited=0
-    until [ -S /run/$SCRIPT/run/control.sock ]; do
-        waited=$((waited + 1))
-        [ $waited -gt 600 ] && return 1
-        usleep 100000
-    done
+    logging daemon.log 'listening on' $X run --watch-every 5s
+    answered=$?
+    daemon=$started
+    return $answered
 }
