@@ -212,6 +212,12 @@ impl Attempt {
             Some(Reason::GeneratorLimit) => format!(" ({})", limit(self.detail)),
             _ => String::new(),
         };
+        let name = match reason {
+            Some(Reason::AttachPlace) if self.name.is_empty() => {
+                "at a place without a name".to_owned()
+            }
+            _ => format!("{:?}", self.name),
+        };
         let who = self.exe.as_deref().unwrap_or(&self.comm);
         let container = self
             .container
@@ -222,8 +228,8 @@ impl Attempt {
             .map(|reason| format!(" {}", reason.remedy()))
             .unwrap_or_default();
         format!(
-            "{outcome}{why}{at}: {kind}{:?}{length}{compared}, by {who} (pid {}, uid {}{container}).{remedy}",
-            self.name, self.pid, self.uid
+            "{outcome}{why}{at}: {kind}{name}{length}{compared}, by {who} (pid {}, uid {}{container}).{remedy}",
+            self.pid, self.uid
         )
     }
 
@@ -319,6 +325,23 @@ mod tests {
              uid 0). Admit the bundle that holds it: `bpfseal-enforcer admit`; vendor's tool: \
              `bpfseal enroll` first."
         );
+    }
+
+    #[test]
+    fn a_place_without_a_name_is_said_so() {
+        let now: Timestamp = "2026-11-22T00:00:10Z".parse().unwrap();
+        let event = Event {
+            reason: Some(Reason::AttachPlace),
+            gate: 3,
+            name: String::new(),
+            admitted: Some("filter".to_owned()),
+            insns: 0,
+            ..event()
+        };
+        let observed = Observed::default();
+        let attempt = Attempt::new(&event, observed, Origin::default(), now, Duration::ZERO);
+        let want = ": tracepoint at a place without a name, against \"filter\", by ";
+        assert!(attempt.message.contains(want), "{}", attempt.message);
     }
 
     /// Also those that no test causes in a kernel: a load whose instructions cannot be read,
