@@ -9,6 +9,8 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
+use super::options::{ended, set};
+
 // include/uapi/linux/if_tun.h
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETSTEERINGEBPF: libc::c_ulong = 0x8004_54e0;
@@ -23,13 +25,6 @@ const PACKET_FANOUT: i32 = 18;
 const PACKET_FANOUT_DATA: i32 = 22;
 const PACKET_FANOUT_EBPF: i32 = 7;
 
-fn ended(result: i32) -> io::Result<i32> {
-    match result {
-        0.. => Ok(result),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 fn ioctl<T>(file: &impl AsRawFd, command: libc::c_ulong, value: &T) -> io::Result<()> {
     // SAFETY: the value lives through the call, and is what the command reads.
     ended(unsafe { libc::ioctl(file.as_raw_fd(), command, value) }).map(drop)
@@ -39,20 +34,6 @@ fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is new and nobody else's.
     ended(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) })
         .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn set(socket: &OwnedFd, option: i32, value: i32) -> io::Result<()> {
-    // SAFETY: the option is one number, which lives through the call.
-    ended(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            option,
-            (&raw const value).cast(),
-            size_of_val(&value) as u32,
-        )
-    })
-    .map(drop)
 }
 
 /// A device that goes away with its descriptor.
@@ -90,6 +71,7 @@ pub fn multiplex(program: &OwnedFd) -> io::Result<()> {
 pub fn fan_out(program: &OwnedFd) -> io::Result<()> {
     let all = i32::from((libc::ETH_P_ALL as u16).to_be());
     let packets = socket(libc::AF_PACKET, libc::SOCK_RAW, all)?;
-    set(&packets, PACKET_FANOUT, 7 | PACKET_FANOUT_EBPF << 16)?;
-    set(&packets, PACKET_FANOUT_DATA, program.as_raw_fd())
+    let set = |option, value| set(&packets, libc::SOL_PACKET, option, value);
+    set(PACKET_FANOUT, 7 | PACKET_FANOUT_EBPF << 16)?;
+    set(PACKET_FANOUT_DATA, program.as_raw_fd())
 }

@@ -15,29 +15,36 @@ use std::{
 
 const REUSEPORT_EBPF: i32 = 52;
 
-fn ended(result: i32) -> io::Result<()> {
+/// What a call of the C library returned.
+pub fn ended(result: i32) -> io::Result<i32> {
     match result {
-        0 => Ok(()),
+        0.. => Ok(result),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-fn set(socket: i32, option: i32, value: i32) -> io::Result<()> {
+pub fn set(socket: &impl AsRawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option is one number, which lives through the call.
     ended(unsafe {
         libc::setsockopt(
-            socket,
-            libc::SOL_SOCKET,
+            socket.as_raw_fd(),
+            level,
             option,
             (&raw const value).cast(),
             size_of_val(&value) as u32,
         )
     })
+    .map(drop)
 }
 
 pub fn socket(program: &OwnedFd) -> io::Result<()> {
     let (socket, _other) = UnixDatagram::pair()?;
-    set(socket.as_raw_fd(), libc::SO_ATTACH_BPF, program.as_raw_fd())
+    set(
+        &socket,
+        libc::SOL_SOCKET,
+        libc::SO_ATTACH_BPF,
+        program.as_raw_fd(),
+    )
 }
 
 /// Sockets that share a port: the program chooses one of them.
@@ -50,8 +57,13 @@ pub fn group(program: &OwnedFd) -> io::Result<()> {
         }
         UdpSocket::from_raw_fd(fd)
     };
-    set(socket.as_raw_fd(), libc::SO_REUSEPORT, 1)?;
-    set(socket.as_raw_fd(), REUSEPORT_EBPF, program.as_raw_fd())
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    set(
+        &socket,
+        libc::SOL_SOCKET,
+        REUSEPORT_EBPF,
+        program.as_raw_fd(),
+    )
 }
 
 /// The system call of 32-bit programs, which a 64-bit one can make as well.
