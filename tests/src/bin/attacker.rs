@@ -82,7 +82,7 @@ use bpf::{
 };
 use gate::{must_refuse, try_bad};
 use loads::{
-    Attempt, admissions, array_spec, attempt, bad, entry, evil, good, long, probe, simple,
+    Attempt, admissions, array_spec, attempt, bad, bundle, entry, evil, good, long, probe, simple,
 };
 use measured::measured;
 

@@ -87,8 +87,13 @@ pub fn entry(load: &Load, maps: Vec<MapSpec>, class: Class) -> Entry {
             calls: BTreeMap::new(),
         },
         class,
-        bundle: (class == Class::Signed).then(|| Digest::of(b"the attacker's bundle")),
+        bundle: (class == Class::Signed).then(bundle),
     }
+}
+
+/// Of every signed program here.
+pub fn bundle() -> Digest {
+    Digest::of(b"the attacker's bundle")
 }
 
 pub struct Attempt {

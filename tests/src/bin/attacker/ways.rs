@@ -11,7 +11,7 @@ use std::{
 };
 
 use enforcer::{
-    gate::{Class, Entry, Gate, GateError},
+    gate::{Class, Entry, Gate, GateError, Revoked},
     kernel::BpfGate,
     measure::named::named,
 };
@@ -22,7 +22,8 @@ use libbpf_rs::btf::{
 use policy::Reason;
 
 use super::{
-    Attr, EXIT, LINK_CREATE, Load, admissions, arm_with, check, drain, entry, many, options, r0,
+    Attr, EXIT, LINK_CREATE, Load, admissions, arm_with, bundle, check, drain, entry, many,
+    options, r0,
 };
 
 /// `enum bpf_cmd`
@@ -214,6 +215,7 @@ pub fn run() -> Result<bool, GateError> {
     fine &= updates(&mut gate, &ways);
     fine &= later(&mut gate, &ways);
     fine &= another_call(&mut gate, &ways);
+    fine &= revoked(&mut gate, &ways)?;
     gate.disarm()?;
     Ok(fine)
 }
@@ -289,4 +291,25 @@ fn later(gate: &mut BpfGate, ways: &[(usize, Way)]) -> bool {
         let program = way.load(*number, Variant::Home).load()?;
         many::by_ids(&program, many::ENTRIES, 1)
     })
+}
+
+/// Whoever holds a program that was revoked since attaches it by none of the ways. Nothing of the
+/// bundle loads after this.
+fn revoked(gate: &mut BpfGate, ways: &[(usize, Way)]) -> Result<bool, GateError> {
+    let held: Vec<(&Way, io::Result<OwnedFd>)> = ways
+        .iter()
+        .map(|(number, way)| (way, way.load(*number, Variant::Home).load()))
+        .collect();
+    gate.revoke(&Revoked {
+        bundles: [bundle()].into(),
+        ..Revoked::default()
+    })?;
+    let mut fine = true;
+    for (way, program) in held {
+        let name = format!("a revoked program does not go to {}", way.what);
+        fine &= refused(gate, &name, Reason::RevokedAttach, || {
+            (way.attach)(&program?)
+        });
+    }
+    Ok(fine)
 }
