@@ -28,6 +28,7 @@ fn workshop() -> Workshop {
 
 /// Fixtures that can have no loader, and why; all others have one.
 const WITHOUT: &[(&str, &str)] = &[
+    ("call_module", "struct-ops"),
     ("congest", "struct-ops"),
     ("order", "struct-ops"),
     ("replace_slot", "replaces"),
