@@ -73,6 +73,7 @@ use enforcer::{
     gate::{Admissions, Armed, Event, Gate, GateError, Mode},
     kernel::BpfGate,
 };
+use policy::Reason;
 
 use bpf::{
     ARRAY, Attr, CGROUP_DEVICE, EXIT, EXT, HASH, INSN_ARRAY, LINK_CREATE, LINK_GET_FD_BY_ID, Load,
@@ -143,6 +144,38 @@ fn drain(gate: &mut BpfGate) -> Vec<Event> {
     events
 }
 
+/// Without a gate: it must work.
+fn works<T>(name: &str, result: io::Result<T>) -> bool {
+    let result = result.map(|_| String::new());
+    check(name, result.map_err(|error| error.to_string()))
+}
+
+/// With the gate armed: it must work without a refusal, or fail for this reason, at this gate.
+fn judged<T>(
+    gate: &mut BpfGate,
+    name: &str,
+    want: Option<(u8, Reason)>,
+    attempt: impl FnOnce() -> io::Result<T>,
+) -> bool {
+    drain(gate);
+    let result = attempt().map(drop);
+    let refusal = drain(gate).into_iter().find(|event| event.refused);
+    let seen = refusal
+        .as_ref()
+        .and_then(|event| Some((event.gate, event.reason?)));
+    let verdict = match (&result, want) {
+        (Ok(()), None) if refusal.is_none() => Ok(String::new()),
+        (Err(error), Some((_, reason)))
+            if seen == want && error.raw_os_error() == Some(libc::EPERM) =>
+        {
+            let name = refusal.map(|event| event.name).unwrap_or_default();
+            Ok(format!("E{} at {name:?}", reason.number()))
+        }
+        _ => Err(format!("{result:?}, event {seen:?}, want {want:?}")),
+    };
+    check(name, verdict)
+}
+
 fn explain(error: &GateError) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| {
         error.source()
@@ -155,6 +188,17 @@ fn explain(error: &GateError) -> String {
 fn hold() -> io::Result<u64> {
     println!("held");
     io::copy(&mut io::stdin(), &mut io::sink())
+}
+
+/// What a script waited for.
+fn ended(result: io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn done(result: Result<bool, GateError>) -> bool {
@@ -230,13 +274,10 @@ fn main() -> ExitCode {
         Some("trace") => own::trace(words.get(1).and_then(|pid| pid.parse().ok()).unwrap_or(0)),
         Some("load") => check("load", must_refuse(&evil())),
         Some("hold") => hold().is_ok(),
-        Some("grace") => match own::grace() {
-            Ok(()) => true,
-            Err(error) => {
-                println!("no grace period: {error}");
-                return ExitCode::FAILURE;
-            }
-        },
+        Some("grace") => return ended(own::grace()),
+        Some("frozen") => {
+            return ended(own::frozen(words.get(1).map_or("", String::as_str)));
+        }
         Some("disarm") => match BpfGate::open().and_then(|mut gate| gate.disarm()) {
             Ok(()) => check(
                 "after disarming everything loads",
@@ -249,7 +290,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|grace|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|disarm"
             );
             return ExitCode::from(2);
         }

@@ -1,7 +1,12 @@
 //! The gate's own objects, its daemon and files, for somebody who is not the daemon.
 #![expect(unsafe_code, reason = "the bpf() system call with hostile arguments")]
 
-use std::{fs, io, process::ExitCode};
+use std::{
+    fs,
+    io::{self, Read as _, Seek as _},
+    os::fd::AsRawFd as _,
+    process::ExitCode,
+};
 
 use super::{Attr, LINK_GET_FD_BY_ID, MAP_GET_FD_BY_ID, OBJ_GET, PROG_GET_FD_BY_ID, check};
 
@@ -113,5 +118,30 @@ pub fn grace() -> io::Result<()> {
     match unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Waits until the control group at `path` is frozen.
+pub fn frozen(path: &str) -> io::Result<()> {
+    let mut events = fs::File::open(format!("{path}/cgroup.events"))?;
+    loop {
+        // The kernel reports what changes after this.
+        let mut text = String::new();
+        events.rewind()?;
+        events.read_to_string(&mut text)?;
+        if text.contains("frozen 1") {
+            return Ok(());
+        }
+        let mut change = libc::pollfd {
+            fd: events.as_raw_fd(),
+            events: libc::POLLPRI,
+            revents: 0,
+        };
+        // SAFETY: one structure, which lives through the call.
+        match unsafe { libc::poll(&raw mut change, 1, 60_000) } {
+            1.. => {}
+            0 => return Err(io::ErrorKind::TimedOut.into()),
+            _ => return Err(io::Error::last_os_error()),
+        }
     }
 }

@@ -15,7 +15,7 @@ use policy::Reason;
 
 use super::{
     Attr, EXIT, LINK_CREATE, Load, RAW_TRACEPOINT, RAW_TRACEPOINT_OPEN, XDP, admissions, arm_with,
-    check, drain, entry, probe, r0,
+    check, entry, judged, probe, r0, works,
 };
 
 const KPROBE: u32 = 2;
@@ -418,21 +418,15 @@ fn tries() -> Vec<Try> {
 pub fn run() -> Result<bool, GateError> {
     let mut fine = true;
     for one in tries().iter().filter(|one| one.works) {
-        fine &= check(
-            &format!("{} is attached without a gate", one.what),
-            one.load
-                .load()
-                .and_then(|program| (one.way)(&program))
-                .map(|()| String::new())
-                .map_err(|error| error.to_string()),
-        );
+        let program = one.load.load();
+        let result = program.and_then(|program| (one.way)(&program));
+        fine &= works(&format!("{} is attached without a gate", one.what), result);
     }
     let mut gate = BpfGate::open()?;
     let mut all = admissions();
     all.entries.extend(entries());
     arm_with(&mut gate, &all)?;
     for one in tries() {
-        drain(&mut gate);
         let program = match one.load.load() {
             Ok(program) => program,
             Err(error) => {
@@ -440,25 +434,13 @@ pub fn run() -> Result<bool, GateError> {
                 continue;
             }
         };
-        let result = (one.way)(&program);
-        let seen = drain(&mut gate)
-            .into_iter()
-            .find(|event| event.gate == 3 && event.refused)
-            .map(|event| (event.reason, event.name));
-        let verdict = match (&one.reason, result, &seen) {
-            (None, Ok(()), None) => Ok(String::new()),
-            (Some(want), Err(error), Some((Some(reason), name)))
-                if want == reason && error.raw_os_error() == Some(libc::EPERM) =>
-            {
-                Ok(format!("E{} at {name:?}", reason.number()))
-            }
-            (_, result, seen) => Err(format!("{result:?}, event {seen:?}")),
-        };
         let how = match one.reason {
             None => "is attached where its rule says",
             Some(_) => "is refused",
         };
-        fine &= check(&format!("{} {how}", one.what), verdict);
+        let want = one.reason.map(|reason| (3, reason));
+        let name = format!("{} {how}", one.what);
+        fine &= judged(&mut gate, &name, want, || (one.way)(&program));
     }
     gate.disarm()?;
     Ok(fine)

@@ -22,8 +22,8 @@ use libbpf_rs::btf::{
 use policy::Reason;
 
 use super::{
-    Attr, EXIT, LINK_CREATE, Load, admissions, arm_with, bundle, check, drain, entry, many,
-    options, r0,
+    Attr, EXIT, LINK_CREATE, Load, admissions, arm_with, bundle, check, entry, judged, many,
+    options, r0, works,
 };
 
 /// `enum bpf_cmd`
@@ -131,17 +131,6 @@ impl Way {
     }
 }
 
-/// How it ended, and the first refusal that the gate reported.
-fn tried(gate: &mut BpfGate, way: &Way, load: &Load) -> (io::Result<()>, Option<(u8, Reason)>) {
-    drain(gate);
-    let result = load.load().and_then(|program| (way.attach)(&program));
-    let refusal = drain(gate)
-        .into_iter()
-        .find(|event| event.refused)
-        .and_then(|event| Some((event.gate, event.reason?)));
-    (result, refusal)
-}
-
 pub fn run() -> Result<bool, GateError> {
     let Ok(btf) = Btf::from_vmlinux() else {
         return Ok(check("this kernel has BTF", Err("none".into())));
@@ -163,11 +152,9 @@ pub fn run() -> Result<bool, GateError> {
                 Variant::Elsewhere => "a program for elsewhere",
                 Variant::Home => "a program",
             };
-            fine &= check(
+            fine &= works(
                 &format!("{which} goes to {} without a gate", way.what),
-                result
-                    .map(|()| String::new())
-                    .map_err(|error| error.to_string()),
+                result,
             );
         }
     }
@@ -177,10 +164,8 @@ pub fn run() -> Result<bool, GateError> {
     {
         let program = way.load(*number, Variant::Home).load();
         let result = program.and_then(|program| many::by_ids(&program, many::ENTRIES, 1));
-        fine &= check(
-            "a link to many functions with what no kernel knows is made without a gate",
-            result.map(|()| String::new()).map_err(|e| e.to_string()),
-        );
+        let name = "a link to many functions with what no kernel knows is made without a gate";
+        fine &= works(name, result);
     }
     let mut gate = BpfGate::open()?;
     let mut all = admissions();
@@ -189,27 +174,19 @@ pub fn run() -> Result<bool, GateError> {
     arm_with(&mut gate, &all)?;
     for (number, way) in &ways {
         for &variant in way.variants() {
-            let (result, refusal) = tried(&mut gate, way, &way.load(*number, variant));
             let want = match variant {
                 Variant::Unsigned => Some((1, Reason::Unsigned)),
                 Variant::Elsewhere => Some((3, Reason::AttachPlace)),
                 Variant::Home => None,
-            };
-            let verdict = match (&result, want) {
-                (Ok(()), None) if refusal.is_none() => Ok(String::new()),
-                (Err(error), Some(_))
-                    if refusal == want && error.raw_os_error() == Some(libc::EPERM) =>
-                {
-                    Ok(error.to_string())
-                }
-                _ => Err(format!("{result:?}, event {refusal:?}, want {want:?}")),
             };
             let name = match variant {
                 Variant::Unsigned => format!("an unsigned program for {} is refused", way.what),
                 Variant::Elsewhere => format!("a program for elsewhere is refused {}", way.what),
                 Variant::Home => format!("a signed program goes to {}", way.what),
             };
-            fine &= check(&name, verdict);
+            let load = way.load(*number, variant);
+            let attempt = || load.load().and_then(|program| (way.attach)(&program));
+            fine &= judged(&mut gate, &name, want, attempt);
         }
     }
     fine &= updates(&mut gate, &ways);
@@ -229,20 +206,10 @@ fn find<'w>(ways: &'w [(usize, Way)], what: &str) -> Option<&'w (usize, Way)> {
 fn refused(
     gate: &mut BpfGate,
     name: &str,
-    want: Reason,
+    reason: Reason,
     attempt: impl FnOnce() -> io::Result<()>,
 ) -> bool {
-    drain(gate);
-    let result = attempt();
-    let refusal = drain(gate).into_iter().find(|event| event.refused);
-    let reason = refusal.and_then(|event| event.reason);
-    let verdict = match &result {
-        Err(error) if reason == Some(want) && error.raw_os_error() == Some(libc::EPERM) => {
-            Ok(error.to_string())
-        }
-        _ => Err(format!("{result:?}, event {reason:?}")),
-    };
-    check(name, verdict)
+    judged(gate, name, Some((3, reason)), attempt)
 }
 
 /// A link that was made with a program for its place does not get one for elsewhere.

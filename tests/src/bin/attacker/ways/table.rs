@@ -12,7 +12,7 @@ use super::{
         Attr, LINK_CREATE, MAP_CREATE, MAP_UPDATE_ELEM, PROG_ATTACH, RAW_TRACEPOINT,
         RAW_TRACEPOINT_OPEN, SOCKET_FILTER, TRACING, XDP, devices, many, options, place, routes,
     },
-    Goes, WAY, Way,
+    Attach, Goes, WAY, Way,
 };
 
 // enum bpf_cmd
@@ -55,6 +55,16 @@ const DEVMAP_HASH: u32 = 25;
 
 const ALLOW_MULTI: u32 = 2;
 const GROUPS: &str = "/sys/fs/cgroup";
+
+/// To a place without a name, by a program of that type.
+fn way(what: &'static str, prog_type: u32, attach: Attach) -> Way {
+    Way {
+        what,
+        prog_type,
+        attach,
+        ..WAY
+    }
+}
 
 pub fn ways() -> Vec<Way> {
     let group = || Goes::To("/inside*", "/elsewhere/*");
@@ -207,18 +217,8 @@ pub fn ways() -> Vec<Way> {
             },
             ..WAY
         },
-        Way {
-            what: "a socket",
-            prog_type: SOCKET_FILTER,
-            attach: options::socket,
-            ..WAY
-        },
-        Way {
-            what: "sockets that share a port",
-            prog_type: SOCKET_FILTER,
-            attach: options::group,
-            ..WAY
-        },
+        way("a socket", SOCKET_FILTER, options::socket),
+        way("sockets that share a port", SOCKET_FILTER, options::group),
         Way {
             what: "a map of sockets by link",
             needs: Some("sockmap_link"),
@@ -343,50 +343,23 @@ pub fn ways() -> Vec<Way> {
             attach: |program| command(program, netkit()?, NETKIT_PRIMARY, 0),
             ..WAY
         },
+        way("an action of tc", SCHED_ACT, routes::action),
         Way {
-            what: "an action of tc",
-            prog_type: SCHED_ACT,
-            attach: routes::action,
-            ..WAY
-        },
-        Way {
-            what: "a route",
-            prog_type: LWT_OUT,
             returns: 0,
-            attach: routes::route,
-            ..WAY
+            ..way("a route", LWT_OUT, routes::route)
         },
         Way {
-            what: "a list of next hops",
-            prog_type: LWT_OUT,
             returns: 0,
-            attach: routes::next_hops,
-            ..WAY
+            ..way("a list of next hops", LWT_OUT, routes::next_hops)
         },
-        Way {
-            what: "the queues of a tun device",
-            prog_type: SOCKET_FILTER,
-            attach: devices::steer,
-            ..WAY
-        },
-        Way {
-            what: "the packets of a tun device",
-            prog_type: SOCKET_FILTER,
-            attach: devices::filter,
-            ..WAY
-        },
-        Way {
-            what: "multiplexed connections",
-            prog_type: SOCKET_FILTER,
-            attach: devices::multiplex,
-            ..WAY
-        },
-        Way {
-            what: "a group of packet sockets",
-            prog_type: SOCKET_FILTER,
-            attach: devices::fan_out,
-            ..WAY
-        },
+        way("the queues of a tun device", SOCKET_FILTER, devices::steer),
+        way(
+            "the packets of a tun device",
+            SOCKET_FILTER,
+            devices::filter,
+        ),
+        way("multiplexed connections", SOCKET_FILTER, devices::multiplex),
+        way("a group of packet sockets", SOCKET_FILTER, devices::fan_out),
         Way {
             what: "a map of devices",
             prog_type: XDP,
