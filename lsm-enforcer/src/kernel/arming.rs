@@ -114,8 +114,14 @@ impl BpfGate {
             else {
                 continue;
             };
-            let map = MapHandle::from_pinned_path(&path)
-                .map_err(|error| io::Error::other(format!("{name}: {error}")))?;
+            let map = MapHandle::from_pinned_path(&path).map_err(|error| match error.kind() {
+                libbpf_rs::ErrorKind::PermissionDenied => io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "it opens for the file that armed it alone, and for processes that began after \
+                     that: start the command again",
+                ),
+                _ => io::Error::other(format!("{name}: {error}")),
+            })?;
             maps.insert(name.to_owned(), map);
         }
         must_be_ours(&maps)?;

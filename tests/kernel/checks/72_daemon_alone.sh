@@ -7,14 +7,6 @@ permit() {
     bpfseal permit --action disarm --host guest-1234 --for 1h --reason test --key authority.key >$1.permit 2>/dev/null
 }
 arm="$X arm --policy newer.toml --authority authority.pub"
-until_says() {
-    waited=0
-    until $X status | grep -q "^$1"; do
-        waited=$((waited + 1))
-        [ $waited -gt 60 ] && return 1
-        usleep 500000
-    done
-}
 
 prints "audit is said" 'Audit only, because --audit-only' $arm --audit-only
 check "unsigned loads in audit" unsigned
@@ -33,8 +25,13 @@ fails "a permit is good once" 'E704 permit-scope' sh -c "$arm --audit-only && $X
 permit two
 check "disarm again" $X disarm --permit two.permit
 
-prints "provisional arming" 'provisional +falls back to audit' $arm --confirm-within 5s
-check "nobody confirms: it falls back to audit" until_says 'Audit only'
+check "somebody listens from before arming" logging before.log E401 $X events --follow --since 1h
+prints "provisional arming" 'provisional +falls back to audit' $arm --confirm-within 15s
+wait
+prints "who does is told to start again" 'processes that began after that: start the command again' cat before.log
+follow
+check "nobody confirms: it falls back to audit" hear 'fell back to audit'
+prints "and status says so" '^Audit only' $X status
 check "unsigned loads after the fall-back" unsigned
 rm -rf /sys/fs/bpf/unsigned
 permit three

@@ -24,9 +24,9 @@ check "keep_out loads" bpftool prog loadall $objects/keep_out.bpf.o /sys/fs/bpf/
 check "it is attached to a control group" \
     bpftool cgroup attach /sys/fs/cgroup/kept/out cgroup_inet_egress pinned /sys/fs/bpf/keep/keep_out multi
 prints "it is there" 'keep_out' bpftool cgroup show /sys/fs/cgroup/kept/out
-sleep 600 | loader $objects/count_exec.bpf.o >loader.out 2>&1 &
-loader=$!
-until grep -q attached loader.out || ! kill -0 $loader; do usleep 100000; done
+holding loader $objects/count_exec.bpf.o
+loader=$held
+case "$line" in *attached) ok "count_exec is attached" "$line" ;; *) failed "count_exec is attached" "$line" ;; esac
 
 fails "a list that the authority did not sign is refused" 'E701 bad-authority' $X revoke list-9.json
 check "and changes nothing" loads watch_open
@@ -62,7 +62,7 @@ fails "nothing is admitted without the list" 'E706 older-revocation' $X admit wa
 prints "status says why" 'NOT taken: E706' $X status
 prints "the list comes back" 'version 2 is in force' $X revoke list-2.json
 prints "admit again" admitted $X admit watch_open.tar
-kill $loader
+released
 rm -rf /sys/fs/bpf/drop /sys/fs/bpf/keep
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit

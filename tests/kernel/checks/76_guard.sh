@@ -11,9 +11,9 @@ prints "by JSON as well" '"remaining"' $X status --json
 prints "the self test tries kexec" 'passed: kexec is closed: EPERM' $X selftest
 prints "and memory" 'passed: dev_mem is closed: EPERM' $X selftest
 
-sleep 600 &
-attacker grab $!
-kill $!
+holding attacker hold
+attacker grab $held
+released
 attacker grab $daemon guarded
 attacker links
 others() { # processes that hold maps of anybody's, but the daemon
@@ -36,7 +36,7 @@ prints "once it goes on it answers" 'daemon +running' $X status
 mkdir -p /sys/fs/cgroup/frozen
 echo $daemon >/sys/fs/cgroup/frozen/cgroup.procs
 echo 1 >/sys/fs/cgroup/frozen/cgroup.freeze
-until grep -q 'frozen 1' /sys/fs/cgroup/frozen/cgroup.events; do usleep 20000; done
+check "the daemon is frozen" attacker frozen /sys/fs/cgroup/frozen
 refused "with the daemon frozen" $attempt
 echo 0 >/sys/fs/cgroup/frozen/cgroup.freeze
 echo $daemon >/sys/fs/cgroup/cgroup.procs

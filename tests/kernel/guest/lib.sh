@@ -105,6 +105,20 @@ logging() {
     [ "$answer" = up ]
 }
 
+# follow: begins to listen to what is logged from now on. hear TEXT: waits for a line with it.
+follow() {
+    rm -f /run/$SCRIPT.events
+    mkfifo /run/$SCRIPT.events
+    $X events --follow --since 1s >/run/$SCRIPT.events &
+    exec 7</run/$SCRIPT.events
+}
+hear() {
+    while read -r -t 60 line <&7; do
+        case "$line" in *"$1"*) return 0 ;; esac
+    done
+    return 1
+}
+
 # holding COMMAND...: starts what stays until its input ends, and waits for its first line; $held is
 # its process.
 holding() {

@@ -47,20 +47,6 @@ loads() {
     bpftool prog loadall $objects/$1.bpf.o /sys/fs/bpf/$1 && rm -rf /sys/fs/bpf/$1
 }
 
-# follow: begins to listen to what is logged from now on. hear TEXT: waits for a line with it.
-follow() {
-    rm -f log.pipe
-    mkfifo log.pipe
-    $X events --follow --since 1s >log.pipe &
-    exec 7<log.pipe
-}
-hear() {
-    while read -r -t 60 line <&7; do
-        case "$line" in *"$1"*) return 0 ;; esac
-    done
-    return 1
-}
-
 # daemon: starts it and waits until it listens; $daemon is its process.
 daemon() {
     logging daemon.log 'listening on' $X run --watch-every 5s
