@@ -229,7 +229,7 @@ struct calls {
 	u64 descs;
 	u32 count;
 	u32 image;
-	u32 differ;
+	u32 reason;
 };
 
 /* As gate 1 does with targets: another module, or the same one loaded anew, has another number. */
@@ -243,25 +243,26 @@ static long compare_called(u32 i, struct calls *c)
 		return 1;
 	key.len = BPF_CORE_READ(desc, offset);
 	want = bpf_map_lookup_elem(c->set, &key);
-	c->differ = !want || want->mode != BPF_CORE_READ(desc, btf, id);
-	return c->differ;
+	if (!want || want->mode != BPF_CORE_READ(desc, btf, id))
+		c->reason = REASON_MODULE_BTF;
+	return c->reason != 0;
 }
 
-/* Are the modules whose functions it calls those that were meant? */
-static __noinline bool calls_what_was_meant(struct bpf_prog_aux *aux, u32 image)
+/* 0 if the modules whose functions it calls are those that were meant. */
+static __noinline u32 judge_calls(struct bpf_prog_aux *aux, u32 image)
 {
 	struct bpf_kfunc_btf_tab *tab = BPF_CORE_READ(aux, kfunc_btf_tab);
 	struct calls c = { .image = image };
 
 	if (!tab)
-		return true;
+		return 0;
 	c.set = set_in_force();
 	if (!c.set)
-		return false;
+		return REASON_NO_VERDICT;
 	c.descs = (u64)tab + bpf_core_field_offset(struct bpf_kfunc_btf_tab, descs);
 	c.count = BPF_CORE_READ(tab, nr_descs);
 	bpf_loop(MOST_CALLED, compare_called, &c, 0);
-	return !c.differ;
+	return c.reason;
 }
 
 /* No image says what its maps are. */
@@ -275,7 +276,7 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 {
 	struct bpf_prog_aux *aux = (void *)address;
 	struct btf *btf = BPF_CORE_READ(aux, attach_btf);
-	u32 maps = BPF_CORE_READ(aux, used_map_cnt);
+	u32 maps = BPF_CORE_READ(aux, used_map_cnt), reason;
 	struct maps_of m = {};
 
 	if (!r || !place)
@@ -284,8 +285,9 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 		return REASON_ATTACH_TARGET;
 	if (btf && (!BPF_CORE_READ(btf, kernel_btf) || (BPF_CORE_READ(btf, base_btf) && !r->module)))
 		return REASON_MODULE_BTF;
-	if (!calls_what_was_meant(aux, r->image))
-		return REASON_MODULE_BTF;
+	reason = judge_calls(aux, r->image);
+	if (reason)
+		return reason;
 	if (may_throw(aux))
 		return REASON_EXCEPTION_CALLBACK;
 	if (r->licence && r->licence != licence_of(BPF_CORE_READ(aux, prog)))
@@ -454,7 +456,7 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 	if (!reason && prog->type == BPF_PROG_TYPE_EXT)
 		reason = judge_replacement(prog, r);
 	if (!reason)
-		note_callers(aux, r);
+		reason = note_callers(aux, r);
 	mode = reason ? mode_in_force() : MODE_ENFORCE;
 	if (mode != MODE_ENFORCE) {
 		if (mode == MODE_AUDIT && reason != REASON_ATTACH_PROGRAM)

@@ -19,9 +19,10 @@ static __always_inline bool holds_programs(u32 map_type)
 
 static __noinline u32 refuse_held(struct bpf_map *map, u64 value)
 {
-	u32 type = BPF_CORE_READ(map, map_type), id = BPF_CORE_READ(map, id), reason, *caller;
+	u32 type = BPF_CORE_READ(map, map_type), id = BPF_CORE_READ(map, id), reason, caller;
 	struct choice c = {};
 	struct held held = {};
+	struct array *array;
 	struct record *r;
 
 	if (type == BPF_MAP_TYPE_PROG_ARRAY) {
@@ -37,9 +38,13 @@ static __noinline u32 refuse_held(struct bpf_map *map, u64 value)
 	if (reason || !r || !r->places)
 		return reason;
 	if (type == BPF_MAP_TYPE_PROG_ARRAY) {
-		caller = bpf_map_lookup_elem(&arrays, &id);
-		if (caller && *caller != MIXED_CALLERS && same_places(r->image, *caller, r->places))
-			return 0;
+		array = bpf_map_lookup_elem(&arrays, &id);
+		caller = array ? array->image : MIXED_CALLERS;
+		if (array && caller != MIXED_CALLERS && same_places(r->image, caller, r->places)) {
+			__sync_lock_test_and_set(&array->holds, 1);
+			if (array->image == caller)
+				return 0;
+		}
 	} else if (type != BPF_MAP_TYPE_CPUMAP) {
 		name_current_device(held.device, &c);
 	}

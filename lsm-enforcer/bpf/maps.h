@@ -96,16 +96,13 @@ struct {
 	__uint(value_size, PLACE_BYTES);
 } places SEC(".maps");
 
-/*
- * The image of the first program that calls through an array of programs, by the array's id, or that
- * its callers go to different places. User space deletes those of arrays that are gone.
- */
+/* Arrays of programs, by id. User space deletes those that are gone. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 65536);
 	__type(key, u32);
-	__type(value, u32);
+	__type(value, struct array);
 } arrays SEC(".maps");
 
 /* Nothing but zeros: a new entry of `bounds` is too large for the stack. */

@@ -244,6 +244,12 @@ struct guard {
 	u32 placed;        /* did any rule name places since arming? */
 };
 
+/* Who calls through an array of programs, and what is in it. */
+struct array {
+	u32 image;	/* of a caller; all of them have its places, or it is MIXED_CALLERS */
+	u32 holds;	/* was a program put there whose rule names places? */
+};
+
 /* A generator's limits; by its image. Written by user space alone. */
 struct maker {
 	u64 types;	/* program types, bit by number */
@@ -346,6 +352,7 @@ SAME_SIZE(struct record, 64);
 SAME_SIZE(struct origin, 144);
 SAME_SIZE(struct bound, 512);
 SAME_SIZE(struct guard, 80);
+SAME_SIZE(struct array, 8);
 SAME_SIZE(struct pending, 32);
 SAME_SIZE(struct maker, 48);
 SAME_SIZE(struct pin, 32);

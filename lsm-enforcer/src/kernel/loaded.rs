@@ -4,7 +4,7 @@ use std::{collections::HashMap, io, time::Duration};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, query::ProgInfoIter};
 
-use super::shared::{Origin, Record};
+use super::shared::{Origin, Reader, Record};
 use crate::gate::{Class, Loaded};
 
 /// Lists programs with their records, if there are any yet. `is_own` knows the gate's own.
@@ -67,21 +67,17 @@ pub fn images(records: &MapHandle) -> io::Result<Vec<u32>> {
 /// Images by whose places the kernel side knows the callers of an array of programs; arrays that are
 /// gone are forgotten.
 pub fn callers(arrays: &MapHandle) -> io::Result<Vec<u32>> {
-    let number = |bytes: Vec<u8>| bytes.try_into().map(u32::from_ne_bytes);
     let mut images = Vec::new();
     for key in arrays.keys() {
-        let Ok(id) = number(key.clone()) else {
-            continue;
-        };
-        let gone = MapHandle::from_map_id(id)
+        let gone = MapHandle::from_map_id(Reader(&key).u32())
             .is_err_and(|error| error.kind() == libbpf_rs::ErrorKind::NotFound);
         if gone {
             arrays.delete(&key).map_err(io::Error::other)?;
-        } else if let Some(image) = arrays
+        } else if let Some(array) = arrays
             .lookup(&key, MapFlags::ANY)
             .map_err(io::Error::other)?
         {
-            images.extend(number(image));
+            images.push(Reader(&array).u32());
         }
     }
     Ok(images)

@@ -14,8 +14,8 @@ use enforcer::{
 use policy::Reason;
 
 use super::{
-    Attr, EXIT, Load, MAP_UPDATE_ELEM, SOCKET_FILTER, admissions, arm_with, array_spec, check,
-    drain, entry, map, r0, touching,
+    Attr, EXIT, Load, MAP_UPDATE_ELEM, SOCKET_FILTER, admissions, arm_with, array_spec, entry,
+    judged, map, r0, touching, works,
 };
 
 /// `BPF_MAP_TYPE_PROG_ARRAY`
@@ -41,6 +41,10 @@ const CALLER_ELSEWHERE: Program = Program {
 const CALLER_ANYWHERE: Program = Program {
     places: &[],
     number: 0xca3,
+};
+const CALLER_FEWER: Program = Program {
+    places: &["here"],
+    number: 0xca4,
 };
 const CALLED: Program = Program {
     places: HERE,
@@ -83,7 +87,7 @@ fn entries() -> Vec<Entry> {
         value_size: 4,
         ..array_spec()
     };
-    let callers = [CALLER, CALLER_ELSEWHERE, CALLER_ANYWHERE];
+    let callers = [CALLER, CALLER_ELSEWHERE, CALLER_ANYWHERE, CALLER_FEWER];
     let called = [CALLED, CALLED_ELSEWHERE, CALLED_ANYWHERE];
     let mut all: Vec<Entry> = callers
         .into_iter()
@@ -109,6 +113,14 @@ fn put(array: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
         .map(drop)
 }
 
+/// Loads a caller of an array that holds a program already.
+fn late(caller: Program) -> io::Result<OwnedFd> {
+    let array = map(PROG_ARRAY, 4, 0);
+    let _first = CALLER.calling(array.as_raw_fd()).load()?;
+    put(&array, &CALLED.called().load()?)?;
+    caller.calling(array.as_raw_fd()).load()
+}
+
 struct Try {
     what: &'static str,
     callers: &'static [Program],
@@ -131,7 +143,7 @@ impl Try {
     }
 }
 
-fn tries() -> [Try; 8] {
+fn tries() -> [Try; 9] {
     let elsewhere = Some(Reason::AttachPlace);
     [
         Try {
@@ -171,6 +183,12 @@ fn tries() -> [Try; 8] {
             reason: elsewhere,
         },
         Try {
+            what: "a program of which one caller has fewer places",
+            callers: &[CALLER, CALLER_FEWER],
+            called: || CALLED.called(),
+            reason: elsewhere,
+        },
+        Try {
             what: "a program whose caller is anywhere",
             callers: &[CALLER_ANYWHERE],
             called: || CALLED.called(),
@@ -188,35 +206,38 @@ fn tries() -> [Try; 8] {
 pub fn run() -> Result<bool, GateError> {
     let mut fine = true;
     for one in tries() {
-        let result = one.run().map(|()| String::new());
-        fine &= check(
-            &format!("{} is put into an array without a gate", one.what),
-            result.map_err(|error| error.to_string()),
-        );
+        let name = format!("{} is put into an array without a gate", one.what);
+        fine &= works(&name, one.run());
     }
+    fine &= works(
+        "a caller comes later without a gate",
+        late(CALLER_ELSEWHERE),
+    );
     let mut gate = BpfGate::open()?;
     let mut all = admissions();
     all.entries.extend(entries());
     arm_with(&mut gate, &all)?;
     for one in tries() {
-        drain(&mut gate);
-        let result = one.run();
-        let refusal = drain(&mut gate).into_iter().find(|event| event.refused);
-        let reason = refusal.and_then(|event| event.reason);
-        let verdict = match (&result, one.reason) {
-            (Ok(()), None) if reason.is_none() => Ok(String::new()),
-            (Err(error), Some(_))
-                if reason == one.reason && error.raw_os_error() == Some(libc::EPERM) =>
-            {
-                Ok(error.to_string())
-            }
-            _ => Err(format!("{result:?}, event {reason:?}")),
-        };
         let how = match one.reason {
             None => "is put into an array",
             Some(_) => "is refused in an array",
         };
-        fine &= check(&format!("{} {how}", one.what), verdict);
+        let want = one.reason.map(|reason| (3, reason));
+        fine &= judged(&mut gate, &format!("{} {how}", one.what), want, || {
+            one.run()
+        });
+    }
+    let caller = "a caller of an array that holds a program";
+    let name = format!("{caller} with its places loads");
+    fine &= judged(&mut gate, &name, None, || late(CALLER));
+    for (other, which) in [
+        (CALLER_ELSEWHERE, "for elsewhere"),
+        (CALLER_ANYWHERE, "for anywhere"),
+        (CALLER_FEWER, "with fewer places"),
+    ] {
+        let name = format!("{caller} {which} is refused");
+        let want = Some((2, Reason::AttachPlace));
+        fine &= judged(&mut gate, &name, want, || late(other));
     }
     gate.disarm()?;
     Ok(fine)
