@@ -14,6 +14,7 @@ fn the_threat_model_s_tests_exist() {
             continue;
         };
         let Some(place) = places.get(label) else {
+            missing.push(quoted.to_owned());
             continue;
         };
         named += 1;
