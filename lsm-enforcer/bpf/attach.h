@@ -10,14 +10,12 @@
 /* The file behind a descriptor of the current task. */
 static __always_inline struct file *file_of_fd(u32 fd)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **files, *file = 0;
+	/* Each update of a map comes by here: what the verifier can follow is read without a call. */
+	struct fdtable *table = bpf_get_current_task_btf()->files->fdt;
+	struct file *file = 0;
 
-	if (!table || fd >= BPF_CORE_READ(table, max_fds))
-		return 0;
-	files = BPF_CORE_READ(table, fd);
-	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
+	if (fd < table->max_fds)
+		bpf_probe_read_kernel(&file, sizeof(file), &table->fd[fd]);
 	return file;
 }
 
@@ -283,6 +281,7 @@ static __always_inline u32 refuse_ioctl(struct file *file, unsigned int cmd, uns
 {
 	struct choice c = {};
 	struct record *r;
+	u32 reason;
 
 	if (cmd == TUNSETSTEERINGEBPF || cmd == TUNSETFILTEREBPF)
 		return refuse_given(arg, cmd);
@@ -291,12 +290,9 @@ static __always_inline u32 refuse_ioctl(struct file *file, unsigned int cmd, uns
 	if (cmd != PERF_EVENT_IOC_SET_BPF)
 		return 0;
 	r = record_of_fd(arg);
-	if (is_probe(r, cmd))
-		return REASON_PROBE_ATTACH;
-	if (is_gone(r, cmd))
-		return REASON_REVOKED_ATTACH;
-	if (!r || !r->places)
-		return 0;
+	reason = is_probe(r, cmd) ?: is_gone(r, cmd);
+	if (reason || !r || !r->places)
+		return reason;
 	name_event_of_file(file, &c);
 	return refuse_place(r, &c, cmd);
 }

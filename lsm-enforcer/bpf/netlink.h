@@ -199,11 +199,7 @@ static long check_message(u32 i, struct datagram *d)
 	if (!m->has_program)
 		return 1;
 	r = record_of_fd(m->fd);
-	if (is_probe(r, m->index)) {
-		d->reason = REASON_PROBE_ATTACH;
-		return 1;
-	}
-	d->reason = is_gone(r, m->index);
+	d->reason = is_probe(r, m->index) ?: is_gone(r, m->index);
 	if (d->reason)
 		return 1;
 	if (!r || !r->places)

@@ -114,7 +114,9 @@ static __always_inline u32 refuse_registration(int cmd, union attach_attr *attr)
 	u32 zero = 0, fd;
 	struct guard *guard = bpf_map_lookup_elem(&guards, &zero);
 
-	if (!guard || !guard->revoked)
+	if (!guard)
+		return REASON_NO_VERDICT;
+	if (!guard->revoked)
 		return 0;
 	if (cmd == BPF_LINK_CREATE && BPF_PROBE_READ(attr, link_create.attach_type) == BPF_STRUCT_OPS)
 		fd = BPF_PROBE_READ(attr, link_create.prog_fd);
@@ -135,7 +137,9 @@ static __always_inline u32 refuse_update(union attach_attr *attr)
 	u32 zero = 0, type;
 	struct guard *guard = bpf_map_lookup_elem(&guards, &zero);
 
-	if (!guard || !(guard->revoked | guard->placed))
+	if (!guard)
+		return REASON_NO_VERDICT;
+	if (!guard->revoked && !guard->placed)
 		return 0;
 	map = map_of_fd(BPF_PROBE_READ(attr, map_update.map_fd));
 	type = map ? BPF_CORE_READ(map, map_type) : 0;

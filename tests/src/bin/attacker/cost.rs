@@ -50,6 +50,14 @@ pub fn run() -> Result<bool, GateError> {
     for ((what, without), (_, with)) in others_without.into_iter().zip(others()) {
         println!("COST {what} without {without:?} with {with:?} (least, median, nine of ten)",);
     }
+    if let Some(armed) = gate.armed()? {
+        let mut placed = entry(&long(3, None), vec![], Class::Signed);
+        placed.image.places = vec!["somewhere".to_owned()];
+        all.entries.push(placed);
+        gate.replace(&armed, &all)?;
+        let [_, (what, with), _] = others();
+        println!("COST {what} once a rule names places {with:?}");
+    }
     gate.disarm()?;
     match one_empty_hook() {
         Ok(with) => println!("COST map_lookup with an empty program on one hook {with:?}"),
