@@ -23,6 +23,7 @@
 #include "bind.h"
 #include "guard.h"
 #include "mounts.h"
+#include "volume.h"
 #include "generator.h"
 #include "protect.h"
 #include "many.h"
@@ -352,6 +353,14 @@ int BPF_PROG(guard_truncate_file, struct file *file)
 }
 
 /* Every read and write of the machine comes here: nothing but a few loads for most. */
+SEC("?lsm/bdev_setintegrity")
+int BPF_PROG(note_volume, struct block_device *bdev, enum lsm_integrity_type type)
+{
+	if (type != bpf_core_enum_value(enum lsm_integrity_type, LSM_INT_DMVERITY_ROOTHASH))
+		return 0;
+	return deny(note_table(bdev));
+}
+
 SEC("?lsm/file_permission")
 int BPF_PROG(guard_use, struct file *file, int mask)
 {

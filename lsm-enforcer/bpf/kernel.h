@@ -334,6 +334,15 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 
+struct gendisk {
+	u64 diskseq;
+};
+struct block_device {
+	u32 bd_dev;
+	struct gendisk *bd_disk;
+};
+enum lsm_integrity_type { LSM_INT_DMVERITY_SIG_VALID, LSM_INT_DMVERITY_ROOTHASH };
+
 struct net;
 struct mnt_namespace;
 struct nsproxy {

@@ -186,6 +186,14 @@ struct {
 	__type(value, struct pin);
 } pinned SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, u32);
+	__type(value, struct volume);
+} volumes SEC(".maps");
+
 /* Preallocated: a mark is either there or refused. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

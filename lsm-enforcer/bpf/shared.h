@@ -260,6 +260,15 @@ struct maker {
 	u32 uid;	/* -1: anybody */
 	u32 maps;	/* most */
 	u32 max_insns;
+	u64 disk;	/* the dm-verity volume of its files, as in 'struct volume', when they were looked at */
+	u32 device;	/* 0: they are on none */
+	u32 tables;
+};
+/* A device with dm-verity, by its number: which one has that number, and how many tables it got since arming. */
+struct volume {
+	u64 disk;	/* sequence number, of which each device has another one */
+	u32 tables;
+	u32 spare;
 };
 /* Which limit a generator's program is outside of: the detail of its event. */
 enum limit {
@@ -269,6 +278,7 @@ enum limit {
 	LIMIT_TYPE = 4,
 	LIMIT_LENGTH = 5,
 	LIMIT_CALLS = 6,
+	LIMIT_VOLUME = 7,
 };
 /* A file that nobody may write, by inode: whose code it is, as images of generators. */
 #define PIN_LIBRARIES 7
@@ -354,7 +364,8 @@ SAME_SIZE(struct bound, 512);
 SAME_SIZE(struct guard, 80);
 SAME_SIZE(struct array, 8);
 SAME_SIZE(struct pending, 32);
-SAME_SIZE(struct maker, 48);
+SAME_SIZE(struct maker, 64);
+SAME_SIZE(struct volume, 16);
 SAME_SIZE(struct pin, 32);
 SAME_SIZE(struct made, 16);
 SAME_SIZE(struct event, EVENT_SHORT + 8 * EVENT_WORDS);

@@ -83,6 +83,8 @@ pub struct Pinned {
     pub sha256: BTreeSet<Digest>,
     /// Its fs-verity digest: any of these; decides where the file has one.
     pub fsverity: BTreeSet<Digest>,
+    /// The root hash of the dm-verity volume that it is on: any of these; decides where it is on one.
+    pub dmverity: BTreeSet<Digest>,
 }
 
 /// A program that may load what nobody signed, within limits.

@@ -289,6 +289,7 @@ const fn limit(number: u64) -> &'static str {
         4 => "the program's type",
         5 => "too many instructions",
         6 => "a call that it may not make",
+        7 => "its dm-verity volume was given another table after its files were looked at",
         _ => "a limit that this version does not know",
     }
 }

@@ -109,6 +109,7 @@ fn generator_rule(generator: &Generator) -> GeneratorRule {
         path: file.path.clone(),
         sha256: file.sha256.clone(),
         fsverity: file.fsverity.clone(),
+        dmverity: file.dmverity.clone(),
     };
     let types = generator.program_types.iter();
     GeneratorRule {

@@ -428,7 +428,11 @@ fn write_generator(text: &mut String, generator: &Generator) {
     let defaults = &generator.defaults;
     let pinned = |file: &PinnedFile| {
         let mut text = format!("{{ path = {}", quote(&file.path));
-        for (key, sums) in [("sha256", &file.sha256), ("fsverity", &file.fsverity)] {
+        for (key, sums) in [
+            ("sha256", &file.sha256),
+            ("fsverity", &file.fsverity),
+            ("dmverity", &file.dmverity),
+        ] {
             if !sums.is_empty() {
                 let sums: BTreeSet<String> = sums.iter().map(|sum| sum.to_hex()).collect();
                 let _ = write!(text, ", {key} = {}", list(sums));

@@ -53,12 +53,14 @@ pub const MOST_LIBRARIES: usize = 128;
 pub struct PinnedFile {
     /// Where it is looked for.
     pub path: String,
-    /// SHA-256 of its contents: any of these. Compared where the file has no fs-verity, or
-    /// `fsverity` is empty.
+    /// SHA-256 of its contents: any of these. Compared where neither of the two below
+    /// says what the file is.
     pub sha256: BTreeSet<Digest>,
     /// Its fs-verity digest (SHA-256): any of these. Such a file is checked by the kernel with each
     /// page that it reads.
     pub fsverity: BTreeSet<Digest>,
+    /// The root hash (SHA-256) of the dm-verity volume that it is on, below `path`: any of these.
+    pub dmverity: BTreeSet<Digest>,
 }
 
 /// A program that may load what nobody signed, within limits.

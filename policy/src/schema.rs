@@ -314,10 +314,12 @@ pub(crate) struct GeneratorEntry {
 pub(crate) struct PinnedEntry {
     /// Where it is.
     path: String,
-    /// SHA-256 of its contents in hex, or several of which one must fit. This or `fsverity`.
+    /// SHA-256 of its contents in hex, or several of which one must fit. This or one of the next two.
     sha256: Option<SumsEntry>,
     /// Its fs-verity digest in hex, or several; `sha256` counts where the file has no fs-verity.
     fsverity: Option<SumsEntry>,
+    /// Root hash in hex of the dm-verity volume that it is on, or several; `sha256` counts where it is on none.
+    dmverity: Option<SumsEntry>,
 }
 
 #[derive(JsonSchema)]

@@ -39,6 +39,8 @@ busybox-static   bookworm  busybox-static   alone
 cosign           sid       cosign           alone
 crane            sid       crane            alone
 crun             trixie    crun             libs
+cryptsetup       trixie    cryptsetup-bin   libs
+dmsetup          trixie    dmsetup          libs
 docker-registry  bookworm  docker-registry  alone
 e2fsprogs        trixie    e2fsprogs        libs
 fsverity         trixie    fsverity         libs
@@ -91,7 +93,7 @@ kernels="
 "
 
 # Modules of these kernels that guests load; and two with other types, `dummy_other` and `tcp_dctcp_other`.
-modules="sch_ingress cls_bpf act_bpf dummy tun kcm tcp_dctcp"
+modules="sch_ingress cls_bpf act_bpf dummy tun kcm tcp_dctcp dm-mod dm-bufio dm-verity reed_solomon"
 
 main() {
     [ $# -gt 0 ] || { usage >&2; exit 2; }

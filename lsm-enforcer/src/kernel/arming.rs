@@ -511,6 +511,11 @@ impl Gate for BpfGate {
         rules: &[GeneratorRule],
     ) -> Result<Vec<GeneratorState>, GateError> {
         let mut look = || -> io::Result<Vec<GeneratorState>> {
+            let tells = Path::new(&self.pins.pin("link_note_volume")).exists();
+            let marks = generators::Marks {
+                pinned: self.map("pinned")?,
+                tables: tells.then(|| self.map("volumes")).transpose()?,
+            };
             let mut held = Vec::new();
             let mut states = Vec::new();
             for rule in rules {
@@ -522,8 +527,13 @@ impl Gate for BpfGate {
                     None => Err(io::Error::other("it is not in force")),
                     Some(image) => {
                         let nanos = until.map_or(0, |until| until.as_nanos() as u64);
-                        generators::limit(self.map("makers")?, rule, image, nanos)
-                            .and_then(|()| generators::pin(self.map("pinned")?, rule, image))
+                        let makers = self.map("makers")?;
+                        generators::pin(marks, rule, image)
+                            .and_then(|looked| {
+                                generators::limit(makers, rule, image, nanos, looked.volume)?;
+                                Ok(looked.files)
+                            })
+                            .or_else(|error| generators::end(makers, image, nanos).and(Err(error)))
                     }
                 };
                 let permitted =

@@ -25,7 +25,10 @@ use bundle::Digest;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 use sha2::{Digest as _, Sha256};
 
-use super::shared::{Fields, Reader};
+use super::{
+    shared::{Fields, Reader},
+    volumes::{self, Volume},
+};
 use crate::gate::{GeneratorRule, Pinned};
 
 /// `PIN_LIBRARIES`: generators that one file may be a library of.
@@ -46,36 +49,105 @@ const GUARDED: &[(&str, i64)] = &[
     ("erofs", 0xe0f5_e1e2),
 ];
 
-/// Looks at every file of a generator and marks its inode; returns the files, to be held.
-pub fn pin(map: &MapHandle, rule: &GeneratorRule, image: u32) -> io::Result<Vec<File>> {
-    let mut files = vec![pin_file(map, &rule.exe, image, true)?];
+/// The kernel side of files: which are pinned, and which volumes got how many tables; `None` where the
+/// kernel does not tell.
+#[derive(Clone, Copy)]
+pub struct Marks<'a> {
+    pub pinned: &'a MapHandle,
+    pub tables: Option<&'a MapHandle>,
+}
+
+/// A generator's files, to be held, and the dm-verity volume by which they are known, if any is.
+#[derive(Default)]
+pub struct Looked {
+    pub files: Vec<File>,
+    pub volume: Option<Volume>,
+}
+
+/// Looks at every file of a generator and marks its inode.
+pub fn pin(marks: Marks<'_>, rule: &GeneratorRule, image: u32) -> io::Result<Looked> {
+    let mut looked = Looked::default();
+    looked.pin(marks, &rule.exe, image, true)?;
     for library in &rule.libraries {
-        files.push(pin_file(map, library, image, false)?);
+        looked.pin(marks, library, image, false)?;
     }
-    Ok(files)
+    Ok(looked)
 }
 
 fn about(path: &str, what: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("{path}: {what}"))
 }
 
-fn pin_file(map: &MapHandle, wanted: &Pinned, image: u32, is_exe: bool) -> io::Result<File> {
+impl Looked {
+    fn pin(
+        &mut self,
+        marks: Marks<'_>,
+        wanted: &Pinned,
+        image: u32,
+        is_exe: bool,
+    ) -> io::Result<()> {
+        let path = &wanted.path;
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|error| about(path, error))?;
+        let volume = volume(&file, wanted, marks.tables).map_err(|error| about(path, error))?;
+        if let (Some(one), Some(other)) = (volume, self.volume)
+            && one != other
+        {
+            let what = "the generator's files are on several dm-verity volumes";
+            return Err(about(path, what));
+        }
+        self.volume = self.volume.or(volume);
+        pin_file(marks.pinned, &file, wanted, volume.is_some(), image, is_exe)?;
+        self.files.push(file);
+        Ok(())
+    }
+}
+
+/// The volume whose root hash says what the file is; `None`: something else has to.
+fn volume(file: &File, wanted: &Pinned, tables: Option<&MapHandle>) -> io::Result<Option<Volume>> {
+    if wanted.dmverity.is_empty() {
+        return Ok(None);
+    }
+    let found = match tables {
+        Some(tables) => volumes::of(file, &wanted.path, tables)?,
+        None => None,
+    };
+    match found {
+        Some((volume, root)) if wanted.dmverity.contains(&root) => Ok(Some(volume)),
+        Some((_, root)) => {
+            let what = format!("the root hash {root} of its dm-verity volume is not in the policy");
+            Err(io::Error::other(what))
+        }
+        None if !wanted.sha256.is_empty() || !wanted.fsverity.is_empty() => Ok(None),
+        None if tables.is_none() => Err(io::Error::other(
+            "`dmverity` needs Linux 6.12, which says when a volume is given another table",
+        )),
+        None => Err(io::Error::other("it is on no dm-verity volume")),
+    }
+}
+
+fn pin_file(
+    map: &MapHandle,
+    file: &File,
+    wanted: &Pinned,
+    is_known: bool,
+    image: u32,
+    is_exe: bool,
+) -> io::Result<()> {
     let path = &wanted.path;
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|error| about(path, error))?;
     let key = file.as_raw_fd().to_ne_bytes();
     let before = map.lookup(&key, MapFlags::ANY).map_err(other)?;
     let mut pin = before.as_deref().map(Pin::read).unwrap_or_default();
     if pin.has(image, is_exe) {
-        return Ok(file);
+        return Ok(());
     }
     if !file.metadata()?.is_file() {
         return Err(about(path, "not a regular file"));
     }
-    let kind = rustix::fs::fstatfs(&file)?.f_type as i64;
+    let kind = rustix::fs::fstatfs(file)?.f_type as i64;
     if !GUARDED.iter().any(|(_, magic)| *magic == kind) {
         return Err(about(
             path,
@@ -84,9 +156,12 @@ fn pin_file(map: &MapHandle, wanted: &Pinned, image: u32, is_exe: bool) -> io::R
     }
     // From here on nobody opens it for writing.
     write(map, &key, &pin)?;
-    let looked = nobody_writes(&file)
+    let looked = nobody_writes(file)
         .map_err(|error| about(path, format!("somebody has it open for writing ({error})")))
-        .and_then(|()| fits(path, &file, wanted));
+        .and_then(|()| match is_known {
+            true => Ok(()),
+            false => fits(path, file, wanted),
+        });
     if let Err(error) = looked {
         if before.is_none() {
             let _nobodys_file = map.delete(&key);
@@ -94,8 +169,7 @@ fn pin_file(map: &MapHandle, wanted: &Pinned, image: u32, is_exe: bool) -> io::R
         return Err(error);
     }
     pin.add(image, is_exe).map_err(|what| about(path, what))?;
-    write(map, &key, &pin)?;
-    Ok(file)
+    write(map, &key, &pin)
 }
 
 /// A lease for reading is only given where nobody has the file open for writing.
@@ -192,8 +266,26 @@ pub fn release(map: &MapHandle, before: &[File], now: &[File]) -> io::Result<()>
     Ok(())
 }
 
+/// When the generator's permit ends, where its limits were written before and its files cannot be looked
+/// at now. `until`: boot-time nanoseconds.
+pub fn end(map: &MapHandle, image: u32, until: u64) -> io::Result<()> {
+    const UNTIL: std::ops::Range<usize> = 24..32;
+    let key = image.to_ne_bytes();
+    let Some(mut maker) = map.lookup(&key, MapFlags::ANY).map_err(other)? else {
+        return Ok(());
+    };
+    maker[UNTIL].copy_from_slice(&until.to_ne_bytes());
+    map.update(&key, &maker, MapFlags::ANY).map_err(other)
+}
+
 /// Writes a generator's limits. `until`: boot-time nanoseconds.
-pub fn limit(map: &MapHandle, rule: &GeneratorRule, image: u32, until: u64) -> io::Result<()> {
+pub fn limit(
+    map: &MapHandle,
+    rule: &GeneratorRule,
+    image: u32,
+    until: u64,
+    volume: Option<Volume>,
+) -> io::Result<()> {
     let bits = |numbers: &[u32]| {
         let known = numbers.iter().filter(|&&number| number < 64);
         known.fold(0u64, |bits, number| bits | 1 << number)
@@ -208,17 +300,17 @@ pub fn limit(map: &MapHandle, rule: &GeneratorRule, image: u32, until: u64) -> i
             (id, path.matches('/').count() as u32)
         }
     };
+    let limits = Fields::default()
+        .u64s(&[bits(&rule.prog_types), bits(&rule.map_types), cgroup, until])
+        .u32s(&[
+            level,
+            rule.uid.unwrap_or(u32::MAX),
+            rule.max_maps,
+            rule.max_insns,
+        ]);
     map.update(
         &image.to_ne_bytes(),
-        &Fields::default()
-            .u64s(&[bits(&rule.prog_types), bits(&rule.map_types), cgroup, until])
-            .u32s(&[
-                level,
-                rule.uid.unwrap_or(u32::MAX),
-                rule.max_maps,
-                rule.max_insns,
-            ])
-            .done(48),
+        &Volume::fields(volume, limits).done(64),
         MapFlags::ANY,
     )
     .map_err(other)
@@ -297,6 +389,7 @@ mod tests {
             path: path.clone(),
             sha256: [Digest::of(b"abd")].into(),
             fsverity: BTreeSet::new(),
+            dmverity: BTreeSet::new(),
         };
         let file = File::open(&path).unwrap();
         let said = fits(&path, &file, &wanted).unwrap_err().to_string();
@@ -315,6 +408,13 @@ mod tests {
         wanted.sha256.clear();
         let said = fits(&path, &file, &wanted).unwrap_err().to_string();
         assert_eq!(said, format!("{path}: it has no fs-verity"));
+        // So does a kernel that does not tell of tables.
+        wanted.fsverity.clear();
+        wanted.dmverity = [Digest::of(b"root")].into();
+        let said = volume(&file, &wanted, None).unwrap_err().to_string();
+        assert!(said.starts_with("`dmverity` needs Linux 6.12,"), "{said}");
+        wanted.sha256 = [Digest::of(b"abc")].into();
+        assert_eq!(volume(&file, &wanted, None).unwrap(), None);
     }
 
     #[test]

@@ -48,10 +48,12 @@ const SEE_PROGRAMS: &[&str] = &[
 const SEE_FUNCTION: &str = "bpf_remove_insns";
 /// Programs for hooks that not every kernel has. Kernels without `file_ioctl_compat` ask
 /// `file_ioctl` for 32-bit programs too; those without `file_truncate` ask `path_truncate`.
+/// Without `bdev_setintegrity` (6.12) no file is known by its dm-verity volume.
 const OPTIONAL: &[(&str, &str)] = &[
     ("gate_ioctl_compat", "file_ioctl_compat"),
     ("gate_option", "socket_setsockopt"),
     ("guard_truncate_file", "file_truncate"),
+    ("note_volume", "bdev_setintegrity"),
 ];
 
 /// The value of an enumerator of the kernel, by its name; 0: the kernel has none.

@@ -53,6 +53,7 @@ const ORDER: &[&str] = &[
     "note_traceme",
     "note_mmap",
     "note_mprotect",
+    "note_volume",
 ];
 
 /// Loaded, not attached.

@@ -40,7 +40,7 @@ pub(super) const GENERATOR: Keys = Keys {
 };
 
 pub(super) const PINNED: Keys = Keys {
-    known: &["fsverity", "path", "sha256"],
+    known: &["dmverity", "fsverity", "path", "sha256"],
     later: &[(
         "fsverity_signed_by",
         "use `fsverity`, with the digest that `fsverity digest FILE` prints",
@@ -119,13 +119,15 @@ fn pinned(
     }
     let sha256 = sums(&table, "sha256", faults);
     let fsverity = sums(&table, "fsverity", faults);
-    if sha256.is_none() && fsverity.is_none() {
+    let dmverity = sums(&table, "dmverity", faults);
+    if sha256.is_none() && fsverity.is_none() && dmverity.is_none() {
         table.require("sha256", faults);
     }
     Some(PinnedFile {
         path: path?.value.to_owned(),
         sha256: sha256.unwrap_or_default(),
         fsverity: fsverity.unwrap_or_default(),
+        dmverity: dmverity.unwrap_or_default(),
     })
 }
 

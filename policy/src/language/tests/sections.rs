@@ -63,7 +63,7 @@ fn a_generator_says_what_it_is_and_what_it_may() {
     let head = format!("[[generator]]\nname = \"x\"\nexe = {file}\n");
     let text = format!(
         "{head}program_types = [\"xdp\"]\nuid = 7\npermit = true\n\
-         libraries = [{{ path = \"/y\", fsverity = \"{sum}\" }}]\n"
+         libraries = [{{ path = \"/y\", fsverity = \"{sum}\", dmverity = [\"{sum}\"] }}]\n"
     );
     let policy = parse(&text).unwrap();
     let generator = &policy.generators()[0];
@@ -78,7 +78,8 @@ fn a_generator_says_what_it_is_and_what_it_may() {
     );
     assert!(generator.forbid_calls.contains("bpf_probe_write_user"));
     let library = &generator.libraries[0];
-    assert_eq!((library.sha256.len(), library.fsverity.len()), (0, 1));
+    let pins = [&library.sha256, &library.fsverity, &library.dmverity];
+    assert_eq!(pins.map(BTreeSet::len), [0, 1, 1]);
     let written = crate::effective::to_toml(&policy);
     let again = parse(&written).unwrap();
     assert_eq!(crate::effective::changes(&policy, &again), []);
