@@ -59,6 +59,7 @@ postgresql       bookworm  postgresql-15    native
 postgresql-client bookworm postgresql-client-15 native
 runc             trixie    runc             libs
 skopeo           sid       skopeo           libs
+squashfs-tools   trixie    squashfs-tools   libs
 softhsm2         bookworm  softhsm2         libs
 sqlite3          bookworm  sqlite3          libs
 systemd          trixie    systemd          libs
@@ -93,7 +94,7 @@ kernels="
 "
 
 # Modules of these kernels that guests load; and two with other types, `dummy_other` and `tcp_dctcp_other`.
-modules="sch_ingress cls_bpf act_bpf dummy tun kcm tcp_dctcp dm-mod dm-bufio dm-verity reed_solomon"
+modules="sch_ingress cls_bpf act_bpf dummy tun kcm tcp_dctcp dm-mod dm-bufio dm-verity reed_solomon squashfs"
 
 main() {
     [ $# -gt 0 ] || { usage >&2; exit 2; }

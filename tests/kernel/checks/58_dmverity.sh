@@ -1,25 +1,31 @@
 # A generator whose file is on a dm-verity volume: its root hash says what the file is, as long as the
 # volume keeps its table. Linux 6.1 does not say when one gets another, and compares the contents.
 # disk: yes
-# modules: reed_solomon dm-mod dm-bufio dm-verity
+# modules: reed_solomon dm-mod dm-bufio dm-verity squashfs
 # tool: e2fsprogs mke2fs
 # tool: cryptsetup veritysetup
 # tool: dmsetup dmsetup
+# tool: squashfs-tools mksquashfs
 . /lab/policy.sh
 export DM_DISABLE_UDEV=1
 disk=/dev/nvme0n1
 zeros=$(printf %064d 0)
-sectors=10240 # of the file system; the hashes come behind it
+sectors=9600 # of the file system; the hashes come behind it
 mkdir -p /vol /bound /linked_to
-for module in reed_solomon dm-mod dm-bufio dm-verity; do
+for module in reed_solomon dm-mod dm-bufio dm-verity squashfs; do
     check "module $module" insmod /lab/modules/$module.ko
 done
 
-# volume NAME START LETTER: a volume of half the disk with a generator that says "LETTERoaded"; $root is
-# its root hash.
+# lower NAME START: a device with a third of the disk.
+lower() { dmsetup create $1 --table "0 10240 linear $disk $2"; }
+# hashed NAME: puts hashes behind the file system; the root hash goes to NAME.root.
+hashed() {
+    veritysetup format --data-blocks=$((sectors / 8)) --hash-offset=$((sectors * 512)) \
+        --root-hash-file=/run/$1.root /dev/mapper/$1 /dev/mapper/$1
+}
+# volume NAME START LETTER: with generators that say "LETTERoaded".
 volume() {
-    dmsetup create $1 --table "0 16384 linear $disk $2" &&
-        /usr/sbin/mke2fs -q -t ext4 -O ^has_journal -b 4096 /dev/mapper/$1 $((sectors / 8)) &&
+    lower $1 $2 && /usr/sbin/mke2fs -q -t ext4 -O ^has_journal -b 4096 /dev/mapper/$1 $((sectors / 8)) &&
         mount -t ext4 /dev/mapper/$1 /vol || return 1
     mkdir /vol/sub
     for file in maker spoiled other sub/maker; do
@@ -27,21 +33,29 @@ volume() {
         chmod +x /vol/$file
     done
     umount /vol
-    veritysetup format --data-blocks=$((sectors / 8)) --hash-offset=$((sectors * 512)) \
-        --root-hash-file=/run/$1.root /dev/mapper/$1 /dev/mapper/$1
+    hashed $1
 }
-opened() { # OPTION...
-    veritysetup open /dev/mapper/ours vol /dev/mapper/ours $ours --hash-offset=$((sectors * 512)) "$@" &&
-        mount -r -t ext4 /dev/mapper/vol /vol
+squashed() {
+    mkdir /run/tree && cp /lab/bin/maker /run/tree && mksquashfs /run/tree /run/image -quiet -no-progress &&
+        lower squashed 20480 && dd if=/run/image of=/dev/mapper/squashed bs=4096 conv=fsync && hashed squashed
 }
+# device NAME OPTION...: the volume on that device.
+device() {
+    lower=$1
+    shift
+    veritysetup open /dev/mapper/$lower vol /dev/mapper/$lower $(cat /run/$lower.root) \
+        --hash-offset=$((sectors * 512)) "$@"
+}
+opened() { device ours "$@" && mount -r -t ext4 /dev/mapper/vol /vol; }
 closed() { umount /vol && veritysetup close vol; }
 # table NAME: a table of that volume is put in the place of the one that is there.
 table() { dmsetup load vol --readonly --table "$(cat /run/$1.table)" && dmsetup suspend vol && dmsetup resume vol; }
 
 check "a volume" volume ours 0 l
-check "and another one" volume theirs 16384 L
-ours=$(cat /run/ours.root) theirs=$(cat /run/theirs.root)
-check "theirs opens" veritysetup open /dev/mapper/theirs vol /dev/mapper/theirs $theirs --hash-offset=$((sectors * 512))
+check "and another one" volume theirs 10240 L
+check "and one with squashfs" squashed
+ours=$(cat /run/ours.root)
+check "theirs opens" device theirs
 dmsetup table vol >/run/theirs.table
 check "and closes" veritysetup close vol
 check "ours opens and is mounted" opened
@@ -56,7 +70,7 @@ generator() { # NAME PATH PINS
 }
 {
     sed 's/^version = .*/version = 2/' policy.toml
-    generator maker /vol/maker "dmverity = \"$ours\""
+    generator maker /vol/maker "dmverity = [\"$ours\", \"$(cat /run/squashed.root)\"]"
     generator spoiled /vol/spoiled "dmverity = [\"$zeros\", \"$ours\"], sha256 = \"$zeros\""
     generator other /vol/other "dmverity = \"$zeros\", sha256 = \"$sum\""
     generator plain /run/plain "dmverity = \"$ours\", sha256 = \"$sum\""
@@ -64,7 +78,8 @@ generator() { # NAME PATH PINS
     generator bound /bound/maker "dmverity = \"$ours\""
 } >with.toml
 check "the authority signs a policy with generators" bpfseal policy sign with.toml --key authority.key
-check "the daemon starts" daemon
+# It looks when it is told to, so that the gate is seen to refuse by itself.
+check "the daemon starts" daemon 1h
 prints "arm" '^Enforcing' $arm
 fails "before the policy names it" 'errno 1' /vol/maker
 prints "arm with generators" '^Enforcing' $X arm --policy with.toml --authority authority.pub
@@ -126,6 +141,10 @@ case $(uname -r) in
     prints "reload once more" . $X reload
     prints "that is not let in" 'maker: not let in.*the option ignore_corruption' $X status
     fails "and loads nothing" 'errno 1' /vol/maker
+    umount /vol && veritysetup close vol
+    check "a volume with squashfs" eval 'device squashed && mount -r -t squashfs /dev/mapper/vol /vol'
+    prints "the daemon looks" . $X reload
+    prints "its file is a generator, too" loaded /vol/maker
     ;;
 esac
 permitted disarm
@@ -135,5 +154,6 @@ wait $daemon 2>/dev/null
 umount /bound 2>/dev/null
 closed
 dmsetup remove ours
+dmsetup remove squashed
 dmsetup remove theirs
 :

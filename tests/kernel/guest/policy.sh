@@ -47,9 +47,9 @@ loads() {
     bpftool prog loadall $objects/$1.bpf.o /sys/fs/bpf/$1 && rm -rf /sys/fs/bpf/$1
 }
 
-# daemon: starts it and waits until it listens; $daemon is its process.
+# daemon [EVERY]: starts it, to look around so often, and waits until it listens; $daemon is its process.
 daemon() {
-    logging daemon.log 'listening on' $X run --watch-every 5s
+    logging daemon.log 'listening on' $X run --watch-every ${1:-5s}
     answered=$?
     daemon=$started
     return $answered
