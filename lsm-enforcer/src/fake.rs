@@ -29,7 +29,7 @@ use crate::{
         GeneratorState, Loaded, Mode, Revoked,
     },
     host::{Executable, Host, Obstacle},
-    links::{Attachment, Holder},
+    links::{Attachment, Holder, Spot},
     sample::Sample,
     store::Store,
 };
@@ -77,6 +77,8 @@ pub struct State {
     pub missing: Vec<String>,
     /// Attachments; `detached` says whether the kernel would let go.
     pub attached: Vec<Attachment>,
+    /// Where programs are.
+    pub spots: Vec<Spot>,
     /// Types of loaded modules, by the kernel's number.
     pub modules: BTreeMap<ModuleBtf, u32>,
     /// Ways into kernel memory that can be tried.
@@ -372,6 +374,14 @@ impl Host for World {
         let done = gone.iter().chain(refused).cloned().collect();
         self.change(|state| state.attached = left);
         done
+    }
+
+    fn spots(&self, programs: &[u32]) -> Vec<Spot> {
+        let spots = self.change(|state| state.spots.clone());
+        spots
+            .into_iter()
+            .filter(|spot| programs.contains(&spot.program))
+            .collect()
     }
 
     fn holders(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>> {

@@ -288,6 +288,8 @@ pub struct Loaded {
     pub pid: Option<u32>,
     /// Command name that loaded it, where recorded.
     pub comm: Option<String>,
+    /// Patterns of the places where its rule lets it be attached; none: anywhere.
+    pub places: Vec<String>,
 }
 
 /// Numbers since arming.

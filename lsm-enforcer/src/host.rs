@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     clock,
-    links::{self, Attachment, Holder},
+    links::{self, Attachment, Holder, Spot},
     modules,
     sample::{self, Sample},
 };
@@ -36,6 +36,8 @@ pub trait Host {
     fn hooks(&self) -> Vec<String>;
     /// Takes programs off their hooks where the kernel allows it.
     fn detach(&self, programs: &[u32]) -> Vec<Attachment>;
+    /// Where these programs are attached, as far as the kernel says.
+    fn spots(&self, programs: &[u32]) -> Vec<Spot>;
     /// Which processes hold these programs, by program id.
     fn holders(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>>;
     /// The kernel's numbers of the types of loaded modules.
@@ -125,6 +127,10 @@ impl Host for Machine {
 
     fn detach(&self, programs: &[u32]) -> Vec<Attachment> {
         links::detach(programs)
+    }
+
+    fn spots(&self, programs: &[u32]) -> Vec<Spot> {
+        links::spots(programs)
     }
 
     fn holders(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>> {

@@ -1,4 +1,5 @@
-//! Taking revoked programs off their hooks, where the kernel lets anybody do so.
+//! Where programs are attached, and taking revoked ones off their hooks, where the kernel lets anybody
+//! do so.
 //!
 //! Cgroup, XDP, tcx, netkit, netfilter, network namespace and struct_ops links can be
 //! detached by whoever gets a descriptor; so can an XDP program without a link, and what a command
@@ -9,13 +10,17 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::Path,
     ptr,
 };
 
-use libbpf_rs::{libbpf_sys, query::LinkInfoIter};
+use libbpf_rs::{
+    libbpf_sys,
+    query::{LinkInfoIter, LinkTypeInfo, PerfEventType},
+};
 use serde::{Deserialize, Serialize};
 
 mod commands;
@@ -44,44 +49,117 @@ pub struct Holder {
     pub exe: String,
 }
 
+/// A place where a program is attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// Kernel's program id.
+    pub program: u32,
+    /// For people: `interface eth0 (xdp)`.
+    pub place: String,
+    /// The names by which rules know it; none: they know it by none, or the kernel does not say.
+    pub names: Vec<String>,
+}
+
+/// Is shown each place with what takes the program off it.
+type Show<'a> = dyn FnMut(Spot, &dyn Fn() -> io::Result<()>) + 'a;
+
 /// Detaches these programs wherever the kernel allows it.
 pub fn detach(programs: &[u32]) -> Vec<Attachment> {
-    if programs.is_empty() {
-        return Vec::new();
-    }
-    let mut done: Vec<Attachment> = LinkInfoIter::default()
-        .filter(|link| programs.contains(&link.prog_id))
-        .map(|link| {
-            let word = format!("{:?}", link.info);
-            let kind: String = word.chars().take_while(|c| c.is_alphanumeric()).collect();
-            let place = format!("link {} ({})", link.id, kind.to_lowercase());
-            outcome(link.prog_id, place, detach_link(link.id))
-        })
-        .collect();
-    for (name, index) in interfaces(Path::new("/sys/class/net")) {
-        for mode in [XDP_DRIVER, XDP_GENERIC, XDP_HARDWARE] {
-            if let Some(program) = xdp_program(index, mode).filter(|id| programs.contains(id)) {
-                let place = format!("interface {name} (xdp)");
-                let known = |a: &Attachment| a.program == program && a.detached;
-                // A link's program shows here as well, until the link is gone.
-                if !done.iter().any(known) {
-                    done.push(outcome(program, place, detach_xdp(index, mode)));
-                }
-            }
-        }
-    }
-    done.extend(commands::detach(programs));
-    done.extend(filters::detach(programs));
-    done.extend(maps::detach(programs));
+    let mut done = Vec::new();
+    each(programs, &mut |spot, take_off| {
+        let result = take_off();
+        done.push(Attachment {
+            program: spot.program,
+            place: spot.place,
+            detached: result.is_ok(),
+            why: result.err().map(|error| error.to_string()),
+        });
+    });
     done
 }
 
-fn outcome(program: u32, place: String, result: io::Result<()>) -> Attachment {
-    Attachment {
-        program,
-        place,
-        detached: result.is_ok(),
-        why: result.err().map(|error| error.to_string()),
+/// Where these programs are attached, as far as the kernel says: devices of this network namespace
+/// alone, no function of a link to many.
+pub fn spots(programs: &[u32]) -> Vec<Spot> {
+    let mut found = Vec::new();
+    each(programs, &mut |spot, _| found.push(spot));
+    found
+}
+
+fn each(programs: &[u32], show: &mut Show<'_>) {
+    if programs.is_empty() {
+        return;
+    }
+    let interfaces = interfaces(Path::new("/sys/class/net"));
+    let mut xdp = Vec::new();
+    for (name, index) in &interfaces {
+        for mode in [XDP_DRIVER, XDP_GENERIC, XDP_HARDWARE] {
+            if let Some(program) = xdp_program(*index, mode).filter(|id| programs.contains(id)) {
+                xdp.push((program, name, *index, mode));
+            }
+        }
+    }
+    for link in LinkInfoIter::default().filter(|link| programs.contains(&link.prog_id)) {
+        let names = match &link.info {
+            LinkTypeInfo::Xdp(_) => {
+                // The program of a link shows at its interface as well.
+                xdp.extract_if(.., |(program, ..)| *program == link.prog_id)
+                    .map(|(_, name, ..)| name.clone())
+                    .collect()
+            }
+            info => names(info, Path::new(EVENTS)),
+        };
+        let word = format!("{:?}", link.info);
+        let kind: String = word.chars().take_while(|c| c.is_alphanumeric()).collect();
+        let spot = Spot {
+            program: link.prog_id,
+            place: format!("link {} ({})", link.id, kind.to_lowercase()),
+            names,
+        };
+        show(spot, &|| detach_link(link.id));
+    }
+    for (program, name, index, mode) in xdp {
+        let spot = Spot {
+            program,
+            place: format!("interface {name} (xdp)"),
+            names: vec![name.clone()],
+        };
+        show(spot, &|| detach_xdp(index, mode));
+    }
+    commands::each(programs, &interfaces, show);
+    filters::each(programs, &interfaces, show);
+    maps::each(programs, show);
+}
+
+/// Where tracepoints are listed, by system.
+const EVENTS: &str = "/sys/kernel/tracing/events";
+
+/// What gate 3 compared when a link of this kind was made. Links to control groups and devices
+/// are found at these.
+fn names(link: &LinkTypeInfo, events: &Path) -> Vec<String> {
+    let text = |name: &Option<OsString>| {
+        name.as_ref()
+            .and_then(|name| name.to_str().map(str::to_owned))
+    };
+    let event = match link {
+        LinkTypeInfo::RawTracepoint(point) => return vec![point.name.clone()],
+        LinkTypeInfo::PerfEvent(event) => &event.event_type,
+        _ => return Vec::new(),
+    };
+    match event {
+        PerfEventType::Kprobe { func_name, .. } => text(func_name).into_iter().collect(),
+        PerfEventType::Tracepoint { name, .. } => {
+            let Some(name) = text(name) else {
+                return Vec::new();
+            };
+            // The kernel does not say which system's; several may have one of that name.
+            let systems = fs::read_dir(events).into_iter().flatten().flatten();
+            systems
+                .filter(|system| system.path().join(&name).is_dir())
+                .map(|system| format!("{}/{name}", system.file_name().to_string_lossy()))
+                .collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -189,6 +267,8 @@ const XDP_HARDWARE: u32 = 8;
 
 #[cfg(test)]
 mod tests {
+    use libbpf_rs::query::PerfEventLinkInfo;
+
     use super::*;
 
     #[test]
@@ -211,6 +291,28 @@ mod tests {
         };
         let want = BTreeMap::from([(12, vec![holder])]);
         assert_eq!(holders_below(proc.path(), &[12, 14]), want);
+    }
+
+    #[test]
+    fn a_tracepoint_has_the_names_of_all_systems_that_have_it() {
+        let events = tempfile::tempdir().unwrap();
+        for path in ["sched/exec", "other/exec", "sched/fork"] {
+            fs::create_dir_all(events.path().join(path)).unwrap();
+        }
+        let of = |event_type| {
+            let link = LinkTypeInfo::PerfEvent(PerfEventLinkInfo {
+                event_type,
+                _non_exhaustive: (),
+            });
+            let mut found = names(&link, events.path());
+            found.sort();
+            found
+        };
+        let name = Some(OsString::from("exec"));
+        let cookie = 0;
+        let point = PerfEventType::Tracepoint { name, cookie };
+        assert_eq!(of(point), ["other/exec", "sched/exec"]);
+        assert!(of(PerfEventType::Unknown(9)).is_empty());
     }
 
     #[test]

@@ -188,6 +188,7 @@ mod tests {
             bundle,
             pid: Some(7),
             comm: Some("opensnoop".to_owned()),
+            places: Vec::new(),
         };
         world.change(|state| {
             state.loaded = vec![

@@ -202,7 +202,12 @@ impl Status {
             armed: armed.is_some(),
             mode,
             strict,
-            warnings: [coverage.warnings, warnings(armed.is_some(), &unjudged)].concat(),
+            warnings: [
+                coverage.warnings,
+                warnings(armed.is_some(), &unjudged),
+                enforcer.strays().to_vec(),
+            ]
+            .concat(),
             gates: gates(&enforcer.host().hooks()),
             unconfirmed_seconds: armed
                 .as_ref()

@@ -136,6 +136,11 @@ pub fn places(patterns: &[TargetPattern], kind: &str) -> Option<Vec<String>> {
     Some(places)
 }
 
+/// Is a place of that name one of these patterns of [`places`]? In each, `*` stands for any characters.
+pub fn is_place(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, name))
+}
+
 impl fmt::Display for TargetPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -176,6 +181,9 @@ mod tests {
         assert_eq!(places(&rule, "kprobe"), None);
         assert_eq!(places(&rule, "tracepoint"), names(&[]));
         assert_eq!(places(&[TargetPattern::any()], "xdp"), None);
+        let patterns = ["eth*".to_owned(), "lo".to_owned()];
+        let is = ["eth0", "lo", "lo0", "xeth0", ""].map(|name| is_place(&patterns, name));
+        assert_eq!(is, [true, true, false, false, false]);
         assert!(covers_at_attachment(&rule, "xdp"));
         assert!(!covers_at_attachment(&rule, "kprobe"));
         let groups = [pattern("cgroup_skb:/system.slice/*")];

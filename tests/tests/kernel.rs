@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tests::{
@@ -181,11 +181,15 @@ fn boot(series: &str, scripts: &[Script], programs: &[PathBuf]) -> Boot {
                 }
             })
             .collect();
-        let kills = env::var("KILLS").map_or_else(|_| String::new(), |n| format!(" kills={n}"));
-        let machine = Machine::new(kernel.clone(), &name)
+        let mut machine = Machine::new(kernel.clone(), &name)
             .memory(MEMORY)
             .disk(scripts.iter().any(|script| script.disk))
-            .append(&format!("{wish}{kills}"));
+            .append(wish);
+        if let Ok(kills) = env::var("KILLS") {
+            // As long as `guest/init` gives the script for each.
+            let more = Duration::from_secs(20).saturating_mul(kills.parse()?);
+            machine = machine.append(&format!("kills={kills}")).longer(more);
+        }
         Ok(machine.run(&root, |_| ())?)
     };
     run().map_or_else(|error| Boot::Failed(describe(error.as_ref())), Boot::Done)

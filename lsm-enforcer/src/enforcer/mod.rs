@@ -18,6 +18,7 @@ mod probes;
 mod prove;
 mod revoke;
 mod selftest;
+mod strays;
 mod watch;
 
 #[cfg(test)]
@@ -97,6 +98,8 @@ pub struct Enforcer {
     probes_trouble: Option<Failure>,
     /// Revoked programs that were named in the log.
     named: BTreeSet<u32>,
+    /// Programs that are attached where their rule does not say, as lines.
+    strays: Vec<String>,
     /// Refusals that may be other layouts of admitted programs.
     unproven: Unproven,
     /// Loaded modules, and a refusal for one.
@@ -127,6 +130,7 @@ impl Enforcer {
             probes: None,
             probes_trouble: None,
             named: BTreeSet::new(),
+            strays: Vec::new(),
             unproven: Unproven::default(),
             modules: Followed::default(),
             observes: false,

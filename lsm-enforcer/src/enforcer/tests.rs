@@ -8,6 +8,7 @@ mod modules;
 mod probes;
 mod prove;
 mod revocation;
+mod strays;
 
 use std::time::Duration;
 

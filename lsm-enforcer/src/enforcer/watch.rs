@@ -75,6 +75,7 @@ impl Enforcer {
             self.end_exceptions(&armed)?;
             self.look_after_generators()?;
             self.reach()?;
+            self.look_for_strays()?;
             self.follow_modules()?;
             self.complain_of_an_old_list(&armed);
         }

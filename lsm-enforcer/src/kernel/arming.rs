@@ -474,7 +474,11 @@ impl Gate for BpfGate {
                 own.lookup(&key, MapFlags::ANY)
                     .is_ok_and(|found| found.is_some())
             };
-            loaded::list(Some(self.map("records")?), &is_own, &self.origins, armed_at)
+            let known = loaded::Known {
+                records: self.map("records")?,
+                places: self.map("places")?,
+            };
+            loaded::list(Some(known), &is_own, &self.origins, armed_at)
         };
         list().doing("listing programs")
     }

@@ -4,17 +4,27 @@ use std::{collections::HashMap, io, time::Duration};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, query::ProgInfoIter};
 
-use super::shared::{Origin, Reader, Record};
+use super::shared::{Fields, Origin, PLACE_BYTES, Reader, Record};
 use crate::gate::{Class, Loaded};
+
+/// What the kernel side knows of loaded programs.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    pub records: &'a MapHandle,
+    pub places: &'a MapHandle,
+}
 
 /// Lists programs with their records, if there are any yet. `is_own` knows the gate's own.
 pub fn list(
-    records: Option<&MapHandle>,
+    known: Option<Known<'_>>,
     is_own: &dyn Fn(u32) -> bool,
     origins: &HashMap<u32, Origin>,
     armed_at: Duration,
 ) -> io::Result<Vec<Loaded>> {
-    let records = records.map(by_id).transpose()?.unwrap_or_default();
+    let records = known
+        .map(|known| by_id(known.records))
+        .transpose()?
+        .unwrap_or_default();
     Ok(ProgInfoIter::default()
         .map(|info| {
             let record = records.get(&info.id);
@@ -36,9 +46,22 @@ pub fn list(
                     .and_then(|origin| origin.bundle),
                 pid: record.map(|record| record.pid),
                 comm: record.map(|record| record.comm.clone()),
+                places: match (known, record) {
+                    (Some(known), Some(record)) => places(known.places, record),
+                    _ => Vec::new(),
+                },
             }
         })
         .collect())
+}
+
+fn places(map: &MapHandle, record: &Record) -> Vec<String> {
+    let pattern = |number: u32| {
+        let key = Fields::default().u32s(&[record.image, number]).done(8);
+        let value = map.lookup(&key, MapFlags::ANY).ok()??;
+        Some(Reader(&value).text::<PLACE_BYTES>())
+    };
+    (0..record.places).filter_map(pattern).collect()
 }
 
 fn by_id(records: &MapHandle) -> io::Result<HashMap<u32, Record>> {

@@ -6,7 +6,7 @@ use super::{pins::PINS, shared::Guard};
 
 /// The kernel's own encoding of a device number (`MKDEV`), which BPF programs see in
 /// `super_block.s_dev`: 12 bits major, 20 bits minor.
-fn kernel_dev(dev: u64) -> u32 {
+pub fn kernel_dev(dev: u64) -> u32 {
     let major = libc::major(dev);
     let minor = libc::minor(dev);
     major << 20 | minor

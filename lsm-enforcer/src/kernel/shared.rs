@@ -17,6 +17,8 @@ pub const EVENT_WORDS: usize = 64;
 pub const MAX_CHUNKS: usize = 15_625;
 /// `MAX_TUNABLES`: most tunables of one map.
 pub const MAX_TUNABLES: usize = 64;
+/// `PLACE_BYTES`: a pattern of a place, with the NUL.
+pub const PLACE_BYTES: usize = 64;
 /// `MAX_ALIKE`: most images that share a key.
 pub const MAX_ALIKE: usize = 8;
 
@@ -342,6 +344,8 @@ pub struct Record {
     pub class: Option<Class>,
     pub pid: u32,
     pub id: u32,
+    /// How many patterns its image has.
+    pub places: u32,
     pub comm: String,
 }
 
@@ -355,12 +359,15 @@ impl Record {
         let pid = reader.u32();
         let _uid = reader.u32();
         let id = reader.u32();
-        let _refs_places_spare: [u8; 12] = reader.bytes();
+        let _refs = reader.u32();
+        let places = reader.u32();
+        let _indexed_licence_module = reader.u32();
         Self {
             image,
             class,
             pid,
             id,
+            places,
             comm: reader.text::<16>(),
         }
     }

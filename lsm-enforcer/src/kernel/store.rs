@@ -19,8 +19,8 @@ use index::{Alike, helper_bits, index_settings, index_shape, references, unite_p
 use super::{
     rows,
     shared::{
-        CHUNK_WORDS, DATA_BYTES, Fields, Header, Key, MAX_CHUNKS, MAX_TUNABLES, Origin, Use,
-        class_number,
+        CHUNK_WORDS, DATA_BYTES, Fields, Header, Key, MAX_CHUNKS, MAX_TUNABLES, Origin,
+        PLACE_BYTES, Use, class_number,
     },
 };
 use crate::gate::{Admissions, Armed, Class, Entry, GeneratorRule, ShapeRule};
@@ -29,8 +29,6 @@ use crate::gate::{Admissions, Armed, Class, Entry, GeneratorRule, ShapeRule};
 const NO_PREALLOC: u32 = 1;
 /// As a probe's `attach_btf_id`: whatever target it asks about. No BTF is that large.
 pub const ANY_TARGET: u32 = u32::MAX;
-/// `PLACE_BYTES`: a pattern of a place, with the NUL.
-const PLACE_BYTES: usize = 64;
 /// Most patterns of places of one image.
 const MAX_PLACES: usize = 256;
 /// `MODE_OPEN`: being disarmed.

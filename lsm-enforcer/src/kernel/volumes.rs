@@ -20,7 +20,10 @@ use bundle::Digest;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use rustix::fs::{AtFlags, StatxFlags};
 
-use super::shared::{Fields, Reader};
+use super::{
+    place::kernel_dev,
+    shared::{Fields, Reader},
+};
 
 /// Where device-mapper is asked.
 const CONTROL: &str = "/dev/mapper/control";
@@ -64,7 +67,7 @@ const OPTIONS: &[(&str, usize)] = &[
 /// A device with dm-verity, at the moment when its table was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// Its number, as the kernel has it: 20 bits are the minor one's.
+    /// Its number, as the kernel has it.
     pub device: u32,
     /// Its sequence number, of which each device has another one.
     pub disk: u64,
@@ -101,7 +104,7 @@ pub fn of(file: &File, path: &str, tables: &MapHandle) -> io::Result<Option<(Vol
     }
     let disk = fs::read_to_string(format!("{sysfs}/diskseq"))?;
     let disk = disk.trim().parse().map_err(io::Error::other)?;
-    let number = major << 20 | minor;
+    let number = kernel_dev(device);
     // Counted before the table is read: what comes in between is seen by the gate.
     let tables = count(tables, number, disk)?;
     let volume = Volume {

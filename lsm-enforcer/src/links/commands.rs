@@ -23,38 +23,43 @@ use libbpf_rs::libbpf_sys::{
     BPF_NETKIT_PRIMARY, BPF_TCX_EGRESS, BPF_TCX_INGRESS,
 };
 
-use super::{Attachment, interfaces, outcome};
+use super::{Show, Spot};
 
-/// Takes these programs off every control group and device that has them.
-pub fn detach(programs: &[u32]) -> Vec<Attachment> {
-    let mut done = Vec::new();
+/// Shows every control group and device that has one of these programs, by a command or a link.
+pub fn each(programs: &[u32], interfaces: &[(String, i32)], show: &mut Show<'_>) {
     for root in group_roots(Path::new("/proc/self/mountinfo")) {
         for folder in folders_below(&root) {
             let Ok(group) = File::open(&folder) else {
                 continue;
             };
-            let below = folder.strip_prefix(&root).unwrap_or(&folder);
-            let place = format!("control group /{}", below.display());
+            let name = format!(
+                "/{}",
+                folder.strip_prefix(&root).unwrap_or(&folder).display()
+            );
+            let place = format!("control group {name}");
             for &kind in GROUP_TYPES {
-                detach_from(group.as_raw_fd(), kind, &place, programs, &mut done);
+                at(group.as_raw_fd(), kind, (&place, &name), programs, show);
             }
         }
     }
-    for (name, index) in interfaces(Path::new("/sys/class/net")) {
+    for (name, index) in interfaces {
         let place = format!("interface {name} (tcx or netkit)");
         for &kind in DEVICE_TYPES {
-            detach_from(index, kind, &place, programs, &mut done);
+            at(*index, kind, (&place, name), programs, show);
         }
     }
-    done
 }
 
 /// `target` is a descriptor or a device's number. A kernel that does not know the type has nothing.
-fn detach_from(target: i32, kind: u32, place: &str, programs: &[u32], done: &mut Vec<Attachment>) {
-    for id in attached(target, kind) {
-        if programs.contains(&id) {
-            let result = detach_one(id, target, kind);
-            done.push(outcome(id, place.to_owned(), result));
+fn at(target: i32, kind: u32, (place, name): (&str, &str), programs: &[u32], show: &mut Show<'_>) {
+    for program in attached(target, kind) {
+        if programs.contains(&program) {
+            let spot = Spot {
+                program,
+                place: place.to_owned(),
+                names: vec![name.to_owned()],
+            };
+            show(spot, &|| detach_one(program, target, kind));
         }
     }
 }

@@ -6,19 +6,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    path::Path,
 };
 
-use super::{Attachment, interfaces, outcome};
+use super::{Show, Spot};
 
-/// Deletes the classifiers that run these programs.
-pub fn detach(programs: &[u32]) -> Vec<Attachment> {
-    let names: BTreeMap<u32, String> = interfaces(Path::new("/sys/class/net"))
-        .into_iter()
-        .map(|(name, index)| (index as u32, name))
+/// Shows the classifiers that run these programs; taken off they are deleted.
+pub fn each(programs: &[u32], interfaces: &[(String, i32)], show: &mut Show<'_>) {
+    let names: BTreeMap<u32, String> = interfaces
+        .iter()
+        .map(|(name, index)| (*index as u32, name.clone()))
         .collect();
     let Ok(route) = Route::open() else {
-        return Vec::new();
+        return;
     };
     // Devices that share a block all show its classifiers.
     let found: BTreeSet<Filter> = route
@@ -27,10 +26,18 @@ pub fn detach(programs: &[u32]) -> Vec<Attachment> {
         .flat_map(|hook| route.filters(hook))
         .filter(|filter| programs.contains(&filter.program))
         .collect();
-    found
-        .into_iter()
-        .map(|filter| outcome(filter.program, filter.place(&names), route.delete(&filter)))
-        .collect()
+    for filter in found {
+        let spot = Spot {
+            program: filter.program,
+            place: filter.place(&names),
+            names: names
+                .get(&filter.header.index)
+                .cloned()
+                .into_iter()
+                .collect(),
+        };
+        show(spot, &|| route.delete(&filter));
+    }
 }
 
 /// `struct tcmsg`, whatever it is about.

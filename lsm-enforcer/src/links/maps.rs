@@ -8,11 +8,10 @@ use libbpf_rs::{
     query::{MapInfo, MapInfoIter},
 };
 
-use super::{Attachment, outcome};
+use super::{Show, Spot};
 
-/// Takes these programs out of every map that runs them.
-pub fn detach(programs: &[u32]) -> Vec<Attachment> {
-    let mut done = Vec::new();
+/// Shows every place in a map that runs one of these programs.
+pub fn each(programs: &[u32], show: &mut Show<'_>) {
     for info in MapInfoIter::default() {
         let (Some(kind), Ok(map)) = (Kind::of(&info), MapHandle::from_map_id(info.id)) else {
             continue;
@@ -26,15 +25,20 @@ pub fn detach(programs: &[u32]) -> Vec<Attachment> {
                 continue;
             };
             let number = key.try_into().map_or(0, u32::from_ne_bytes);
-            let place = format!("map {} ({}) key {number}", info.id, kind.name());
-            let result = match kind.without_program(&value) {
-                Some(value) => map.update(&number.to_ne_bytes(), &value, MapFlags::ANY),
-                None => map.delete(&number.to_ne_bytes()),
+            let spot = Spot {
+                program,
+                place: format!("map {} ({}) key {number}", info.id, kind.name()),
+                names: Vec::new(),
             };
-            done.push(outcome(program, place, result.map_err(io::Error::other)));
+            show(spot, &|| {
+                let result = match kind.without_program(&value) {
+                    Some(value) => map.update(&number.to_ne_bytes(), &value, MapFlags::ANY),
+                    None => map.delete(&number.to_ne_bytes()),
+                };
+                result.map_err(io::Error::other)
+            });
         }
     }
-    done
 }
 
 /// Kinds of maps that run programs. Keys are one word; a looked-up value shows the program's id where

@@ -52,6 +52,7 @@ fn what_remains_is_in_the_headline_and_in_a_field() {
             bundle: None,
             pid: None,
             comm: None,
+            places: Vec::new(),
         }];
     });
     let status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
@@ -133,6 +134,7 @@ fn strict_does_not_say_enforcing_while_anything_unjudged_remains() {
         bundle: None,
         pid: None,
         comm: None,
+        places: Vec::new(),
     };
     let own = || loaded(1, 29, Some(Class::Before));
     let table = [
@@ -197,6 +199,7 @@ fn loaders_from_before_are_named_loudly() {
             bundle: None,
             pid: None,
             comm: None,
+            places: Vec::new(),
         }];
     });
     let mut enforcer = world.enforcer(state.path());

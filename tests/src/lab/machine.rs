@@ -103,6 +103,13 @@ impl Machine {
         self
     }
 
+    /// How much longer it may take.
+    #[must_use]
+    pub fn longer(mut self, more: Duration) -> Self {
+        self.limit = self.limit.saturating_add(more);
+        self
+    }
+
     /// Boots, waits for the end, reads the console. `each` sees every line as it comes.
     pub fn run(
         &self,

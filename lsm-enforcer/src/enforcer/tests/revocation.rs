@@ -9,7 +9,7 @@ fn by_package(versions: &str) -> String {
     format!("[[revoke]]\npackage = \"tool\"\nversions = {versions:?}\nreason = \"CVE\"")
 }
 
-fn loaded(id: u32, name: &str) -> Loaded {
+pub(super) fn loaded(id: u32, name: &str) -> Loaded {
     Loaded {
         id,
         prog_type: 6,
@@ -22,6 +22,7 @@ fn loaded(id: u32, name: &str) -> Loaded {
         bundle: Some(Digest::of(TOOL)),
         pid: Some(7),
         comm: Some("agent".to_owned()),
+        places: Vec::new(),
     }
 }
 
