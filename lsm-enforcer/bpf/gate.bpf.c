@@ -352,7 +352,6 @@ int BPF_PROG(guard_truncate_file, struct file *file)
 	return deny(refuse_truncate(file->f_inode) ?: refuse_pinned(file->f_inode));
 }
 
-/* Every read and write of the machine comes here: nothing but a few loads for most. */
 SEC("?lsm/bdev_setintegrity")
 int BPF_PROG(note_volume, struct block_device *bdev, enum lsm_integrity_type type)
 {
@@ -361,6 +360,7 @@ int BPF_PROG(note_volume, struct block_device *bdev, enum lsm_integrity_type typ
 	return deny(note_table(bdev));
 }
 
+/* Every read and write of the machine comes here: nothing but a few loads for most. */
 SEC("?lsm/file_permission")
 int BPF_PROG(guard_use, struct file *file, int mask)
 {

@@ -101,11 +101,13 @@ fn each(programs: &[u32], show: &mut Show<'_>) {
     }
     for link in LinkInfoIter::default().filter(|link| programs.contains(&link.prog_id)) {
         let names = match &link.info {
-            LinkTypeInfo::Xdp(_) => {
+            LinkTypeInfo::Xdp(at) => {
                 // The program of a link shows at its interface as well.
-                xdp.extract_if(.., |(program, ..)| *program == link.prog_id)
-                    .map(|(_, name, ..)| name.clone())
-                    .collect()
+                xdp.extract_if(.., |(program, _, index, _)| {
+                    (*program, *index as u32) == (link.prog_id, at.ifindex)
+                })
+                .map(|(_, name, ..)| name.clone())
+                .collect()
             }
             info => names(info, Path::new(EVENTS)),
         };

@@ -10,15 +10,18 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _},
-        unix::fs::MetadataExt as _,
+        fd::AsRawFd as _,
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
     },
     path::Path,
 };
 
 use bundle::Digest;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx},
+    io::Errno,
+};
 
 use super::{
     place::kernel_dev,
@@ -27,6 +30,9 @@ use super::{
 
 /// Where device-mapper is asked.
 const CONTROL: &str = "/dev/mapper/control";
+/// `MISC_MAJOR`, `MAPPER_CTRL_MINOR`
+const MISC: u32 = 10;
+const CONTROL_MINOR: u32 = 236;
 /// Bytes of `struct dm_ioctl`, and of the answer with it.
 const HEADER: usize = 312;
 const ANSWER: usize = 16 << 10;
@@ -127,8 +133,7 @@ pub fn of(file: &File, path: &str, tables: &MapHandle) -> io::Result<Option<(Vol
             "`dmverity` is for ext4 and squashfs; a file system of type {kind:#x} may have files on other devices"
         )));
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    on_volume(file, path, &mounts)?;
+    on_volume(file, path)?;
     Ok(Some((volume, root)))
 }
 
@@ -146,27 +151,77 @@ fn count(tables: &MapHandle, device: u32, disk: u64) -> io::Result<u32> {
 }
 
 /// Is the file's path the one on the volume? Symbolic links and mounts of single folders could show
-/// another file of the volume there.
-fn on_volume(file: &File, path: &str, mounts: &str) -> io::Result<()> {
-    let shown = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    if shown != Path::new(path) {
-        let what = format!("`dmverity` wants a path without links: {}", shown.display());
-        return Err(io::Error::other(what));
+/// another file of the volume there. `/proc` is not asked: something else may be mounted there.
+fn on_volume(file: &File, path: &str) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let again = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    let again = File::from(again.map_err(|error| match error {
+        Errno::LOOP => io::Error::other("`dmverity` wants a path without symbolic links"),
+        error => error.into(),
+    })?);
+    let (opened, found) = (file.metadata()?, again.metadata()?);
+    if (opened.dev(), opened.ino()) != (found.dev(), found.ino()) {
+        return Err(io::Error::other("it became another file just now"));
     }
-    let found = rustix::fs::statx(file.as_fd(), "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-    let id = found.stx_mnt_id.to_string();
-    let mut mounts = mounts.lines().map(|line| line.split(' '));
-    let root = mounts
-        .find_map(|mut words| (words.next() == Some(&id)).then(|| words.nth(2)))
-        .flatten();
-    match root {
-        Some("/") => Ok(()),
-        Some(root) => Err(io::Error::other(format!(
+    match mount_root(&again)?.as_str() {
+        "/" => Ok(()),
+        root => Err(io::Error::other(format!(
             "it is shown by a mount of {root}, not of its whole dm-verity volume"
         ))),
-        None => Err(io::Error::other("its mount is not in /proc/self/mountinfo")),
     }
 }
+
+/// Which folder of its file system the mount shows that `file` was opened by (`statmount()`, 6.8, kernel
+/// commit 46eae99ef733).
+fn mount_root(file: &File) -> io::Result<String> {
+    let id = statx(
+        file,
+        "",
+        AtFlags::EMPTY_PATH,
+        StatxFlags::from_bits_retain(UNIQUE_ID),
+    )?
+    .stx_mnt_id;
+    let request = Fields::default()
+        .u32s(&[24, 0])
+        .u64s(&[id, MOUNT_ROOT])
+        .done(24);
+    let mut answer = vec![0u8; STRINGS + libc::PATH_MAX as usize];
+    // SAFETY: the kernel reads the 24 bytes that the request says it has, and writes at most the
+    // length of the answer.
+    let result = unsafe {
+        libc::syscall(
+            STATMOUNT,
+            request.as_ptr(),
+            answer.as_mut_ptr(),
+            answer.len(),
+            0,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let at = STRINGS + Reader(&answer[ROOT_AT..]).u32() as usize;
+    let text = answer
+        .get(at..)
+        .and_then(|text| text.split(|&byte| byte == 0).next());
+    match text.and_then(|text| std::str::from_utf8(text).ok()) {
+        Some(root) if Reader(&answer[MASK_AT..]).u64() & MOUNT_ROOT != 0 => Ok(root.to_owned()),
+        _ => Err(io::Error::other(
+            "the kernel does not say what its mount shows",
+        )),
+    }
+}
+
+/// `__NR_statmount`, on all machines.
+const STATMOUNT: libc::c_long = 457;
+/// `STATX_MNT_ID_UNIQUE`
+const UNIQUE_ID: u32 = 0x4000;
+/// `STATMOUNT_MNT_ROOT`
+const MOUNT_ROOT: u64 = 8;
+/// Where `struct statmount` says what it has, where the root's text is, and has texts.
+const MASK_AT: usize = 8;
+const ROOT_AT: usize = 104;
+const STRINGS: usize = 512;
 
 /// The parameters of a device's table, if that is one target of dm-verity.
 ///
@@ -174,6 +229,12 @@ fn on_volume(file: &File, path: &str, mounts: &str) -> io::Result<()> {
 fn verity_table(major: u32, minor: u32) -> io::Result<Option<String>> {
     let control = File::open(CONTROL)
         .map_err(|error| io::Error::new(error.kind(), format!("{CONTROL}: {error}")))?;
+    let kind = control.metadata()?;
+    if !kind.file_type().is_char_device() || kind.rdev() != libc::makedev(MISC, CONTROL_MINOR) {
+        return Err(io::Error::other(format!(
+            "{CONTROL} is not device-mapper's"
+        )));
+    }
     let mut buffer = vec![0u8; ANSWER];
     let mut put = |at: usize, bytes: &[u8]| buffer[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &4u32.to_ne_bytes()); // the interface's version
@@ -307,20 +368,16 @@ mod tests {
         let path = folder.path().join("x");
         let link = folder.path().join("y");
         fs::write(&path, "abc").unwrap();
+        fs::write(folder.path().join("z"), "abc").unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let file = File::open(&link).unwrap();
-        let id = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
-            .unwrap()
-            .stx_mnt_id;
-        let shown = |root: &str, path: &Path| {
-            let mounts = format!("1{id} 1 0:1 /no /\n{id} 1 0:1 {root} / rw - ext4 x rw\n");
-            on_volume(&file, path.to_str().unwrap(), &mounts).map_err(|error| error.to_string())
+        let file = File::open(&path).unwrap();
+        let says = |name: &str| {
+            let path = folder.path().join(name);
+            on_volume(&file, path.to_str().unwrap())
+                .unwrap_err()
+                .to_string()
         };
-        assert_eq!(shown("/", &path), Ok(()));
-        let said = shown("/", &link).unwrap_err();
-        assert!(said.contains("without links"), "{said}");
-        let said = shown("/part", &path).unwrap_err();
-        assert!(said.contains("a mount of /part,"), "{said}");
-        assert!(on_volume(&file, path.to_str().unwrap(), "").is_err());
+        assert_eq!(says("y"), "`dmverity` wants a path without symbolic links");
+        assert_eq!(says("z"), "it became another file just now");
     }
 }

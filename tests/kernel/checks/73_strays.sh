@@ -13,6 +13,8 @@ for name in drop_port keep_out count_exec trace_unlink; do
 done
 check "drop_port loads" bpftool prog loadall $objects/drop_port.bpf.o /sys/fs/bpf/strays
 check "it is attached to a device" bpftool net attach xdpgeneric pinned /sys/fs/bpf/strays/drop_port dev in0
+ip link add in2 type dummy
+check "and to another one by a link" holding attacker attach xdp-link /sys/fs/bpf/strays/drop_port in2
 mkdir -p /sys/fs/cgroup/kept/in
 check "keep_out loads" bpftool prog loadall $objects/keep_out.bpf.o /sys/fs/bpf/kept
 check "it is attached to a control group" \
@@ -30,8 +32,14 @@ prints "events have it" 'ALARM: attach: xdp program [0-9]+ "drop_port" is attach
 check "once" test "$($X events | grep -c 'ALARM: attach')" = 1
 check "and it stays" eval 'bpftool net show dev out0 | grep -q xdp'
 ip link set out0 name in1
+ip link set in2 name out2
+prints "by a link as well" \
+    'WARNING +xdp program [0-9]+ "drop_port" is attached at out2, link [0-9]+ \(xdp\), and' $X status
+ip link set out2 name in2
 check "with a name that the rule has it is well" none
 ip link del in1
+released
+ip link del in2
 rm -rf /sys/fs/bpf/strays /sys/fs/bpf/kept /sys/fs/bpf/count_exec /sys/fs/bpf/trace_unlink
 rmdir /sys/fs/cgroup/kept/in /sys/fs/cgroup/kept
 rmmod dummy

@@ -9,6 +9,7 @@ use std::{
 
 use super::{Attr, LINK_CREATE, OBJ_GET, PROG_ATTACH};
 
+const XDP: u32 = 37;
 const TCX_INGRESS: u32 = 46;
 const NETKIT_PRIMARY: u32 = 54;
 
@@ -36,6 +37,7 @@ fn attach(how: &str, pin: &str, device: &str) -> io::Result<Option<OwnedFd>> {
             .map(|_| None)
     };
     match how {
+        "xdp-link" => link(XDP),
         "tcx-link" => link(TCX_INGRESS),
         "tcx-command" => command(TCX_INGRESS),
         "netkit-link" => link(NETKIT_PRIMARY),
