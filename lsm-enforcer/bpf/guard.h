@@ -47,6 +47,13 @@ static __always_inline bool is_inode(struct inode *inode, u32 dev, u64 ino)
 	return inode && BPF_CORE_READ(inode, i_ino) == ino && BPF_CORE_READ(inode, i_sb, s_dev) == dev;
 }
 
+/* While another build takes its place it is two files: whichever a crash leaves there is the daemon. */
+static __always_inline bool is_daemon_file(struct guard *g, struct inode *inode)
+{
+	return is_inode(inode, g->exe_dev, g->exe) ||
+	       (g->next_exe && is_inode(inode, g->next_dev, g->next_exe));
+}
+
 /* A name in `dir` is about to vanish or to be covered. */
 static __always_inline u32 refuse_unlink(struct inode *dir, struct dentry *dentry)
 {
@@ -58,7 +65,7 @@ static __always_inline u32 refuse_unlink(struct inode *dir, struct dentry *dentr
 		return 0;
 	if (is_inode(dir, g->pins_dev, g->pins) || is_inode(inode, g->pins_dev, g->pins))
 		reason = REASON_OWN_PIN;
-	else if (is_inode(inode, g->exe_dev, g->exe))
+	else if (is_daemon_file(g, inode))
 		reason = REASON_DAEMON_FILE;
 	if (!reason || is_daemon())
 		return 0;
@@ -94,7 +101,7 @@ static __always_inline u32 refuse_open(struct file *file)
 
 	if (!g)
 		return 0;
-	if (is_inode(inode, g->exe_dev, g->exe)) {
+	if (is_daemon_file(g, inode)) {
 		emit_attempt(0, REASON_DAEMON_FILE, 0);
 		return REASON_DAEMON_FILE;
 	}
@@ -105,7 +112,7 @@ static __always_inline u32 refuse_truncate(struct inode *inode)
 {
 	struct guard *g = locked_guard();
 
-	if (!g || !is_inode(inode, g->exe_dev, g->exe))
+	if (!g || !is_daemon_file(g, inode))
 		return 0;
 	emit_attempt(0, REASON_DAEMON_FILE, 0);
 	return REASON_DAEMON_FILE;
@@ -121,7 +128,7 @@ static __always_inline void note_exec(struct linux_binprm *bprm)
 
 	if (!g)
 		return;
-	if (!is_inode(BPF_CORE_READ(file, f_inode), g->exe_dev, g->exe) ||
+	if (!is_daemon_file(g, BPF_CORE_READ(file, f_inode)) ||
 	    (BPF_CORE_READ(bprm, unsafe) & LSM_UNSAFE_PTRACE)) {
 		bpf_map_delete_elem(&marks, &tgid);
 		return;

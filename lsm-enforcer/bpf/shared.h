@@ -242,6 +242,10 @@ struct guard {
 	u32 tracepoints;   /* it is a tracepoint */
 	u32 revoked;       /* was anything revoked since arming? */
 	u32 placed;        /* did any rule name places since arming? */
+	u64 next_exe;      /* inode of the file that is about to take the place of the daemon's; or 0 */
+	u64 build;         /* which build's programs these are */
+	u32 next_dev;
+	u32 spare;
 };
 
 /* Who calls through an array of programs, and what is in it. */
@@ -361,7 +365,7 @@ SAME_SIZE(struct tunable, 80);
 SAME_SIZE(struct record, 64);
 SAME_SIZE(struct origin, 144);
 SAME_SIZE(struct bound, 512);
-SAME_SIZE(struct guard, 80);
+SAME_SIZE(struct guard, 104);
 SAME_SIZE(struct array, 8);
 SAME_SIZE(struct pending, 32);
 SAME_SIZE(struct maker, 64);

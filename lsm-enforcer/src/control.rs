@@ -88,6 +88,13 @@ pub enum Request {
         /// The signed file.
         list: String,
     },
+    /// Let another build take the place of the enforcer's file.
+    Upgrade {
+        /// Where it is.
+        file: PathBuf,
+        /// Also one that can begin with the next boot alone.
+        at_boot: bool,
+    },
     /// What is in force.
     Status,
     /// Every loaded program.

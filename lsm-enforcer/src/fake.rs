@@ -10,7 +10,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     rc::Rc,
     time::Duration,
 };
@@ -79,6 +79,8 @@ pub struct State {
     pub attached: Vec<Attachment>,
     /// Where programs are.
     pub spots: Vec<Spot>,
+    /// Files that took the daemon's place, with what they contain.
+    pub adopted: Vec<(PathBuf, Vec<u8>)>,
     /// Types of loaded modules, by the kernel's number.
     pub modules: BTreeMap<ModuleBtf, u32>,
     /// Ways into kernel memory that can be tried.
@@ -242,6 +244,15 @@ impl Gate for World {
 
     fn loaded(&self) -> Result<Vec<Loaded>, GateError> {
         Ok(self.change(|state| state.loaded.clone()))
+    }
+
+    fn continues(&self, executable: &[u8]) -> bool {
+        !executable.starts_with(b"strange")
+    }
+
+    fn adopt(&mut self, path: &Path, content: &[u8]) -> Result<(), GateError> {
+        self.change(|state| state.adopted.push((path.to_owned(), content.to_owned())));
+        Ok(())
     }
 
     fn coverage(&self) -> Result<Coverage, GateError> {

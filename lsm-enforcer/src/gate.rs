@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::Duration,
 };
 
@@ -364,6 +365,11 @@ pub trait Gate {
         armed: &Armed,
         rules: &[GeneratorRule],
     ) -> Result<Vec<GeneratorState>, GateError>;
+    /// Can another build, which this executable is, continue with what is armed?
+    fn continues(&self, executable: &[u8]) -> bool;
+    /// Puts another build of the enforcer in the place of its file `path`, which the gate obeys from
+    /// then on. The caller has asked the policy.
+    fn adopt(&mut self, path: &Path, content: &[u8]) -> Result<(), GateError>;
     /// Numbers since arming.
     fn counters(&self) -> Result<Counters, GateError>;
     /// Loads a harmless program that nobody signed; says whether it was refused.

@@ -90,6 +90,7 @@ fn answer(
         Request::Preflight { btf } => to_value(enforcer.preflight(&btf)?),
         Request::Revoke { list } => to_value(enforcer.revoke(&list)?),
         Request::Probes { list } => to_value(enforcer.take_probes(&list)?),
+        Request::Upgrade { file, at_boot } => to_value(enforcer.upgrade(&file, at_boot)?),
         Request::Status => to_value(Status::measure(enforcer, daemon)?),
         Request::Inventory => to_value(listing::list(enforcer)?),
         Request::Events { since, .. } => to_value(read_log(enforcer, since)?),

@@ -63,6 +63,11 @@ pub fn to_toml(policy: &Policy) -> String {
             &BTreeSet::new(),
         );
     }
+    if !policy.daemons().is_empty() {
+        let sums: BTreeSet<String> = policy.daemons().iter().map(|sum| sum.to_hex()).collect();
+        let _ = writeln!(text, "\n[daemon]");
+        line(&mut text, "sha256", &list(&sums), &BTreeSet::new());
+    }
     for rule in policy.rules() {
         write_rule(&mut text, rule);
     }
@@ -135,6 +140,7 @@ pub fn to_json(policy: &Policy) -> Value {
         "generators": policy.generators(),
         "kernel_keyrings": policy.kernel_keyrings(),
         "probes": policy.probe_signers(),
+        "daemons": policy.daemons(),
         "exceptions": policy.exceptions(),
         "notes": policy.notes(),
     })
@@ -157,7 +163,7 @@ pub struct Change {
 pub fn changes(old: &Policy, new: &Policy) -> Vec<Change> {
     let (old, new) = (to_json(old), to_json(new));
     let mut changes = Vec::new();
-    for key in ["version", "mode", "strict", "protect", "probes"] {
+    for key in ["version", "mode", "strict", "protect", "probes", "daemons"] {
         compare(key.to_owned(), old.get(key), new.get(key), &mut changes);
     }
     for (section, what) in [("keys", "key"), ("keyless", "keyless"), ("x509", "x509")] {

@@ -209,6 +209,8 @@ reasons! {
         "Pack with `--kernel-key` and a certificate that is in the keyring that `--keyring` names.";
     OlderProbes = 708, "older-probes", "the list of probe programs is older than the one in force",
         "Bring the newest list: `bpfseal-enforcer probes LIST`.";
+    NextDaemon = 709, "next-daemon", "the file may not take the place of the enforcer's own",
+        "Put its SHA-256 under `[daemon]` of a policy that the authority signs; the message says which it is.";
 }
 
 impl Reason {

@@ -37,6 +37,8 @@ pub(crate) struct PolicyFile {
     kernel_keyring: Option<BTreeMap<String, KeyringEntry>>,
     /// Whose lists of probe programs are taken; none: those that are built in.
     probes: Option<ProbesEntry>,
+    /// Which files may take the place of the enforcer's own, while it is armed; none: none.
+    daemon: Option<DaemonEntry>,
     /// The first rule whose scope covers an artifact decides; none: refused.
     rule: Option<Vec<RuleEntry>>,
     /// Programs that can do no harm, whoever makes them.
@@ -54,6 +56,14 @@ pub(crate) struct ProbesEntry {
     /// Names of keys; any one is enough.
     #[schemars(length(min = 1))]
     signed_by: Vec<String>,
+}
+
+/// Next builds of the enforcer.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct DaemonEntry {
+    /// SHA-256 in hex, or several.
+    sha256: SumsEntry,
 }
 
 /// A keyring to which nobody can add a key at will.

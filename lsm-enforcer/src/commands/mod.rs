@@ -37,6 +37,7 @@ mod selftest;
 mod status;
 mod suggest;
 mod trial;
+mod upgrade;
 mod withdraw;
 mod worker;
 
@@ -79,6 +80,8 @@ pub enum Command {
     Status(status::Args),
     /// Print rules and a list of what to sign, from what audit mode saw.
     Suggest(suggest::Args),
+    /// Put the next build of the enforcer in the place of its file; the gate stays.
+    Upgrade(upgrade::Args),
     /// Stop admitting a bundle; what it loaded stays loaded.
     Withdraw(withdraw::Args),
     /// What the daemon starts for bytes that somebody else made.
@@ -137,6 +140,7 @@ impl Command {
             Self::Status(args) => status::run(&args, places, output),
             Self::Suggest(args) => suggest::run(&args, places, output),
             Self::TryPrograms(args) => trial::run(&args),
+            Self::Upgrade(args) => upgrade::run(&args, places, output),
             Self::Withdraw(args) => withdraw::run(&args, places, output),
             Self::Worker(args) => worker::run(&args),
         }

@@ -19,6 +19,7 @@ mod prove;
 mod revoke;
 mod selftest;
 mod strays;
+mod upgrade;
 mod watch;
 
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use probes::{ProbeStatus, Probing};
 use prove::Unproven;
 pub use revoke::{Reached, RevocationStatus, Revoking};
 pub use selftest::{Check, SelfTest};
+pub use upgrade::Upgraded;
 
 use crate::{
     failure::Failure,

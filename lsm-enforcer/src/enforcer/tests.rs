@@ -9,6 +9,7 @@ mod probes;
 mod prove;
 mod revocation;
 mod strays;
+mod upgrade;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs, io,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::MetadataExt as _},
     path::Path,
     time::Duration,
 };
@@ -20,6 +20,7 @@ use super::{
     place,
     shared::{Fields, Guard, Origin},
     store::{self, Set, Store},
+    successor,
 };
 use crate::gate::{
     Admissions, Armed, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
@@ -247,6 +248,7 @@ impl BpfGate {
             next_image: 1,
             kprobes: ladder.kprobes,
             tracepoints: ladder.tracepoints,
+            build: object::build(),
             ..Guard::default()
         };
         place::survey(&mut guard)?;
@@ -499,9 +501,17 @@ impl Gate for BpfGate {
                     .into(),
             );
         }
-        if let Ok(guard) = self.guard()
-            && !guard.static_exe
+        let guard = self.guard();
+        if guard
+            .as_ref()
+            .is_ok_and(|guard| guard.build != object::build())
         {
+            coverage.warnings.push(
+                "the gate's programs are those of the build that armed it: this build's come with the next boot"
+                    .into(),
+            );
+        }
+        if guard.is_ok_and(|guard| !guard.static_exe) {
             coverage.blind.push(
                 "libraries that are loaded into the daemon, which is not linked statically".into(),
             );
@@ -560,6 +570,32 @@ impl Gate for BpfGate {
             Ok(states)
         };
         look().doing("looking at generators")
+    }
+
+    fn continues(&self, executable: &[u8]) -> bool {
+        object::has_this_layout(executable)
+    }
+
+    fn adopt(&mut self, path: &Path, content: &[u8]) -> Result<(), GateError> {
+        let adopt = || -> io::Result<()> {
+            let next = successor::write(path, content)?;
+            successor::guard(self.map("pinned")?, &next.file, content)?;
+            let mut guard = self.guard()?;
+            let now = fs::metadata(path)?;
+            if (now.ino(), place::kernel_dev(now.dev())) == (guard.next_exe, guard.next_dev) {
+                // Somebody died after the renaming.
+                (guard.exe, guard.exe_dev) = (guard.next_exe, guard.next_dev);
+            }
+            // Until it has the name both are the daemon: a crash leaves one of them there.
+            let found = next.file.metadata()?;
+            (guard.next_exe, guard.next_dev) = (found.ino(), place::kernel_dev(found.dev()));
+            self.write_guard(&guard)?;
+            next.take(path)?;
+            (guard.exe, guard.exe_dev) = (guard.next_exe, guard.next_dev);
+            (guard.next_exe, guard.next_dev) = (0, 0);
+            self.write_guard(&guard)
+        };
+        adopt().doing("putting another build in the place of the daemon's file")
     }
 
     fn counters(&self) -> Result<Counters, GateError> {

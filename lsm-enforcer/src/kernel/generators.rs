@@ -172,6 +172,12 @@ fn pin_file(
     write(map, &key, &pin)
 }
 
+/// Nobody opens the file for writing from here on, and nobody has it open so.
+pub fn keep_from_writers(map: &MapHandle, file: &File) -> io::Result<()> {
+    write(map, &file.as_raw_fd().to_ne_bytes(), &Pin::default())?;
+    nobody_writes(file)
+}
+
 /// A lease for reading is only given where nobody has the file open for writing.
 fn nobody_writes(file: &File) -> io::Result<()> {
     for lease in [libc::F_RDLCK, libc::F_UNLCK] {

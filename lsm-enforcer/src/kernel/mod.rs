@@ -12,6 +12,7 @@ mod probe;
 mod rows;
 mod shared;
 mod store;
+mod successor;
 mod volumes;
 pub(crate) mod ways;
 

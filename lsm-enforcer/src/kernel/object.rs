@@ -4,13 +4,68 @@ use std::{collections::BTreeMap, io};
 
 use libbpf_rs::{Link, MapCore, MapHandle, ObjectBuilder, OpenObject};
 
-use super::ladder::{CAPABLE_PROGRAMS, LOAD_PROGRAMS, Ladder, Rung};
+use super::{
+    ladder::{CAPABLE_PROGRAMS, LOAD_PROGRAMS, Ladder, Rung},
+    shared::Reader,
+};
 
 /// The compiled `bpf/gate.bpf.c`, aligned as an ELF wants it.
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);
 
 static GATE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/gate.bpf.o")));
+
+/// What the maps hold: another build with the same number continues with the maps that are pinned. FNV-1a
+/// of the headers that say it.
+const LAYOUT: u64 = {
+    let headers: [&[u8]; 3] = [
+        include_bytes!("../../bpf/shared.h"),
+        include_bytes!("../../bpf/maps.h"),
+        include_bytes!("../../bpf/reason.h"),
+    ];
+    let (mut sum, mut header) = (0xcbf2_9ce4_8422_2325u64, 0);
+    while header < headers.len() {
+        let mut at = 0;
+        while at < headers[header].len() {
+            sum = (sum ^ headers[header][at] as u64).wrapping_mul(0x0100_0000_01b3);
+            at += 1;
+        }
+        header += 1;
+    }
+    sum
+};
+
+const MARK: &[u8] = b"bpfseal-gate-layout:";
+
+/// [`LAYOUT`] as text in the executable, for the build before to find.
+#[used]
+static MARKED: [u8; MARK.len() + 16] = {
+    let mut text = [0; MARK.len() + 16];
+    let mut at = 0;
+    while at < MARK.len() {
+        text[at] = MARK[at];
+        at += 1;
+    }
+    let mut digit = 0;
+    while digit < 16 {
+        text[at + digit] = b"0123456789abcdef"[(LAYOUT >> (60 - 4 * digit)) as usize & 15];
+        digit += 1;
+    }
+    text
+};
+
+/// Does an executable continue with the maps of this build's gate?
+pub fn has_this_layout(executable: &[u8]) -> bool {
+    executable
+        .windows(MARKED.len())
+        .any(|found| found == MARKED)
+}
+
+/// Which build's programs these are.
+pub fn build() -> u64 {
+    let digest = bundle::Digest::of(&GATE.0);
+    Reader(digest.as_bytes()).u64()
+}
 
 /// Programs in the order in which they are attached. What forgets comes before what
 /// remembers, gate 1 before gate 2: a program that gate 1 did not see must not reach gate 2

@@ -289,10 +289,13 @@ pub struct Guard {
     pub tracepoints: u32,
     pub revoked: bool,
     pub placed: bool,
+    pub next_exe: u64,
+    pub next_dev: u32,
+    pub build: u64,
 }
 
 impl Guard {
-    pub const SIZE: usize = 80;
+    pub const SIZE: usize = 104;
 
     pub fn to_bytes(self) -> Vec<u8> {
         Fields::default()
@@ -311,6 +314,8 @@ impl Guard {
                 self.revoked.into(),
                 self.placed.into(),
             ])
+            .u64s(&[self.next_exe, self.build])
+            .u32s(&[self.next_dev, 0])
             .done(Self::SIZE)
     }
 
@@ -333,6 +338,9 @@ impl Guard {
             tracepoints: reader.u32(),
             revoked: reader.u32() != 0,
             placed: reader.u32() != 0,
+            next_exe: reader.u64(),
+            build: reader.u64(),
+            next_dev: reader.u32(),
         }
     }
 }
@@ -474,6 +482,9 @@ mod tests {
             tracepoints: 16,
             revoked: true,
             placed: true,
+            next_exe: 18,
+            build: 19,
+            next_dev: 20,
         };
         assert_eq!(Guard::read(&guard.to_bytes()), guard);
         let origin = Origin {

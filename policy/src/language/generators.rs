@@ -132,7 +132,11 @@ fn pinned(
 }
 
 /// One digest in hex, or several; `None` where the key is not there.
-fn sums(table: &Table<'_, '_>, key: &str, faults: &mut Faults<'_>) -> Option<BTreeSet<Digest>> {
+pub(super) fn sums(
+    table: &Table<'_, '_>,
+    key: &str,
+    faults: &mut Faults<'_>,
+) -> Option<BTreeSet<Digest>> {
     let value = table.value(key)?;
     let found = match value.get_ref() {
         DeValue::String(_) => table.string(key, faults).map(|sum| vec![sum]),

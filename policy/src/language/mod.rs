@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
+mod daemon;
 mod demands;
 mod exceptions;
 mod fault;
@@ -67,6 +68,7 @@ pub struct Policy {
     generators: Vec<Generator>,
     kernel_keyrings: Vec<TrustedKeyring>,
     probe_signers: Vec<String>,
+    daemons: BTreeSet<Digest>,
     exceptions: Vec<Exception>,
     notes: Vec<Note>,
 }
@@ -211,6 +213,11 @@ impl Policy {
         &self.probe_signers
     }
 
+    /// SHA-256 of the files that may take the place of the enforcer's own.
+    pub const fn daemons(&self) -> &BTreeSet<Digest> {
+        &self.daemons
+    }
+
     /// Those keys.
     pub fn probe_keys(&self) -> impl Iterator<Item = &TrustedKey> {
         let names = self.probe_signers.iter();
@@ -248,6 +255,7 @@ impl Policy {
 
 const FILE: Keys = Keys {
     known: &[
+        "daemon",
         "exception",
         "generator",
         "kernel_keyring",
@@ -306,6 +314,7 @@ fn read(
     let generators = generators::read(text, &file, faults);
     let kernel_keyrings = keyrings::read(text, &file, faults);
     let probe_signers = probe_keys::read(&file, &keys, faults);
+    let daemons = daemon::read(&file, faults);
     let exceptions = exceptions::read(text, &file, faults);
     let mut policy = Policy {
         digest: Digest::of(text.as_bytes()),
@@ -324,6 +333,7 @@ fn read(
         generators,
         kernel_keyrings,
         probe_signers,
+        daemons,
         exceptions,
         notes: Vec::new(),
     };

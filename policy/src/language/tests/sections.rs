@@ -204,3 +204,25 @@ fn an_exception_names_one_bundle_a_reason_and_an_end() {
         ["line 2, column 10: want the digest of a bundle, sha256:HEX; got \"latest\""]
     );
 }
+
+#[test]
+fn files_of_next_daemons_are_digests() {
+    let sum = "a".repeat(64);
+    let policy = parse(&with_rule(&format!("[daemon]\nsha256 = \"{sum}\""))).unwrap();
+    let want: BTreeSet<_> = [format!("sha256:{sum}").parse().unwrap()].into();
+    assert_eq!(*policy.daemons(), want);
+    let again = parse(&crate::effective::to_toml(&policy)).unwrap();
+    assert_eq!(crate::effective::changes(&policy, &again), []);
+    assert!(parse(&with_rule("")).unwrap().daemons().is_empty());
+    for (entry, want) in [
+        ("", "daemon lacks `sha256`"),
+        (
+            "sha256 = []",
+            "`sha256` has no digest: it would admit nothing",
+        ),
+        ("sha256 = \"b\"", "a SHA-256 has 64 hex digits; got \"b\""),
+    ] {
+        let got = faults(&with_rule(&format!("[daemon]\n{entry}")));
+        assert!(got.iter().any(|fault| fault.ends_with(want)), "{got:?}");
+    }
+}

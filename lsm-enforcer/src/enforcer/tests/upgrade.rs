@@ -1,0 +1,52 @@
+use super::*;
+
+/// Armed by a policy that names these files.
+fn armed_for(files: &[&[u8]]) -> Scene {
+    let scene = Scene::armed();
+    let sums: Vec<String> = files
+        .iter()
+        .map(|file| format!("{:?}", Digest::of(file).to_hex()))
+        .collect();
+    let more = format!("\n[daemon]\nsha256 = [{}]\n", sums.join(", "));
+    let text = fake::policy_text(4, "enforce", "tool") + &more;
+    let document = fake::signed(fake::authority(), &text);
+    scene.start().arm(request(document)).unwrap();
+    scene
+}
+
+#[test]
+fn only_a_file_of_the_policy_takes_the_daemons_place() {
+    let scene = armed_for(&[b"next", b"strange"]);
+    let file = scene.state.path().join("candidate");
+    let upgrade = |content: &str, at_boot: bool| {
+        std::fs::write(&file, content).unwrap();
+        scene.start().upgrade(&file, at_boot)
+    };
+    let refused = upgrade("other", true).unwrap_err();
+    assert_eq!(refused.reason, Some(Reason::NextDaemon));
+    assert!(
+        refused.message.ends_with("in force, version 4"),
+        "{}",
+        refused.message
+    );
+    // One that cannot continue waits for the next boot.
+    let refused = upgrade("strange", false).unwrap_err();
+    assert_eq!(refused.reason, Some(Reason::NextDaemon));
+    assert!(refused.remedy.unwrap().contains("--at-boot"));
+    assert!(scene.world.change(|state| state.adopted.is_empty()));
+    assert!(!upgrade("next", true).unwrap().at_boot);
+    assert!(upgrade("strange", true).unwrap().at_boot);
+    let adopted = scene.world.change(|state| state.adopted.clone());
+    let contents: Vec<&[u8]> = adopted.iter().map(|(_, content)| &content[..]).collect();
+    assert_eq!(contents, [&b"next"[..], b"strange"]);
+}
+
+#[test]
+fn without_daemons_in_the_policy_or_a_gate_nothing_takes_its_place() {
+    let scene = Scene::armed();
+    let file = scene.state.path().join("candidate");
+    std::fs::write(&file, "next").unwrap();
+    let refused = scene.start().upgrade(&file, false).unwrap_err();
+    assert_eq!(refused.reason, Some(Reason::NextDaemon));
+    assert!(Scene::new().start().upgrade(&file, false).is_err());
+}

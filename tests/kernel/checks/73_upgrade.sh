@@ -1,0 +1,52 @@
+# The next build of the enforcer takes the place of its file while the gate enforces, if the policy names
+# it; the gate stays, whoever is the daemon.
+. /lab/policy.sh
+exe=$(command -v bpfseal-enforcer)
+cp $exe old
+cp $exe next
+printf x >>next
+cp next other
+printf y >>other
+# Another layout of the gate's maps: the number is exchanged.
+sed 's/bpfseal-gate-layout:[0-9a-f]\{16\}/bpfseal-gate-layout:0123456789abcdef/' next >strange
+chmod +x strange
+sum() { sha256sum $1 | cut -d' ' -f1; }
+attempt="bpftool prog load $objects/drop_port.bpf.o /sys/fs/bpf/unsigned"
+check "the daemon starts" daemon
+prints "arm" '^Enforcing' $arm
+fails "no file takes its place unless the policy says so" 'E709 next-daemon.*version 1' $X upgrade next
+{
+    policy 2 named.toml && cat named.toml
+    printf '[daemon]\nsha256 = ["%s", "%s"]\n' $(sum next) $(sum strange)
+} >with.toml
+check "a policy that names two" bpfseal policy sign with.toml --key authority.key
+prints "arm with it" '^Enforcing' $X arm --policy with.toml --authority authority.pub
+fails "another file does not" 'E709 next-daemon' $X upgrade other
+prints "admitted before" admitted admitted watch_open
+prints "the next one does" "is sha256:$(sum next) now; restart the daemon" $X upgrade next
+check "its file is the next build" cmp next $exe
+prints "the daemon goes on" 'daemon +running' $X status
+refused "unsigned is refused" $attempt
+fails "nobody writes the new file" 'not permitted' dd if=/dev/zero of=$exe bs=1 count=1 conv=notrunc
+cp old again
+fails "nobody puts the old one back" 'not permitted' mv again $exe
+prints "events say so" 'E606 daemon-file' $X events
+kill -TERM $daemon
+wait $daemon 2>/dev/null
+refused "without a daemon unsigned is refused" $attempt
+fails "the old build is nobody now" 'start the command again' ./old --state /run/$SCRIPT/state --runtime /run/$SCRIPT/run status
+check "the next build starts" daemon
+prints "and takes over" 'took over the armed gate' $X events
+prints "it enforces" '^Enforcing' $X status
+check "what was admitted loads" loads watch_open
+refused "unsigned is refused by it" $attempt
+fails "a build with another gate cannot continue" 'E709 next-daemon.*cannot continue' $X upgrade strange
+prints "it waits for the next boot" 'it begins with the next boot' $X upgrade --at-boot strange
+prints "the daemon is asked as before" 'daemon +running' $X status
+refused "and unsigned is refused" $attempt
+permitted disarm
+prints "disarm" Disarmed $X disarm --permit disarm.permit
+kill -TERM $daemon
+wait $daemon 2>/dev/null
+mv old $exe
+:
