@@ -58,7 +58,9 @@ impl Enforcer {
                 "`upgrade --at-boot` puts it in place for the next boot; until then leave the daemon running.",
             ));
         }
-        let path = PathBuf::from(self.host().executable().path);
+        let path = self.host().executable().path;
+        // So the kernel shows the file of a daemon that was not restarted since the last time.
+        let path = PathBuf::from(path.strip_suffix(" (deleted)").unwrap_or(&path));
         self.tools.gate.adopt(&path, &content)?;
         let line = format!("{digest} is the enforcer's file now");
         self.note(Level::Alarm, "daemon", line);

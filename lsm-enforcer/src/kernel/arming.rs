@@ -578,14 +578,19 @@ impl Gate for BpfGate {
 
     fn adopt(&mut self, path: &Path, content: &[u8]) -> Result<(), GateError> {
         let adopt = || -> io::Result<()> {
-            let next = successor::write(path, content)?;
-            successor::guard(self.map("pinned")?, &next.file, content)?;
             let mut guard = self.guard()?;
             let now = fs::metadata(path)?;
-            if (now.ino(), place::kernel_dev(now.dev())) == (guard.next_exe, guard.next_dev) {
+            let now = (now.ino(), place::kernel_dev(now.dev()));
+            if now == (guard.next_exe, guard.next_dev) {
                 // Somebody died after the renaming.
-                (guard.exe, guard.exe_dev) = (guard.next_exe, guard.next_dev);
+                (guard.exe, guard.exe_dev) = now;
             }
+            if now != (guard.exe, guard.exe_dev) {
+                let what = format!("{} is not the file that the gate obeys", path.display());
+                return Err(io::Error::other(what));
+            }
+            let next = successor::write(path, content)?;
+            successor::guard(self.map("pinned")?, &next.file, content)?;
             // Until it has the name both are the daemon: a crash leaves one of them there.
             let found = next.file.metadata()?;
             (guard.next_exe, guard.next_dev) = (found.ino(), place::kernel_dev(found.dev()));

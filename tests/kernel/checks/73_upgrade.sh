@@ -25,6 +25,8 @@ fails "another file does not" 'E709 next-daemon' $X upgrade other
 prints "admitted before" admitted admitted watch_open
 prints "the next one does" "is sha256:$(sum next) now; restart the daemon" $X upgrade next
 check "its file is the next build" cmp next $exe
+prints "again, by a daemon that was not restarted" "^$exe is sha256:$(sum next) now" $X upgrade next
+check "its file is the same" cmp next $exe
 prints "the daemon goes on" 'daemon +running' $X status
 refused "unsigned is refused" $attempt
 fails "nobody writes the new file" 'not permitted' dd if=/dev/zero of=$exe bs=1 count=1 conv=notrunc
