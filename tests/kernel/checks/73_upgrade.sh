@@ -3,8 +3,9 @@
 . /lab/policy.sh
 exe=$(command -v bpfseal-enforcer)
 cp $exe old
-cp $exe next
-printf x >>next
+# The programs of its gate are others, by the name of a function.
+sed 's/emit_attempt/emit_attampt/g' $exe >next
+chmod +x next
 cp next other
 printf y >>other
 # Another layout of the gate's maps: the number is exchanged.
@@ -28,6 +29,7 @@ check "its file is the next build" cmp next $exe
 prints "again, by a daemon that was not restarted" "^$exe is sha256:$(sum next) now" $X upgrade next
 check "its file is the same" cmp next $exe
 prints "the daemon goes on" 'daemon +running' $X status
+check "and nothing is said of another build" eval '! $X status | grep "build that armed"'
 refused "unsigned is refused" $attempt
 fails "nobody writes the new file" 'not permitted' dd if=/dev/zero of=$exe bs=1 count=1 conv=notrunc
 cp old again
@@ -40,6 +42,7 @@ fails "the old build is nobody now" 'start the command again' ./old --state /run
 check "the next build starts" daemon
 prints "and takes over" 'took over the armed gate' $X events
 prints "it enforces" '^Enforcing' $X status
+prints "it says whose the programs in the kernel are" 'WARNING +the gate.s programs are those of the build that armed it' $X status
 check "what was admitted loads" loads watch_open
 refused "unsigned is refused by it" $attempt
 fails "a build with another gate cannot continue" 'E709 next-daemon.*cannot continue' $X upgrade strange
