@@ -2,7 +2,8 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +28,23 @@ pub struct Upgraded {
     pub at_boot: bool,
 }
 
+/// Whoever asks chooses the path: it must not be one that keeps the daemon waiting.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut content = Vec::new();
+    if file.take(MOST + 1).read_to_end(&mut content)? as u64 > MOST {
+        let what = format!("an executable has at most {MOST} bytes");
+        return Err(io::Error::other(what));
+    }
+    Ok(content)
+}
+
 impl Enforcer {
     /// Puts `file` in the place of the enforcer's own, where the policy names it. `at_boot`: also one that
     /// cannot continue with the gate that is armed.
@@ -34,15 +52,7 @@ impl Enforcer {
         self.settle()?;
         self.must_be_armed()?;
         let policy = self.must_have_policy()?;
-        let mut content = Vec::new();
-        let read = File::open(file).and_then(|file| file.take(MOST + 1).read_to_end(&mut content));
-        let size = read.map_err(|error| Failure::io("cannot read", file, error))?;
-        if size as u64 > MOST {
-            return Err(Failure::usage(format!(
-                "{}: an executable has at most {MOST} bytes",
-                file.display()
-            )));
-        }
+        let content = read(file).map_err(|error| Failure::io("cannot read", file, error))?;
         let digest = Digest::of(&content);
         if !policy.policy().daemons().contains(&digest) {
             let detail = format!(

@@ -16,21 +16,23 @@ struct Aligned<T: ?Sized>(T);
 static GATE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/gate.bpf.o")));
 
 /// What the maps hold: another build with the same number continues with the maps that are pinned. FNV-1a
-/// of the headers that say it.
+/// of the files that say it.
 const LAYOUT: u64 = {
-    let headers: [&[u8]; 3] = [
+    let files: [&[u8]; 5] = [
         include_bytes!("../../bpf/shared.h"),
         include_bytes!("../../bpf/maps.h"),
         include_bytes!("../../bpf/reason.h"),
+        include_bytes!("shared.rs"),
+        include_bytes!("store/armed.rs"),
     ];
-    let (mut sum, mut header) = (0xcbf2_9ce4_8422_2325u64, 0);
-    while header < headers.len() {
+    let (mut sum, mut file) = (0xcbf2_9ce4_8422_2325u64, 0);
+    while file < files.len() {
         let mut at = 0;
-        while at < headers[header].len() {
-            sum = (sum ^ headers[header][at] as u64).wrapping_mul(0x0100_0000_01b3);
+        while at < files[file].len() {
+            sum = (sum ^ files[file][at] as u64).wrapping_mul(0x0100_0000_01b3);
             at += 1;
         }
-        header += 1;
+        file += 1;
     }
     sum
 };

@@ -48,5 +48,14 @@ fn without_daemons_in_the_policy_or_a_gate_nothing_takes_its_place() {
     std::fs::write(&file, "next").unwrap();
     let refused = scene.start().upgrade(&file, false).unwrap_err();
     assert_eq!(refused.reason, Some(Reason::NextDaemon));
+    let refused = scene
+        .start()
+        .upgrade(scene.state.path(), false)
+        .unwrap_err();
+    assert!(
+        refused.message.ends_with("not a regular file"),
+        "{}",
+        refused.message
+    );
     assert!(Scene::new().start().upgrade(&file, false).is_err());
 }
