@@ -26,7 +26,7 @@ permit two
 check "disarm again" $X disarm --permit two.permit
 
 check "somebody listens from before arming" logging before.log E401 $X events --follow --since 1h
-prints "provisional arming" 'provisional +falls back to audit' $arm --confirm-within 15s
+prints "provisional arming" 'provisional +falls back to audit' $arm --confirm-within 5s
 wait
 prints "who does is told to start again" 'processes that began after that: start the command again' cat before.log
 follow

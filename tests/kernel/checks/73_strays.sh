@@ -1,5 +1,6 @@
 # Programs that are attached where their rule does not say, which shows only afterwards: a device that was
 # given another name stands for a descriptor that was exchanged. They are named, and none too many.
+# kernels: 6.12 7.2 7.3
 # modules: dummy
 . /lab/policy.sh
 sed -e 's|^scope = .*|scope = "*"\nattach = ["xdp:in*", "tracepoint:sched/*", "kprobe:vfs_*", "cgroup_skb:/kept*"]|' -i policy.toml

@@ -1,5 +1,6 @@
 # The next build of the enforcer takes the place of its file while the gate enforces, if the policy names
 # it; the gate stays, whoever is the daemon.
+# kernels: 6.1 7.2 7.3
 . /lab/policy.sh
 exe=$(command -v bpfseal-enforcer)
 cp $exe old
