@@ -140,6 +140,10 @@ enum Boot {
     Failed(String),
 }
 
+/// Where the scripts of a kernel are parted between two machines, so that three kernels keep two
+/// processors busy to the end. Those of a number share what they left behind.
+const SECOND_HALF: &str = "75";
+
 /// Scripts of one kernel that share a machine, the ones without wishes first.
 fn machines(
     chosen: &[&'static str],
@@ -148,16 +152,21 @@ fn machines(
     let checks = lab::workspace().join("tests/kernel/checks");
     let mut machines = Vec::new();
     for series in chosen {
-        let mut groups: BTreeMap<String, Vec<Script>> = BTreeMap::new();
+        let mut groups: BTreeMap<(String, bool), Vec<Script>> = BTreeMap::new();
         for script in lab::scripts(Path::new(&checks), series)? {
             let asked = |word: &String| script.name.starts_with(word.as_str());
             if wanted.is_empty() || wanted.iter().any(asked) {
-                groups.entry(script.boot.clone()).or_default().push(script);
+                let group = (script.boot.clone(), is_late(&script));
+                groups.entry(group).or_default().push(script);
             }
         }
         machines.extend(groups.into_values().map(|scripts| (*series, scripts)));
     }
     Ok(machines)
+}
+
+fn is_late(script: &Script) -> bool {
+    script.name.as_str() >= SECOND_HALF
 }
 
 fn boot(series: &str, scripts: &[Script], programs: &[PathBuf]) -> Boot {
@@ -170,7 +179,11 @@ fn boot(series: &str, scripts: &[Script], programs: &[PathBuf]) -> Boot {
     let run = || -> Result<Report, Box<dyn std::error::Error>> {
         let root = lab::guest(&cache, &kernel, scripts, programs)?;
         let wish = scripts.first().map_or("", |script| script.boot.as_str());
-        let name: String = format!("kernel-{series} {wish}")
+        let half = match scripts.first().is_some_and(is_late) {
+            true if wish.is_empty() => "late",
+            _ => wish,
+        };
+        let name: String = format!("kernel-{series} {half}")
             .trim()
             .chars()
             .map(|c| {

@@ -82,6 +82,8 @@ libvirt_starts() { # as a daemon it lets go of its caller once it answers
         exec chroot root libvirtd -d -p $here/libvirtd.pid -f $here/libvirtd.conf" && $virsh version
 }
 by_libvirt() {
+    # Under load it has ended by itself after a container.
+    $virsh version >/dev/null 2>&1 || libvirt_starts
     cat >box.xml <<C
 <domain type='lxc'><name>box</name><memory unit='MiB'>64</memory><os><type>exe</type><init>/try</init></os>
 <devices><emulator>/usr/lib/libvirt/libvirt_lxc</emulator>
