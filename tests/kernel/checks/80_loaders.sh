@@ -74,9 +74,9 @@ check "a forger with nothing" forger unsigned
 check "a forger who swaps a map's descriptor under the kernel" forger race $objects/drop_port.bpf.o
 check "a forger who swaps read-only data's descriptor" forger race $objects/trace_unlink.bpf.o
 # What the tools hold is known by signer.
-opensnoop-libbpf >/dev/null 2>&1 &
-until attached $! || ! kill -0 $!; do usleep 200000; done
+watched opensnoop-libbpf
+check "opensnoop is attached" settled
 prints "inventory names the bundle of a running tool" 'signed +opensnoop' $X inventory
-kill $!
-wait $! 2>/dev/null
+kill $pid
+wait $pid 2>/dev/null
 :

@@ -53,23 +53,16 @@ fails() {
 runs() {
     name=$1
     shift
-    "$@" >"$out" 2>&1 &
-    pid=$!
-    waited=0
-    while [ $waited -lt 300 ]; do
-        if ! kill -0 $pid 2>/dev/null; then
+    watched "$@"
+    if ! settled; then
+        if [ $ended ]; then
             wait $pid
             failed "$name" "ended with code $?: $(said)"
-            return
+        else
+            failed "$name" "not attached after $heard calls: $(said)"
+            kill -KILL $pid
+            wait $pid
         fi
-        if holds $pid 'prog_(id|tag):' && attached $pid; then break; fi
-        usleep 200000
-        waited=$((waited + 1))
-    done
-    if [ $waited -eq 300 ]; then
-        failed "$name" "not attached after $((waited / 5)) s: $(said)"
-        kill -KILL $pid
-        wait $pid
         return
     fi
     held="programs $(grep -hs prog_id: /proc/$pid/fdinfo/* | awk '{ print $2 }' | sort -nu | tr '\n' ' ')"
@@ -78,6 +71,42 @@ runs() {
     code=$?
     # By itself, or by the signal where it does not handle it.
     if [ $code -eq 0 ] || [ $code -eq 143 ]; then ok "$name" "$held"; else failed "$name" "code $code: $(said)"; fi
+}
+
+# watched COMMAND...: starts it, and has the kernel say when it begins to wait, writes something (sid's
+# opensnoop sees itself and never waits) or ends; $pid is its process. settled: waits until it has
+# programs and links (or perf events).
+watched() {
+    trace=/sys/kernel/tracing/instances/$SCRIPT
+    mkdir $trace
+    # Of nobody but the first process, until the command says which it is: never of all.
+    echo 1 >$trace/set_event_pid
+    echo 1 >$trace/options/event-fork
+    echo 1 >$trace/events/sched/sched_process_exit/enable
+    for call in epoll_wait epoll_pwait poll ppoll select pselect6 nanosleep clock_nanosleep pause write; do
+        echo 1 >$trace/events/syscalls/sys_enter_$call/enable
+    done
+    rm -f /run/$SCRIPT.trace
+    mkfifo /run/$SCRIPT.trace
+    # Not cat, which splices: then nobody can read what is there while it waits for more.
+    dd if=$trace/trace_pipe of=/run/$SCRIPT.trace bs=4096 2>/dev/null &
+    tracer=$!
+    exec 6</run/$SCRIPT.trace
+    sh -c 'echo $$ >>$0/set_event_pid; exec "$@"' $trace "$@" >"$out" 2>&1 &
+    pid=$!
+}
+settled() {
+    ended= heard=0
+    until holds $pid 'prog_(id|tag):' && attached $pid; do
+        [ $heard -lt 1000 ] && read -r -t 60 line <&6 || break
+        heard=$((heard + 1))
+        case $line in *sched_process_exit*" pid=$pid "*) ended=yes && break ;; esac
+    done
+    exec 6<&-
+    kill $tracer
+    wait $tracer
+    rmdir $trace
+    holds $pid 'prog_(id|tag):' && attached $pid
 }
 
 holds() { cat /proc/"$1"/fdinfo/* 2>/dev/null | grep -q -E "$2"; }
