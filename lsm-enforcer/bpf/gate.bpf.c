@@ -355,9 +355,9 @@ int BPF_PROG(guard_truncate_file, struct file *file)
 SEC("?lsm/bdev_setintegrity")
 int BPF_PROG(note_volume, struct block_device *bdev, enum lsm_integrity_type type)
 {
-	if (type != bpf_core_enum_value(enum lsm_integrity_type, LSM_INT_DMVERITY_ROOTHASH))
-		return 0;
-	return deny(note_table(bdev));
+	if (type == bpf_core_enum_value(enum lsm_integrity_type, LSM_INT_DMVERITY_ROOTHASH))
+		note_table(bdev);
+	return 0;
 }
 
 /* Every read and write of the machine comes here: nothing but a few loads for most. */

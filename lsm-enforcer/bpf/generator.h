@@ -97,10 +97,12 @@ static __always_inline u32 refuse_pinned(struct inode *inode)
 /* Does it run where and as whom the policy says, and now? 0, or which limit. */
 static __always_inline u32 misplaced(struct maker *maker)
 {
+	u32 limit = volume_limit(maker);
+
 	if (bpf_ktime_get_boot_ns() >= maker->until)
 		return LIMIT_TIME;
-	if (has_other_table(maker))
-		return LIMIT_VOLUME;
+	if (limit)
+		return limit;
 	if (maker->uid != (u32)-1 && maker->uid != (u32)bpf_get_current_uid_gid())
 		return LIMIT_USER;
 	if (maker->cgroup && bpf_get_current_ancestor_cgroup_id(maker->level) != maker->cgroup)

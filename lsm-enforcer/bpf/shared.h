@@ -321,6 +321,7 @@ enum counter {
 	COUNT_LOST,
 	COUNT_PROTECTED,
 	COUNT_RECORDS,
+	COUNT_TABLES_LOST,	/* of dm-verity, for which 'volumes' had no room */
 	COUNTERS,
 };
 

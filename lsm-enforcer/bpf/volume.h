@@ -10,7 +10,7 @@
  */
 #pragma once
 
-static __always_inline u32 note_table(struct block_device *bdev)
+static __always_inline void note_table(struct block_device *bdev)
 {
 	struct volume fresh = { .disk = BPF_CORE_READ(bdev, bd_disk, diskseq), .tables = 1 };
 	u32 device = bdev->bd_dev;
@@ -18,25 +18,26 @@ static __always_inline u32 note_table(struct block_device *bdev)
 
 	if (volume && volume->disk == fresh.disk) {
 		__sync_fetch_and_add(&volume->tables, 1);
-		return 0;
+		return;
 	}
-	if (!bpf_map_update_elem(&volumes, &device, &fresh, BPF_ANY))
-		return 0;
-	/* A table that is not counted is not put in place. */
-	emit_attempt(0, REASON_RECORDS_FULL, device);
-	return REASON_RECORDS_FULL;
+	if (bpf_map_update_elem(&volumes, &device, &fresh, BPF_ANY))
+		count(COUNT_TABLES_LOST);
 }
 
-/* Was it given a table after its files were looked at? */
-static __always_inline bool has_other_table(struct maker *maker)
+/* LIMIT_VOLUME if it was given a table after its files were looked at, as far as all were counted. */
+static __always_inline u32 volume_limit(struct maker *maker)
 {
-	u32 device = maker->device;
+	u32 device = maker->device, which = COUNT_TABLES_LOST;
 	struct volume *volume;
+	u64 *lost;
 
 	if (!device)
-		return false;
+		return 0;
+	lost = bpf_map_lookup_elem(&counters, &which);
+	if (!lost || *lost)
+		return LIMIT_VOLUME;
 	volume = bpf_map_lookup_elem(&volumes, &device);
 	if (!volume)
-		return maker->tables != 0;
-	return volume->disk != maker->disk || volume->tables != maker->tables;
+		return maker->tables ? LIMIT_VOLUME : 0;
+	return volume->disk != maker->disk || volume->tables != maker->tables ? LIMIT_VOLUME : 0;
 }

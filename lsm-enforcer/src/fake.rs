@@ -362,6 +362,7 @@ impl Host for World {
     fn executable(&self) -> Executable {
         Executable {
             path: "/usr/sbin/bpfseal-enforcer".to_owned(),
+            is_replaced: false,
             is_static: true,
         }
     }

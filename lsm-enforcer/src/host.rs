@@ -58,6 +58,8 @@ pub struct Obstacle {
 pub struct Executable {
     /// Its path.
     pub path: String,
+    /// Another file has its path since it was started.
+    pub is_replaced: bool,
     /// Linked statically: nobody can slip a library under it.
     pub is_static: bool,
 }
@@ -103,8 +105,12 @@ impl Host for Machine {
 
     fn executable(&self) -> Executable {
         let path = fs::read_link("/proc/self/exe").unwrap_or_default();
+        let path = path.display().to_string();
+        // So the kernel shows the file of a daemon that was upgraded and not restarted.
+        let now = path.strip_suffix(" (deleted)");
         Executable {
-            path: path.display().to_string(),
+            is_replaced: now.is_some(),
+            path: now.unwrap_or(&path).to_owned(),
             is_static: !has_interpreter(),
         }
     }

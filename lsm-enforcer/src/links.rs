@@ -269,7 +269,7 @@ const XDP_HARDWARE: u32 = 8;
 
 #[cfg(test)]
 mod tests {
-    use libbpf_rs::query::PerfEventLinkInfo;
+    use libbpf_rs::query::{PerfEventLinkInfo, RawTracepointLinkInfo};
 
     use super::*;
 
@@ -315,6 +315,32 @@ mod tests {
         let point = PerfEventType::Tracepoint { name, cookie };
         assert_eq!(of(point), ["other/exec", "sched/exec"]);
         assert!(of(PerfEventType::Unknown(9)).is_empty());
+    }
+
+    #[test]
+    fn kprobes_and_raw_tracepoints_are_where_the_kernel_says() {
+        let kprobe = |function: Option<&str>| {
+            let event_type = PerfEventType::Kprobe {
+                func_name: function.map(OsString::from),
+                is_retprobe: false,
+                addr: 1,
+                offset: 0,
+                missed: 0,
+                cookie: 0,
+            };
+            LinkTypeInfo::PerfEvent(PerfEventLinkInfo {
+                event_type,
+                _non_exhaustive: (),
+            })
+        };
+        let raw = LinkTypeInfo::RawTracepoint(RawTracepointLinkInfo {
+            name: "sched_switch".to_owned(),
+            _non_exhaustive: (),
+        });
+        let at = |link| names(&link, Path::new("/nowhere"));
+        assert_eq!(at(kprobe(Some("do_exit"))), ["do_exit"]);
+        assert!(at(kprobe(None)).is_empty());
+        assert_eq!(at(raw), ["sched_switch"]);
     }
 
     #[test]

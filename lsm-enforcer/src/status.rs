@@ -13,6 +13,7 @@ use crate::{
     enforcer::{Enforcer, ProbeStatus, RevocationStatus, SelfTest},
     failure::Failure,
     gate::{Armed, Class, Counters, GeneratorState, Loaded, Mode},
+    host::Executable,
     record::type_name,
 };
 
@@ -205,6 +206,7 @@ impl Status {
             warnings: [
                 coverage.warnings,
                 warnings(armed.is_some(), &unjudged),
+                replaced(&executable),
                 enforcer.strays().to_vec(),
             ]
             .concat(),
@@ -587,6 +589,11 @@ pub(crate) fn unjudged(enforcer: &Enforcer) -> Result<Vec<Loaded>, Failure> {
 /// nobody knows.
 pub(crate) fn is_loader(program: &Loaded) -> bool {
     type_name(program.prog_type) == Some("syscall")
+}
+
+fn replaced(executable: &Executable) -> Vec<String> {
+    let line = "the daemon is the build that was in its place before: restart it";
+    Vec::from_iter(executable.is_replaced.then(|| line.to_owned()))
 }
 
 fn warnings(armed: bool, unjudged: &[Loaded]) -> Vec<String> {

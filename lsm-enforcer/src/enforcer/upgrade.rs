@@ -1,18 +1,13 @@
 //! The next build of the enforcer takes over from this one, and the gate stays.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use bundle::Digest;
 use policy::Reason;
 use serde::{Deserialize, Serialize};
 
 use super::Enforcer;
-use crate::{failure::Failure, record::Level};
+use crate::{failure::Failure, record::Level, store::read_file};
 
 /// Most bytes of an executable.
 const MOST: u64 = 256 << 20;
@@ -28,23 +23,6 @@ pub struct Upgraded {
     pub at_boot: bool,
 }
 
-/// Whoever asks chooses the path: it must not be one that keeps the daemon waiting.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut content = Vec::new();
-    if file.take(MOST + 1).read_to_end(&mut content)? as u64 > MOST {
-        let what = format!("an executable has at most {MOST} bytes");
-        return Err(io::Error::other(what));
-    }
-    Ok(content)
-}
-
 impl Enforcer {
     /// Puts `file` in the place of the enforcer's own, where the policy names it. `at_boot`: also one that
     /// cannot continue with the gate that is armed.
@@ -52,7 +30,8 @@ impl Enforcer {
         self.settle()?;
         self.must_be_armed()?;
         let policy = self.must_have_policy()?;
-        let content = read(file).map_err(|error| Failure::io("cannot read", file, error))?;
+        let content =
+            read_file(file, MOST).map_err(|error| Failure::io("cannot read", file, error))?;
         let digest = Digest::of(&content);
         if !policy.policy().daemons().contains(&digest) {
             let detail = format!(
@@ -68,9 +47,7 @@ impl Enforcer {
                 "`upgrade --at-boot` puts it in place for the next boot; until then leave the daemon running.",
             ));
         }
-        let path = self.host().executable().path;
-        // So the kernel shows the file of a daemon that was not restarted since the last time.
-        let path = PathBuf::from(path.strip_suffix(" (deleted)").unwrap_or(&path));
+        let path = PathBuf::from(self.host().executable().path);
         self.tools.gate.adopt(&path, &content)?;
         let line = format!("{digest} is the enforcer's file now");
         self.note(Level::Alarm, "daemon", line);

@@ -38,6 +38,9 @@ const OWN_MAP: u32 = 1;
 const OWN_PROG: u32 = 2;
 const OWN_LINK: u32 = 3;
 
+/// `enum counter`.
+const COUNT_TABLES_LOST: u32 = 6;
+
 fn other(error: libbpf_rs::Error) -> io::Error {
     io::Error::other(error)
 }
@@ -157,6 +160,31 @@ impl BpfGate {
         self.map("guards")?
             .update(&0u32.to_ne_bytes(), &guard.to_bytes(), MapFlags::ANY)
             .map_err(other)
+    }
+
+    /// One of `enum counter`.
+    fn counter(&self, which: u32) -> io::Result<u64> {
+        let value = self
+            .map("counters")?
+            .lookup(&which.to_ne_bytes(), MapFlags::ANY)
+            .map_err(other)?
+            .and_then(|value| value.try_into().ok());
+        Ok(value.map_or(0, u64::from_ne_bytes))
+    }
+
+    /// Which devices with dm-verity got how many tables, or why that is not known.
+    fn tables(&self) -> io::Result<Result<&MapHandle, &'static str>> {
+        if !Path::new(&self.pins.pin("link_note_volume")).exists() {
+            return Ok(Err(
+                "`dmverity` needs Linux 6.12, which says when a volume is given another table",
+            ));
+        }
+        if self.counter(COUNT_TABLES_LOST)? > 0 {
+            return Ok(Err(
+                "more volumes got dm-verity than the gate can count: until the next boot `sha256` has to pin it",
+            ));
+        }
+        self.map("volumes").map(Ok)
     }
 
     fn current_set(&self) -> io::Result<Option<MapHandle>> {
@@ -525,10 +553,9 @@ impl Gate for BpfGate {
         rules: &[GeneratorRule],
     ) -> Result<Vec<GeneratorState>, GateError> {
         let mut look = || -> io::Result<Vec<GeneratorState>> {
-            let tells = Path::new(&self.pins.pin("link_note_volume")).exists();
             let marks = generators::Marks {
                 pinned: self.map("pinned")?,
-                tables: tells.then(|| self.map("volumes")).transpose()?,
+                tables: self.tables()?,
             };
             let mut held = Vec::new();
             let mut states = Vec::new();
@@ -604,22 +631,14 @@ impl Gate for BpfGate {
     }
 
     fn counters(&self) -> Result<Counters, GateError> {
-        let read = |which: u32| -> io::Result<u64> {
-            let value = self
-                .map("counters")?
-                .lookup(&which.to_ne_bytes(), MapFlags::ANY)
-                .map_err(other)?
-                .and_then(|value| value.try_into().ok());
-            Ok(value.map_or(0, u64::from_ne_bytes))
-        };
         let all = || {
             Ok(Counters {
-                passed: read(0)?,
-                refused: read(1)?,
-                audited: read(2)?,
-                events_lost: read(3)?,
-                protected: read(4)?,
-                records: read(5)?,
+                passed: self.counter(0)?,
+                refused: self.counter(1)?,
+                audited: self.counter(2)?,
+                events_lost: self.counter(3)?,
+                protected: self.counter(4)?,
+                records: self.counter(5)?,
             })
         };
         all().doing("reading the counters")

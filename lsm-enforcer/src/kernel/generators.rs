@@ -49,12 +49,12 @@ const GUARDED: &[(&str, i64)] = &[
     ("erofs", 0xe0f5_e1e2),
 ];
 
-/// The kernel side of files: which are pinned, and which volumes got how many tables; `None` where the
-/// kernel does not tell.
+/// The kernel side of files: which are pinned, and which volumes got how many tables, or why that is not
+/// known.
 #[derive(Clone, Copy)]
 pub struct Marks<'a> {
     pub pinned: &'a MapHandle,
-    pub tables: Option<&'a MapHandle>,
+    pub tables: Result<&'a MapHandle, &'static str>,
 }
 
 /// A generator's files, to be held, and the dm-verity volume by which they are known, if any is.
@@ -107,13 +107,17 @@ impl Looked {
 }
 
 /// The volume whose root hash says what the file is; `None`: something else has to.
-fn volume(file: &File, wanted: &Pinned, tables: Option<&MapHandle>) -> io::Result<Option<Volume>> {
+fn volume(
+    file: &File,
+    wanted: &Pinned,
+    tables: Result<&MapHandle, &'static str>,
+) -> io::Result<Option<Volume>> {
     if wanted.dmverity.is_empty() {
         return Ok(None);
     }
     let found = match tables {
-        Some(tables) => volumes::of(file, &wanted.path, tables)?,
-        None => None,
+        Ok(tables) => volumes::of(file, &wanted.path, tables)?,
+        Err(_) => None,
     };
     match found {
         Some((volume, root)) if wanted.dmverity.contains(&root) => Ok(Some(volume)),
@@ -122,10 +126,10 @@ fn volume(file: &File, wanted: &Pinned, tables: Option<&MapHandle>) -> io::Resul
             Err(io::Error::other(what))
         }
         None if !wanted.sha256.is_empty() || !wanted.fsverity.is_empty() => Ok(None),
-        None if tables.is_none() => Err(io::Error::other(
-            "`dmverity` needs Linux 6.12, which says when a volume is given another table",
-        )),
-        None => Err(io::Error::other("it is on no dm-verity volume")),
+        None => {
+            let why = tables.err().unwrap_or("it is on no dm-verity volume");
+            Err(io::Error::other(why))
+        }
     }
 }
 
@@ -154,10 +158,8 @@ fn pin_file(
             format!("a file system of type {kind:#x} cannot be guarded against writes"),
         ));
     }
-    // From here on nobody opens it for writing.
-    write(map, &key, &pin)?;
-    let looked = nobody_writes(file)
-        .map_err(|error| about(path, format!("somebody has it open for writing ({error})")))
+    let looked = keep_from_writers(map, file, &pin)
+        .map_err(|error| about(path, error))
         .and_then(|()| match is_known {
             true => Ok(()),
             false => fits(path, file, wanted),
@@ -173,9 +175,10 @@ fn pin_file(
 }
 
 /// Nobody opens the file for writing from here on, and nobody has it open so.
-pub fn keep_from_writers(map: &MapHandle, file: &File) -> io::Result<()> {
-    write(map, &file.as_raw_fd().to_ne_bytes(), &Pin::default())?;
+pub fn keep_from_writers(map: &MapHandle, file: &File, pin: &Pin) -> io::Result<()> {
+    write(map, &file.as_raw_fd().to_ne_bytes(), pin)?;
     nobody_writes(file)
+        .map_err(|error| io::Error::other(format!("somebody has it open for writing ({error})")))
 }
 
 /// A lease for reading is only given where nobody has the file open for writing.
@@ -324,7 +327,7 @@ pub fn limit(
 
 /// `struct pin`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Pin {
+pub struct Pin {
     exe: u32,
     libraries: [u32; PIN_LIBRARIES],
 }
@@ -417,10 +420,11 @@ mod tests {
         // So does a kernel that does not tell of tables.
         wanted.fsverity.clear();
         wanted.dmverity = [Digest::of(b"root")].into();
-        let said = volume(&file, &wanted, None).unwrap_err().to_string();
-        assert!(said.starts_with("`dmverity` needs Linux 6.12,"), "{said}");
+        let unknown = Err("nobody counts tables");
+        let said = volume(&file, &wanted, unknown).unwrap_err().to_string();
+        assert_eq!(said, "nobody counts tables");
         wanted.sha256 = [Digest::of(b"abc")].into();
-        assert_eq!(volume(&file, &wanted, None).unwrap(), None);
+        assert_eq!(volume(&file, &wanted, unknown).unwrap(), None);
     }
 
     #[test]

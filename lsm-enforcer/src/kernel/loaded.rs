@@ -56,12 +56,13 @@ pub fn list(
 }
 
 fn places(map: &MapHandle, record: &Record) -> Vec<String> {
+    // One that is missing is no place, which is not the same as none at all.
     let pattern = |number: u32| {
         let key = Fields::default().u32s(&[record.image, number]).done(8);
-        let value = map.lookup(&key, MapFlags::ANY).ok()??;
-        Some(Reader(&value).text::<PLACE_BYTES>())
+        let value = map.lookup(&key, MapFlags::ANY).ok().flatten();
+        Reader(&value.unwrap_or_default()).text::<PLACE_BYTES>()
     };
-    (0..record.places).filter_map(pattern).collect()
+    (0..record.places).map(pattern).collect()
 }
 
 fn by_id(records: &MapHandle) -> io::Result<HashMap<u32, Record>> {

@@ -9,7 +9,7 @@ use std::{
 
 use libbpf_rs::MapHandle;
 
-use super::generators::keep_from_writers;
+use super::generators::{Pin, keep_from_writers};
 
 /// A file that is there and has no name that counts.
 pub struct Next {
@@ -41,7 +41,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<Next> {
 
 /// Nobody writes it from here on, and nobody did before.
 pub fn guard(pinned: &MapHandle, mut file: &File, content: &[u8]) -> io::Result<()> {
-    keep_from_writers(pinned, file)?;
+    keep_from_writers(pinned, file, &Pin::default())?;
     let mut found = Vec::with_capacity(content.len());
     file.read_to_end(&mut found)?;
     match found == content {

@@ -17,10 +17,7 @@ pub(super) const DAEMON: Keys = Keys {
 
 /// SHA-256 of each.
 pub(super) fn read(file: &Table<'_, '_>, faults: &mut Faults<'_>) -> BTreeSet<Digest> {
-    let Some(table) = file
-        .value("daemon")
-        .and_then(|value| Table::open("daemon", value, &DAEMON, faults))
-    else {
+    let Some(table) = file.section("daemon", &DAEMON, faults) else {
         return BTreeSet::new();
     };
     table.require("sha256", faults);

@@ -380,10 +380,7 @@ fn read_protect(
     faults: &mut Faults<'_>,
 ) -> (Switches, BTreeSet<&'static str>) {
     let default = (Switches::default(), PROTECT.known.iter().copied().collect());
-    let Some(table) = file
-        .value("protect")
-        .and_then(|value| Table::open("protect", value, &PROTECT, faults))
-    else {
+    let Some(table) = file.section("protect", &PROTECT, faults) else {
         return default;
     };
     let lacking = table.lacking(PROTECT.known);

@@ -20,10 +20,7 @@ pub(super) fn read(
     keys: &BTreeMap<String, TrustedKey>,
     faults: &mut Faults<'_>,
 ) -> Vec<String> {
-    let Some(table) = file
-        .value("probes")
-        .and_then(|value| Table::open("probes", value, &PROBES, faults))
-    else {
+    let Some(table) = file.section("probes", &PROBES, faults) else {
         return Vec::new();
     };
     table.require("signed_by", faults);

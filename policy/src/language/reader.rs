@@ -49,6 +49,16 @@ impl<'a, 'i> Table<'a, 'i> {
         Some(Self::of(what, value.span(), fields, keys, faults))
     }
 
+    /// The table under `name`, which stands once in this one.
+    pub(super) fn section(
+        &self,
+        name: &'static str,
+        keys: &Keys,
+        faults: &mut Faults<'_>,
+    ) -> Option<Self> {
+        Self::open(name, self.value(name)?, keys, faults)
+    }
+
     /// As [`Table::open`], for the file as a whole.
     pub(super) fn of(
         what: &'static str,

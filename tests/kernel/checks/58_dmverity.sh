@@ -7,6 +7,7 @@
 # tool: dmsetup dmsetup
 # tool: squashfs-tools mksquashfs
 . /lab/policy.sh
+. /lab/below.sh
 export DM_DISABLE_UDEV=1
 disk=/dev/nvme0n1
 zeros=$(printf %064d 0)
@@ -99,22 +100,9 @@ case $(uname -r) in
     prints "and mounts of a folder" 'bound: not let in.*a mount of /sub' $X status
 
     # Below the volume a word of one file becomes another one.
-    for place in $(strings -t d $disk | sed -n 's/^ *\([0-9]*\) loaded$/\1/p'); do
-        printf X | dd of=$disk bs=1 seek=$place conv=notrunc,fsync 2>/dev/null
-    done
-    sync
-    echo 3 >/proc/sys/vm/drop_caches
-    /vol/spoiled >$out 2>&1
-    code=$?
-    if [ $code -ne 0 ] && ! grep -q oaded $out; then
-        ok "changed below the volume it is not executed" "code $code"
-    else
-        failed "changed below the volume it is not executed" "code $code: $(said)"
-    fi
-    for place in $(strings -t d $disk | sed -n 's/^ *\([0-9]*\) Xoaded$/\1/p'); do
-        printf l | dd of=$disk bs=1 seek=$place conv=notrunc,fsync 2>/dev/null
-    done
-    echo 3 >/proc/sys/vm/drop_caches
+    respelled $disk l X
+    unexecuted "changed below the volume it is not executed" /vol/spoiled
+    respelled $disk X l
     prints "changed back it is" loaded /vol/spoiled
 
     fails "the volume takes no table of another kind" . \
