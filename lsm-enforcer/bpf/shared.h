@@ -44,6 +44,7 @@ enum class {
 	CLASS_GENERATED = 6,
 	CLASS_NATIVE = 7,
 	CLASS_KNOWN = 8,
+	CLASS_OWN = 9,	/* the gate's, loaded by the daemon while it is armed */
 };
 
 enum licence { LICENCE_ANY = 0, LICENCE_GPL = 1, LICENCE_OTHER = 2 };
@@ -244,8 +245,9 @@ struct guard {
 	u32 placed;        /* did any rule name places since arming? */
 	u64 next_exe;      /* inode of the file that is about to take the place of the daemon's; or 0 */
 	u64 build;         /* which build's programs these are */
+	u64 layout;        /* of that build: what its maps hold */
 	u32 next_dev;
-	u32 spare;
+	u32 renewing;      /* thread of the daemon that loads another build's programs now; or 0 */
 };
 
 /* Who calls through an array of programs, and what is in it. */
@@ -366,7 +368,7 @@ SAME_SIZE(struct tunable, 80);
 SAME_SIZE(struct record, 64);
 SAME_SIZE(struct origin, 144);
 SAME_SIZE(struct bound, 512);
-SAME_SIZE(struct guard, 104);
+SAME_SIZE(struct guard, 112);
 SAME_SIZE(struct array, 8);
 SAME_SIZE(struct pending, 32);
 SAME_SIZE(struct maker, 64);

@@ -44,6 +44,18 @@ pub use documents::{
 #[derive(Clone, Default)]
 pub struct World(Rc<RefCell<State>>);
 
+/// Whose programs are in the kernel.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Programs {
+    /// This build's.
+    #[default]
+    Own,
+    /// Another build's.
+    Others,
+    /// Another build's, and the kernel does not take this one's.
+    Stuck,
+}
+
 /// What the world remembers.
 #[derive(Default)]
 pub struct State {
@@ -79,6 +91,8 @@ pub struct State {
     pub attached: Vec<Attachment>,
     /// Where programs are.
     pub spots: Vec<Spot>,
+    /// Whose programs are in the kernel.
+    pub programs: Programs,
     /// Files that took the daemon's place, with what they contain.
     pub adopted: Vec<(PathBuf, Vec<u8>)>,
     /// Types of loaded modules, by the kernel's number.
@@ -244,6 +258,20 @@ impl Gate for World {
 
     fn loaded(&self) -> Result<Vec<Loaded>, GateError> {
         Ok(self.change(|state| state.loaded.clone()))
+    }
+
+    fn renew(&mut self) -> Result<bool, GateError> {
+        self.change(|state| match state.programs {
+            Programs::Own => Ok(false),
+            Programs::Others => {
+                state.programs = Programs::Own;
+                Ok(true)
+            }
+            Programs::Stuck => Err(GateError {
+                doing: "exchanging programs".to_owned(),
+                source: io::Error::other("the verifier says no"),
+            }),
+        })
     }
 
     fn continues(&self, executable: &[u8]) -> bool {

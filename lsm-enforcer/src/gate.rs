@@ -365,6 +365,9 @@ pub trait Gate {
         armed: &Armed,
         rules: &[GeneratorRule],
     ) -> Result<Vec<GeneratorState>, GateError>;
+    /// Exchanges the programs in the kernel for those of this build, at no moment without any. `false`: they are
+    /// this build's already. After an error the gate holds as before.
+    fn renew(&mut self) -> Result<bool, GateError>;
     /// Can another build, which this executable is, continue with what is armed?
     fn continues(&self, executable: &[u8]) -> bool;
     /// Puts another build of the enforcer in the place of its file `path`, which the gate obeys from

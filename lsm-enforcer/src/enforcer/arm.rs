@@ -167,6 +167,19 @@ impl Enforcer {
         self.settle()?;
         if self.armed()?.is_some() {
             self.note(Level::Info, "daemon", "took over the armed gate");
+            match self.tools.gate.renew() {
+                Ok(false) => {}
+                Ok(true) => self.note(
+                    Level::Info,
+                    "daemon",
+                    "the gate's programs are those of this build now",
+                ),
+                Err(error) => {
+                    let line =
+                        format!("the gate goes on as it is: {}", Failure::from(error).line());
+                    self.note(Level::Alarm, "daemon", line);
+                }
+            }
             // A crash between the store and the gate is made good here: decide anew, swap. What
             // fails is in the log and in `status`; the gate stays as it was.
             let arming = self.reload(None).ok();

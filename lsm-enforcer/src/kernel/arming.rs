@@ -1,5 +1,7 @@
 //! Arming, taking over, changing and disarming.
 
+mod renewal;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -14,8 +16,9 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBufferBuilder};
 
 use super::{
     event, generators,
-    ladder::Ladder,
-    loaded, object,
+    ladder::{Ladder, Rung},
+    loaded,
+    object::{self, Maps},
     pins::Pins,
     place,
     shared::{Fields, Guard, Origin},
@@ -130,6 +133,10 @@ impl BpfGate {
         }
         must_be_ours(&maps)?;
         self.maps = maps;
+        if self.guard()?.layout != object::layout() {
+            self.maps.clear();
+            return Err(another_build("its maps hold other things"));
+        }
         self.origins = self.store(0).origins()?;
         Ok(())
     }
@@ -259,24 +266,16 @@ impl BpfGate {
     }
 
     fn arm_now(&mut self, armed: &Armed, admissions: &Admissions) -> io::Result<()> {
-        let ladder = Ladder::detect();
-        let rung = match (ladder.rung, ladder.missing.first()) {
-            (Some(rung), None) => rung,
-            (_, why) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    why.map_or("no rung", String::as_str).to_owned(),
-                ));
-            }
-        };
+        let (rung, ladder) = able()?;
         place::make_pins()?;
-        let loaded = object::load(rung, &ladder, self.max_programs)?;
+        let loaded = object::load(rung, &ladder, &Maps::New(self.max_programs))?;
         self.maps = loaded.maps()?;
         let mut guard = Guard {
             next_image: 1,
             kprobes: ladder.kprobes,
             tracepoints: ladder.tracepoints,
             build: object::build(),
+            layout: object::layout(),
             ..Guard::default()
         };
         place::survey(&mut guard)?;
@@ -307,11 +306,12 @@ impl BpfGate {
     /// Everything survives this process from here on.
     fn pin(&self, loaded: &object::Loaded, links: Vec<(String, Link)>) -> io::Result<()> {
         for (name, map) in &self.maps {
-            // The BPF file system takes no dots in names.
-            let path = self.pins.pin(&format!("map_{}", name.replace('.', "_")));
-            map.try_clone_handle()?
-                .pin(&path)
-                .map_err(|error| io::Error::other(format!("pinning {path}: {error}")))?;
+            if let Some(pin) = object::pin_name(name) {
+                let path = self.pins.pin(&format!("map_{pin}"));
+                map.try_clone_handle()?
+                    .pin(&path)
+                    .map_err(|error| io::Error::other(format!("pinning {path}: {error}")))?;
+            }
             self.own(OWN_MAP, object::map_id(map)?)?;
         }
         for id in loaded.program_ids()? {
@@ -326,6 +326,18 @@ impl BpfGate {
     }
 }
 
+/// How far this kernel goes, if it can enforce at all.
+fn able() -> io::Result<(Rung, Ladder)> {
+    let ladder = Ladder::detect();
+    match (ladder.rung, ladder.missing.first()) {
+        (Some(rung), None) => Ok((rung, ladder)),
+        (_, why) => {
+            let why = why.map_or("no rung", String::as_str);
+            Err(io::Error::new(io::ErrorKind::Unsupported, why.to_owned()))
+        }
+    }
+}
+
 /// Another build's gate may keep other things in its maps: nothing of it is read or written then.
 fn must_be_ours(maps: &BTreeMap<String, MapHandle>) -> io::Result<()> {
     for (name, want) in object::map_sizes()? {
@@ -336,14 +348,19 @@ fn must_be_ours(maps: &BTreeMap<String, MapHandle>) -> io::Result<()> {
             let got = got.map_or("none".to_owned(), |(key, value)| {
                 format!("{key} and {value}")
             });
-            return Err(io::Error::other(format!(
-                "it was armed by another build: map {name} has keys and values of {got} bytes, this \
-                 build's have {} and {}; disarm with that build and a permit, or reboot",
-                want.0, want.1
+            let (key, value) = want;
+            return Err(another_build(&format!(
+                "map {name} has keys and values of {got} bytes, this build's have {key} and {value}"
             )));
         }
     }
     Ok(())
+}
+
+fn another_build(what: &str) -> io::Error {
+    io::Error::other(format!(
+        "it was armed by another build: {what}; disarm with that build and a permit, or reboot"
+    ))
 }
 
 /// The kernel detaches programs one by one, some time after their last pin is gone: a few
@@ -535,7 +552,7 @@ impl Gate for BpfGate {
             .is_ok_and(|guard| guard.build != object::build())
         {
             coverage.warnings.push(
-                "the gate's programs are those of the build that armed it: this build's come with the next boot"
+                "the gate's programs are those of another build: they are exchanged when the daemon starts"
                     .into(),
             );
         }
@@ -597,6 +614,17 @@ impl Gate for BpfGate {
             Ok(states)
         };
         look().doing("looking at generators")
+    }
+
+    fn renew(&mut self) -> Result<bool, GateError> {
+        let others = || -> io::Result<bool> {
+            Ok(!self.maps.is_empty() && self.guard()?.build != object::build())
+        };
+        let others = others().doing("reading whose programs are pinned")?;
+        if others {
+            self.exchange()?;
+        }
+        Ok(others)
     }
 
     fn continues(&self, executable: &[u8]) -> bool {

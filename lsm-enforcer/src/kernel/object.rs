@@ -1,6 +1,6 @@
 //! Opening, loading and attaching the BPF object.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, os::fd::AsFd as _};
 
 use libbpf_rs::{Link, MapCore, MapHandle, ObjectBuilder, OpenObject};
 
@@ -15,27 +15,46 @@ struct Aligned<T: ?Sized>(T);
 
 static GATE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/gate.bpf.o")));
 
-/// What the maps hold: another build with the same number continues with the maps that are pinned. FNV-1a
-/// of the files that say it.
-const LAYOUT: u64 = {
-    let files: [&[u8]; 5] = [
-        include_bytes!("../../bpf/shared.h"),
-        include_bytes!("../../bpf/maps.h"),
-        include_bytes!("../../bpf/reason.h"),
-        include_bytes!("shared.rs"),
-        include_bytes!("store/armed.rs"),
-    ];
+/// What the maps hold: another build with the same number continues with the maps that are pinned.
+const LAYOUT: u64 = sum_of(&[
+    include_bytes!("../../bpf/shared.h"),
+    include_bytes!("../../bpf/maps.h"),
+    include_bytes!("../../bpf/reason.h"),
+    include_bytes!("shared.rs"),
+    include_bytes!("store/armed.rs"),
+]);
+
+/// FNV-1a of sources, of C and Rust, without white space and comments.
+const fn sum_of(files: &[&[u8]]) -> u64 {
     let (mut sum, mut file) = (0xcbf2_9ce4_8422_2325u64, 0);
     while file < files.len() {
-        let mut at = 0;
-        while at < files[file].len() {
-            sum = (sum ^ files[file][at] as u64).wrapping_mul(0x0100_0000_01b3);
-            at += 1;
+        let (text, mut at) = (files[file], 0);
+        while at < text.len() {
+            let next = if at + 1 < text.len() { text[at + 1] } else { 0 };
+            match (text[at], next) {
+                (b'/', b'/') => {
+                    while at < text.len() && text[at] != b'\n' {
+                        at += 1;
+                    }
+                }
+                (b'/', b'*') => {
+                    at += 2;
+                    while at + 1 < text.len() && !(text[at] == b'*' && text[at + 1] == b'/') {
+                        at += 1;
+                    }
+                    at += 2;
+                }
+                (b' ' | b'\t' | b'\n', _) => at += 1,
+                (byte, _) => {
+                    sum = (sum ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
+                    at += 1;
+                }
+            }
         }
         file += 1;
     }
     sum
-};
+}
 
 const MARK: &[u8] = b"bpfseal-gate-layout:";
 
@@ -61,6 +80,15 @@ pub fn has_this_layout(executable: &[u8]) -> bool {
     executable
         .windows(MARKED.len())
         .any(|found| found == MARKED)
+}
+
+/// [`LAYOUT`], as the executable says it.
+pub fn layout() -> u64 {
+    let text = std::hint::black_box(&MARKED);
+    let digits = text[MARK.len()..].iter();
+    digits.fold(0, |sum, &digit| {
+        sum << 4 | u64::from((digit as char).to_digit(16).unwrap_or(0))
+    })
 }
 
 /// Which build's programs these are.
@@ -122,8 +150,22 @@ fn other(error: libbpf_rs::Error) -> io::Error {
     io::Error::other(error)
 }
 
+/// Whose maps the programs use.
+pub enum Maps<'a> {
+    /// New ones, with room for so many records.
+    New(u32),
+    /// Those that are pinned, by the name of their pin.
+    Pinned(&'a BTreeMap<String, MapHandle>),
+}
+
+/// Name of a map's pin: the BPF file system takes no dots. `None`: it is not for others; constants are
+/// of one build alone.
+pub fn pin_name(map: &str) -> Option<String> {
+    (!map.contains(".rodata")).then(|| map.replace('.', "_"))
+}
+
 /// Loads what this rung needs.
-pub fn load(rung: Rung, ladder: &Ladder, max_programs: u32) -> io::Result<Loaded> {
+pub fn load(rung: Rung, ladder: &Ladder, maps: &Maps<'_>) -> io::Result<Loaded> {
     let mut object = open().map_err(other)?;
     let absent = match rung {
         Rung::Load => CAPABLE_PROGRAMS,
@@ -137,8 +179,18 @@ pub fn load(rung: Rung, ladder: &Ladder, max_programs: u32) -> io::Result<Loaded
         program.set_autoload(wanted);
     }
     for mut map in object.maps_mut() {
-        if map.name() == "records" {
-            map.set_max_entries(max_programs).map_err(other)?;
+        let name = map.name().to_string_lossy().into_owned();
+        match maps {
+            Maps::New(max_programs) if name == "records" => {
+                map.set_max_entries(*max_programs).map_err(other)?;
+            }
+            Maps::New(_) => {}
+            Maps::Pinned(pinned) => {
+                let known = pin_name(&name).and_then(|name| pinned.get(&name));
+                if let Some(known) = known {
+                    map.reuse_fd(known.as_fd()).map_err(other)?;
+                }
+            }
         }
     }
     let object = object.load().map_err(other)?;
@@ -148,9 +200,9 @@ pub fn load(rung: Rung, ladder: &Ladder, max_programs: u32) -> io::Result<Loaded
 /// Bytes of a key and of a value of each map, by the name of its pin.
 pub fn map_sizes() -> io::Result<BTreeMap<String, (u32, u32)>> {
     let object = open().map_err(other)?;
-    let sizes = object.maps().map(|map| {
-        let name = map.name().to_string_lossy().replace('.', "_");
-        (name, (map.key_size(), map.value_size()))
+    let sizes = object.maps().filter_map(|map| {
+        let name = pin_name(&map.name().to_string_lossy())?;
+        Some((name, (map.key_size(), map.value_size())))
     });
     Ok(sizes.collect())
 }
@@ -221,7 +273,6 @@ impl Loaded {
 
     /// Ids of the loaded programs.
     pub fn program_ids(&self) -> io::Result<Vec<u32>> {
-        use std::os::fd::AsFd;
         self.object
             .progs()
             .filter(|program| program.autoload())
@@ -238,4 +289,26 @@ pub fn map_id(map: &impl MapCore) -> io::Result<u32> {
 /// Kernel id of a link.
 pub fn link_id(link: &Link) -> io::Result<u32> {
     Ok(link.info().map_err(other)?.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_is_what_the_sources_say_without_comments() {
+        let plain = sum_of(&[b"u32 one;u64 two;", b"x"]);
+        let other = b"u32 one; /* the first; u32 none; */\n\tu64 two; // the second";
+        assert_eq!(sum_of(&[other, b"x /*"]), plain);
+        assert_ne!(sum_of(&[b"u64 two;u32 one;", b"x"]), plain);
+        assert_eq!(sum_of(&[b"a / b"]), sum_of(&[b"a/b"]));
+    }
+
+    #[test]
+    fn an_executable_says_its_layout_once() {
+        assert_eq!(layout(), LAYOUT);
+        let executable = std::fs::read("/proc/self/exe").unwrap();
+        assert!(has_this_layout(&executable));
+        assert!(!has_this_layout(&executable[..1000]));
+    }
 }

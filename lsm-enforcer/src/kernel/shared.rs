@@ -292,10 +292,12 @@ pub struct Guard {
     pub next_exe: u64,
     pub next_dev: u32,
     pub build: u64,
+    pub layout: u64,
+    pub renewing: u32,
 }
 
 impl Guard {
-    pub const SIZE: usize = 104;
+    pub const SIZE: usize = 112;
 
     pub fn to_bytes(self) -> Vec<u8> {
         Fields::default()
@@ -314,8 +316,8 @@ impl Guard {
                 self.revoked.into(),
                 self.placed.into(),
             ])
-            .u64s(&[self.next_exe, self.build])
-            .u32s(&[self.next_dev, 0])
+            .u64s(&[self.next_exe, self.build, self.layout])
+            .u32s(&[self.next_dev, self.renewing])
             .done(Self::SIZE)
     }
 
@@ -340,7 +342,9 @@ impl Guard {
             placed: reader.u32() != 0,
             next_exe: reader.u64(),
             build: reader.u64(),
+            layout: reader.u64(),
             next_dev: reader.u32(),
+            renewing: reader.u32(),
         }
     }
 }
@@ -485,6 +489,8 @@ mod tests {
             next_exe: 18,
             build: 19,
             next_dev: 20,
+            layout: 21,
+            renewing: 22,
         };
         assert_eq!(Guard::read(&guard.to_bytes()), guard);
         let origin = Origin {

@@ -1,6 +1,6 @@
 # The next build of the enforcer takes the place of its file while the gate enforces, if the policy names
 # it; the gate stays, whoever is the daemon.
-# kernels: 6.1 7.2 7.3
+# kernels: 6.1 6.12 7.2 7.3
 . /lab/policy.sh
 exe=$(command -v bpfseal-enforcer)
 cp $exe old
@@ -31,6 +31,8 @@ prints "again, by a daemon that was not restarted" "^$exe is sha256:$(sum next) 
 check "its file is the same" cmp next $exe
 prints "the daemon goes on" 'daemon +running' $X status
 prints "it says that it is the build before" 'WARNING +the daemon is the build that was in its place before' $X status
+own() { $X inventory | awk '$0 ~ / own / { print $1 }' | sort; }
+own >own.before
 refused "unsigned is refused" $attempt
 fails "nobody writes the new file" 'not permitted' dd if=/dev/zero of=$exe bs=1 count=1 conv=notrunc
 cp old again
@@ -43,12 +45,19 @@ fails "the old build is nobody now" 'start the command again' ./old --state /run
 check "the next build starts" daemon
 prints "and takes over" 'took over the armed gate' $X events
 prints "it enforces" '^Enforcing' $X status
-prints "it says whose the programs in the kernel are" 'WARNING +the gate.s programs are those of the build that armed it' $X status
+prints "it brought its programs" "the gate's programs are those of this build now" $X events
+check "nothing more is to be exchanged" eval '! $X status | grep -E "^ +WARNING"'
+own >own.after
+check "they are as many as before" [ "$(wc -l <own.before)" = "$(wc -l <own.after)" ]
+check "and none of those" eval '! grep -Fxf own.before own.after'
+check "nothing of theirs is left beside" eval '! ls /sys/fs/bpf/bpfseal | grep next_'
 check "what was admitted loads" loads watch_open
 refused "unsigned is refused by it" $attempt
 fails "a build with another gate cannot continue" 'E709 next-daemon.*cannot continue' $X upgrade strange
 prints "it waits for the next boot" 'it begins with the next boot' $X upgrade --at-boot strange
 prints "the daemon is asked as before" 'daemon +running' $X status
+fails "it does not continue by itself" 'armed by another build: its maps hold other things' \
+    bpfseal-enforcer --state /run/$SCRIPT/state --runtime /run/nowhere status
 refused "and unsigned is refused" $attempt
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit

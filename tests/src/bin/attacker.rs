@@ -49,6 +49,8 @@ mod own;
 mod place;
 #[path = "attacker/register.rs"]
 mod register;
+#[path = "attacker/renew.rs"]
+mod renew;
 #[path = "attacker/replace.rs"]
 mod replace;
 #[path = "attacker/routes.rs"]
@@ -270,6 +272,11 @@ fn main() -> ExitCode {
         Some("fill") => done(crowd::fill()),
         Some("many") => done(crowd::hold_many(number(&words))),
         Some("race") => done(crowd::race(number(&words))),
+        Some("exchange") => {
+            let result = BpfGate::open().and_then(|gate| gate.exchange());
+            return ended(result.map_err(|error| io::Error::other(explain(&error))));
+        }
+        Some("renew") => done(renew::run()),
         Some("steal") => own::steal(),
         Some("trace") => own::trace(words.get(1).and_then(|pid| pid.parse().ok()).unwrap_or(0)),
         Some("load") => check("load", must_refuse(&evil())),
@@ -290,7 +297,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|disarm"
             );
             return ExitCode::from(2);
         }

@@ -59,3 +59,35 @@ fn without_daemons_in_the_policy_or_a_gate_nothing_takes_its_place() {
     );
     assert!(Scene::new().start().upgrade(&file, false).is_err());
 }
+
+#[test]
+fn the_next_build_brings_its_programs_or_says_that_it_could_not() {
+    let said = |programs: fake::Programs| {
+        let scene = Scene::armed();
+        scene.world.change(|state| state.programs = programs);
+        let mut enforcer = scene.start();
+        enforcer.take_over().unwrap().unwrap();
+        let lines = enforcer.take_fresh().into_iter().filter_map(|r| match r {
+            Record::Notice(notice) if notice.about == "daemon" => Some(notice),
+            _ => None,
+        });
+        let mut lines: Vec<_> = lines.collect();
+        assert_eq!(lines.remove(0).message, "took over the armed gate");
+        lines
+    };
+    assert_eq!(said(fake::Programs::Own), []);
+    let lines = said(fake::Programs::Others);
+    assert_eq!(lines[0].level, Level::Info);
+    assert_eq!(
+        lines[0].message,
+        "the gate's programs are those of this build now"
+    );
+    let lines = said(fake::Programs::Stuck);
+    assert_eq!(lines[0].level, Level::Alarm);
+    assert!(
+        lines[0].message.starts_with("the gate goes on as it is: ")
+            && lines[0].message.contains("the verifier says no"),
+        "{}",
+        lines[0].message
+    );
+}

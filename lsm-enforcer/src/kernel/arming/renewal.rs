@@ -1,0 +1,139 @@
+//! The gate's programs are exchanged for those of another build, while it is armed.
+//!
+//! The new ones are attached beside the old ones, with the same maps, and take their pins one by one. So
+//! each hook has a program at every moment, and what both of them see, both judge: the second finds what the
+//! first has written and comes to the same. A crash in between leaves hooks with programs of either build,
+//! which is sound, too; the next start begins again.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs, io,
+    path::PathBuf,
+};
+
+use libbpf_rs::{
+    Link, MapCore as _,
+    query::{ProgInfoIter, ProgInfoQueryOptions},
+};
+
+use super::{
+    BpfGate, Doing as _, OWN_LINK, OWN_MAP, OWN_PROG, able,
+    object::{self, Loaded, Maps},
+    other,
+};
+use crate::{
+    gate::GateError,
+    kernel::shared::{Guard, Reader},
+};
+
+/// Names of pins: of what is in force, and of what is about to take its place.
+const LINK: &str = "link_";
+const NEXT: &str = "next_";
+
+impl BpfGate {
+    /// Exchanges the programs for those of this build, whoever's they are.
+    pub fn exchange(&self) -> Result<(), GateError> {
+        self.exchange_now()
+            .doing("exchanging the gate's programs for those of this build")
+    }
+
+    fn exchange_now(&self) -> io::Result<()> {
+        self.forget_unfinished()?;
+        let loaded = self.load_beside()?;
+        for map in loaded.maps()?.into_values() {
+            self.own(OWN_MAP, object::map_id(&map)?)?;
+        }
+        for id in loaded.program_ids()? {
+            self.own(OWN_PROG, id)?;
+        }
+        let mut names = HashSet::new();
+        for (name, mut link) in loaded.attach(&mut || Ok(()))? {
+            self.own(OWN_LINK, object::link_id(&link)?)?;
+            link.pin(self.pins.pin(&format!("{NEXT}{name}")))
+                .map_err(other)?;
+            names.insert(name);
+        }
+        // Both have every hook now.
+        for name in &names {
+            let pin = |kind: &str| self.pins.pin(&format!("{kind}{name}"));
+            fs::rename(pin(NEXT), pin(LINK))?;
+        }
+        for (name, path) in self.pinned(LINK)? {
+            if !names.contains(&name) {
+                fs::remove_file(path)?;
+            }
+        }
+        let guard = Guard {
+            build: object::build(),
+            ..self.guard()?
+        };
+        self.write_guard(&guard)?;
+        self.forget_unfinished()
+    }
+
+    /// Loads this build's programs over the maps that are pinned. The gate lets this thread do so.
+    fn load_beside(&self) -> io::Result<Loaded> {
+        let (rung, ladder) = able()?;
+        let with = |renewing: u32| -> io::Result<()> {
+            self.write_guard(&Guard {
+                renewing,
+                ..self.guard()?
+            })
+        };
+        with(
+            rustix::thread::gettid()
+                .as_raw_nonzero()
+                .get()
+                .cast_unsigned(),
+        )?;
+        let loaded = object::load(rung, &ladder, &Maps::Pinned(&self.maps));
+        with(0)?;
+        loaded
+    }
+
+    /// Pins of a kind, by what follows in their name.
+    fn pinned(&self, kind: &str) -> io::Result<BTreeMap<String, PathBuf>> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(self.pins.folder())? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(name) = name.and_then(|name| name.strip_prefix(kind)) {
+                found.insert(name.to_owned(), path.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Forgets what an exchange that did not come to its end has left, and what one that did has replaced.
+    fn forget_unfinished(&self) -> io::Result<()> {
+        for path in self.pinned(NEXT)?.values() {
+            fs::remove_file(path)?;
+        }
+        let mut keep = HashSet::new();
+        for map in self.maps.values() {
+            keep.insert((OWN_MAP, object::map_id(map)?));
+        }
+        if let Some(set) = self.current_set()? {
+            keep.insert((OWN_MAP, object::map_id(&set)?));
+        }
+        let mut programs = HashSet::new();
+        for path in self.pinned(LINK)?.values() {
+            let link = Link::open(path).map_err(other)?.info().map_err(other)?;
+            keep.insert((OWN_LINK, link.id));
+            programs.insert(link.prog_id);
+        }
+        let options = ProgInfoQueryOptions::default().include_map_ids(true);
+        for program in ProgInfoIter::with_query_opts(options).filter(|p| programs.contains(&p.id)) {
+            keep.insert((OWN_PROG, program.id));
+            keep.extend(program.map_ids.iter().map(|&id| (OWN_MAP, id)));
+        }
+        let own = self.map("own")?;
+        for key in own.keys() {
+            let mut reader = Reader(&key);
+            if !keep.contains(&(reader.u32(), reader.u32())) {
+                own.delete(&key).map_err(other)?;
+            }
+        }
+        Ok(())
+    }
+}
