@@ -111,27 +111,13 @@ impl BpfGate {
     }
 
     fn take_over(&mut self) -> io::Result<()> {
+        // What somebody else has put into the folder does not matter.
         let mut maps = BTreeMap::new();
-        for entry in fs::read_dir(self.pins.folder())? {
-            let path = entry?.path();
-            let Some(name) = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| name.strip_prefix("map_"))
-            else {
-                continue;
-            };
-            let map = MapHandle::from_pinned_path(&path).map_err(|error| match error.kind() {
-                libbpf_rs::ErrorKind::PermissionDenied => io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "it opens for the file that armed it alone, and for processes that began after \
-                     that: start the command again",
-                ),
-                _ => io::Error::other(format!("{name}: {error}")),
-            })?;
-            maps.insert(name.to_owned(), map);
+        for (name, want) in object::map_sizes()? {
+            let map = self.open_pinned(&name)?;
+            must_have_size(&name, map.as_ref(), want)?;
+            maps.extend(map.map(|map| (name, map)));
         }
-        must_be_ours(&maps)?;
         self.maps = maps;
         if self.guard()?.layout != object::layout() {
             self.maps.clear();
@@ -139,6 +125,23 @@ impl BpfGate {
         }
         self.origins = self.store(0).origins()?;
         Ok(())
+    }
+
+    /// The map of that pin; `None`: there is none.
+    fn open_pinned(&self, name: &str) -> io::Result<Option<MapHandle>> {
+        let path = self.pins.pin(&format!("map_{name}"));
+        match MapHandle::from_pinned_path(path) {
+            Ok(map) => Ok(Some(map)),
+            Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == libbpf_rs::ErrorKind::PermissionDenied => {
+                Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "it opens for the file that armed it alone, and for processes that began after \
+                     that: start the command again",
+                ))
+            }
+            Err(error) => Err(io::Error::other(format!("{name}: {error}"))),
+        }
     }
 
     fn map(&self, name: &str) -> io::Result<&MapHandle> {
@@ -339,22 +342,18 @@ fn able() -> io::Result<(Rung, Ladder)> {
 }
 
 /// Another build's gate may keep other things in its maps: nothing of it is read or written then.
-fn must_be_ours(maps: &BTreeMap<String, MapHandle>) -> io::Result<()> {
-    for (name, want) in object::map_sizes()? {
-        let got = maps
-            .get(&name)
-            .map(|map| (map.key_size(), map.value_size()));
-        if got != Some(want) {
-            let got = got.map_or("none".to_owned(), |(key, value)| {
-                format!("{key} and {value}")
-            });
-            let (key, value) = want;
-            return Err(another_build(&format!(
-                "map {name} has keys and values of {got} bytes, this build's have {key} and {value}"
-            )));
-        }
+fn must_have_size(name: &str, map: Option<&MapHandle>, want: (u32, u32)) -> io::Result<()> {
+    let got = map.map(|map| (map.key_size(), map.value_size()));
+    if got == Some(want) {
+        return Ok(());
     }
-    Ok(())
+    let got = got.map_or("none".to_owned(), |(key, value)| {
+        format!("{key} and {value}")
+    });
+    let (key, value) = want;
+    Err(another_build(&format!(
+        "map {name} has keys and values of {got} bytes, this build's have {key} and {value}"
+    )))
 }
 
 fn another_build(what: &str) -> io::Error {
@@ -618,7 +617,14 @@ impl Gate for BpfGate {
 
     fn renew(&mut self) -> Result<bool, GateError> {
         let others = || -> io::Result<bool> {
-            Ok(!self.maps.is_empty() && self.guard()?.build != object::build())
+            if self.maps.is_empty() {
+                return Ok(false);
+            }
+            // Somebody died while loading.
+            if self.guard()?.renewing != 0 {
+                self.let_load(0)?;
+            }
+            Ok(self.guard()?.build != object::build())
         };
         let others = others().doing("reading whose programs are pinned")?;
         if others {

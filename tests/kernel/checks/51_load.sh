@@ -1,5 +1,5 @@
 # The gate under load: racing threads, a full table of records. Then once more while the kernel
-# lets itself be interrupted anywhere.
+# lets itself be interrupted anywhere, and shortly in each other way that it offers.
 attacker race 40
 attacker fill
 attacker cycle 6
@@ -13,4 +13,10 @@ attacker renew
 attacker swap 12
 attacker churn 20
 attacker stale 200
+for other in $(tr -d '()' <$preempt); do
+    case $other in full | "$mode") continue ;; esac
+    check "preemption: $other" eval 'echo $other >$preempt'
+    attacker race 10
+    attacker swap 6
+done
 echo "$mode" >$preempt

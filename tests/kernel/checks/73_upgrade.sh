@@ -41,6 +41,11 @@ prints "events say so" 'E606 daemon-file' $X events
 kill -TERM $daemon
 wait $daemon 2>/dev/null
 refused "without a daemon unsigned is refused" $attempt
+# What somebody puts beside the pins must not keep the daemon from them.
+junk=/sys/fs/bpf/bpfseal
+check "a map beside the pins" bpftool map create $junk/map_junk type array key 4 value 4 entries 1 name junk
+check "a folder" mkdir $junk/next_gate_bpf
+check "what is no link" bpftool map create $junk/link_junk type array key 4 value 4 entries 1 name junk
 fails "the old build is nobody now" 'start the command again' ./old --state /run/$SCRIPT/state --runtime /run/$SCRIPT/run status
 check "the next build starts" daemon
 prints "and takes over" 'took over the armed gate' $X events

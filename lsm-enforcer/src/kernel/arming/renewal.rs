@@ -33,8 +33,11 @@ const NEXT: &str = "next_";
 impl BpfGate {
     /// Exchanges the programs for those of this build, whoever's they are.
     pub fn exchange(&self) -> Result<(), GateError> {
-        self.exchange_now()
-            .doing("exchanging the gate's programs for those of this build")
+        let result = self.exchange_now();
+        if result.is_err() {
+            let _the_first_error_counts = self.forget_unfinished();
+        }
+        result.doing("exchanging the gate's programs for those of this build")
     }
 
     fn exchange_now(&self) -> io::Result<()> {
@@ -59,7 +62,7 @@ impl BpfGate {
             fs::rename(pin(NEXT), pin(LINK))?;
         }
         for (name, path) in self.pinned(LINK)? {
-            if !names.contains(&name) {
+            if !names.contains(&name) && path.is_file() {
                 fs::remove_file(path)?;
             }
         }
@@ -74,21 +77,19 @@ impl BpfGate {
     /// Loads this build's programs over the maps that are pinned. The gate lets this thread do so.
     fn load_beside(&self) -> io::Result<Loaded> {
         let (rung, ladder) = able()?;
-        let with = |renewing: u32| -> io::Result<()> {
-            self.write_guard(&Guard {
-                renewing,
-                ..self.guard()?
-            })
-        };
-        with(
-            rustix::thread::gettid()
-                .as_raw_nonzero()
-                .get()
-                .cast_unsigned(),
-        )?;
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        self.let_load(thread.cast_unsigned())?;
         let loaded = object::load(rung, &ladder, &Maps::Pinned(&self.maps));
-        with(0)?;
+        self.let_load(0)?;
         loaded
+    }
+
+    /// What this thread of the daemon loads is the gate's own; 0: of none.
+    pub(super) fn let_load(&self, renewing: u32) -> io::Result<()> {
+        self.write_guard(&Guard {
+            renewing,
+            ..self.guard()?
+        })
     }
 
     /// Pins of a kind, by what follows in their name.
@@ -107,7 +108,7 @@ impl BpfGate {
     /// Forgets what an exchange that did not come to its end has left, and what one that did has replaced.
     fn forget_unfinished(&self) -> io::Result<()> {
         for path in self.pinned(NEXT)?.values() {
-            fs::remove_file(path)?;
+            fs::remove_file(path).or_else(|_| fs::remove_dir(path))?;
         }
         let mut keep = HashSet::new();
         for map in self.maps.values() {
@@ -118,7 +119,10 @@ impl BpfGate {
         }
         let mut programs = HashSet::new();
         for path in self.pinned(LINK)?.values() {
-            let link = Link::open(path).map_err(other)?.info().map_err(other)?;
+            // Somebody else may have put something else there.
+            let Ok(link) = Link::open(path).and_then(|link| link.info()) else {
+                continue;
+            };
             keep.insert((OWN_LINK, link.id));
             programs.insert(link.prog_id);
         }
