@@ -27,7 +27,14 @@ fails "another file does not" 'E709 next-daemon' $X upgrade other
 prints "admitted before" admitted admitted watch_open
 prints "the next one does" "is sha256:$(sum next) now; restart the daemon" $X upgrade next
 check "its file is the next build" cmp next $exe
-prints "again, by a daemon that was not restarted" "^$exe is sha256:$(sum next) now" $X upgrade next
+# As packages do, by a daemon that was not restarted.
+printf '#!/bin/sh\nexec %s "$@"\n' "$exe${X#bpfseal-enforcer}" >place
+chmod +x place
+mkdir bin && cp place bin/bpfseal-enforcer
+fails "a package does not bring what the policy does not name" 'E709 next-daemon' sh /lab/dist/package-postinst other $PWD/place
+prints "it brings what the policy names" "^$exe is sha256:$(sum next) now" sh /lab/dist/package-postinst next $PWD/place
+prints "a kernel that is not there does not stop the package manager" 'see above before you boot 9.9' \
+    sh -c 'PATH=/run/$SCRIPT/bin:$PATH sh /lab/dist/kernel-postinst 9.9'
 check "its file is the same" cmp next $exe
 prints "the daemon goes on" 'daemon +running' $X status
 prints "it says that it is the build before" 'WARNING +the daemon is the build that was in its place before' $X status
@@ -66,6 +73,8 @@ fails "it does not continue by itself" 'armed by another build: its maps hold ot
 refused "and unsigned is refused" $attempt
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit
+check "without a gate a package puts its file in place" sh /lab/dist/package-postinst next $PWD/place
+check "it is that file" cmp next place
 kill -TERM $daemon
 wait $daemon 2>/dev/null
 mv old $exe

@@ -152,6 +152,7 @@ pub fn guest(
     let own = workspace().join("tests/kernel/guest");
     root.host_file("init", &own.join("init"), 0o755);
     root.host_folder("lab", &own)?;
+    root.host_folder("lab/dist", &workspace().join("lsm-enforcer/dist"))?;
     root.file("lab/release", format!("{}\n", kernel.release), 0o644);
     root.directory("lab/checks");
     for script in scripts {
