@@ -65,6 +65,6 @@ $(TARGET)/lab/bpfseal-enforcer: Cargo.toml Cargo.lock \
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/lab/static-rustc \
 		$(CARGO) build --release --workspace --locked --bin bpfseal-enforcer
 	@mkdir -p $(@D)
-	@cp --remove-destination $(TARGET)/release/bpfseal-enforcer $@
+	@cp $(TARGET)/release/bpfseal-enforcer $@.new && mv $@.new $@
 
 .PHONY: help deps fetch build demo test bench bench-registry lint soak fuzz static

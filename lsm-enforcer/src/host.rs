@@ -116,19 +116,7 @@ impl Host for Machine {
     }
 
     fn hooks(&self) -> Vec<String> {
-        let pins = crate::kernel::Pins::find();
-        let Ok(entries) = fs::read_dir(pins.folder()) else {
-            return Vec::new();
-        };
-        let mut hooks: Vec<String> = entries
-            .flatten()
-            .filter_map(|entry| {
-                let name = entry.file_name();
-                Some(name.to_str()?.strip_prefix("link_")?.to_owned())
-            })
-            .collect();
-        hooks.sort();
-        hooks
+        crate::kernel::pinned(&crate::kernel::Pins::find())
     }
 
     fn detach(&self, programs: &[u32]) -> Vec<Attachment> {

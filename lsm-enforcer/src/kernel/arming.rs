@@ -16,7 +16,7 @@ use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBufferBuilder};
 
 use super::{
     event, generators,
-    ladder::{Ladder, Rung},
+    ladder::Ladder,
     loaded,
     object::{self, Maps},
     pins::Pins,
@@ -182,9 +182,20 @@ impl BpfGate {
         Ok(value.map_or(0, u64::from_ne_bytes))
     }
 
+    /// Is that program of the gate pinned, and not something else in its place?
+    fn is_attached(&self, name: &str) -> io::Result<bool> {
+        let pin = self.pins.pin(&format!("link_{name}"));
+        let Ok(link) = Link::open(pin).and_then(|link| link.info()) else {
+            return Ok(false);
+        };
+        let key = Fields::default().u32s(&[OWN_LINK, link.id]).done(8);
+        let known = self.map("own")?.lookup(&key, MapFlags::ANY);
+        Ok(known.map_err(other)?.is_some())
+    }
+
     /// Which devices with dm-verity got how many tables, or why that is not known.
     fn tables(&self) -> io::Result<Result<&MapHandle, &'static str>> {
-        if !Path::new(&self.pins.pin("link_note_volume")).exists() {
+        if !self.is_attached("note_volume")? {
             return Ok(Err(
                 "`dmverity` needs Linux 6.12, which says when a volume is given another table",
             ));
@@ -269,9 +280,9 @@ impl BpfGate {
     }
 
     fn arm_now(&mut self, armed: &Armed, admissions: &Admissions) -> io::Result<()> {
-        let (rung, ladder) = able()?;
+        let ladder = able()?;
         place::make_pins()?;
-        let loaded = object::load(rung, &ladder, &Maps::New(self.max_programs))?;
+        let loaded = object::load(&ladder, &Maps::New(self.max_programs))?;
         self.maps = loaded.maps()?;
         let mut guard = Guard {
             next_image: 1,
@@ -330,10 +341,10 @@ impl BpfGate {
 }
 
 /// How far this kernel goes, if it can enforce at all.
-fn able() -> io::Result<(Rung, Ladder)> {
+fn able() -> io::Result<Ladder> {
     let ladder = Ladder::detect();
     match (ladder.rung, ladder.missing.first()) {
-        (Some(rung), None) => Ok((rung, ladder)),
+        (Some(_), None) => Ok(ladder),
         (_, why) => {
             let why = why.map_or("no rung", String::as_str);
             Err(io::Error::new(io::ErrorKind::Unsupported, why.to_owned()))

@@ -29,8 +29,8 @@ const CAPABLE: &[&str] = &[
 ];
 
 /// Programs of `gate.bpf.c` by rung; those of neither list run on both.
-pub const LOAD_PROGRAMS: &[&str] = &["gate1_load", "gate_bpf", "forget_prog"];
-pub const CAPABLE_PROGRAMS: &[&str] = &[
+const LOAD_PROGRAMS: &[&str] = &["gate1_load", "gate_bpf", "forget_prog"];
+const CAPABLE_PROGRAMS: &[&str] = &[
     "gate_bpf_pending",
     "gate1_alloc",
     "gate1_capable",
@@ -164,6 +164,16 @@ impl Ladder {
         }
     }
 
+    /// Does this program of `gate.bpf.c` run here?
+    pub fn has(&self, program: &str) -> bool {
+        let absent = match self.rung {
+            None => return false,
+            Some(Rung::Load) => CAPABLE_PROGRAMS,
+            Some(Rung::Capable) => LOAD_PROGRAMS,
+        };
+        !absent.contains(&program) && !self.lacks.contains(&program)
+    }
+
     /// As a report.
     pub fn coverage(&self) -> Coverage {
         let mut blind: Vec<String> = [
@@ -173,7 +183,7 @@ impl Ladder {
             "a thread that exchanges the descriptor of a program, or the names of functions, while it is being \
              attached or put into a map; where it ends up is looked at afterwards, and named here as a WARNING, \
              for control groups, devices of this network namespace, tracepoints and kprobes",
-            "classic BPF (seccomp, SO_ATTACH_FILTER), which the kernel makes itself",
+            "classic BPF (seccomp, SO_ATTACH_FILTER, filters of io_uring), which the kernel makes itself",
             "programs made by kernel modules",
         ]
         .map(String::from)

@@ -1,13 +1,15 @@
 //! Opening, loading and attaching the BPF object.
 
-use std::{collections::BTreeMap, io, os::fd::AsFd as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::AsFd as _,
+    path::Path,
+};
 
 use libbpf_rs::{Link, MapCore, MapHandle, ObjectBuilder, OpenObject};
 
-use super::{
-    ladder::{CAPABLE_PROGRAMS, LOAD_PROGRAMS, Ladder, Rung},
-    shared::Reader,
-};
+use super::{ladder::Ladder, pins::Pins, shared::Reader};
 
 /// The compiled `bpf/gate.bpf.c`, aligned as an ELF wants it.
 #[repr(C, align(8))]
@@ -165,17 +167,10 @@ pub fn pin_name(map: &str) -> Option<String> {
 }
 
 /// Loads what this rung needs.
-pub fn load(rung: Rung, ladder: &Ladder, maps: &Maps<'_>) -> io::Result<Loaded> {
+pub fn load(ladder: &Ladder, maps: &Maps<'_>) -> io::Result<Loaded> {
     let mut object = open().map_err(other)?;
-    let absent = match rung {
-        Rung::Load => CAPABLE_PROGRAMS,
-        Rung::Capable => LOAD_PROGRAMS,
-    };
     for mut program in object.progs_mut() {
-        let wanted = program
-            .name()
-            .to_str()
-            .is_some_and(|name| !absent.contains(&name) && !ladder.lacks.contains(&name));
+        let wanted = program.name().to_str().is_some_and(|name| ladder.has(name));
         program.set_autoload(wanted);
     }
     for mut map in object.maps_mut() {
@@ -195,6 +190,15 @@ pub fn load(rung: Rung, ladder: &Ladder, maps: &Maps<'_>) -> io::Result<Loaded> 
     }
     let object = object.load().map_err(other)?;
     Ok(Loaded { object })
+}
+
+/// Names of the gate's programs that are pinned, in order of the alphabet. Other pins are not the gate's.
+pub fn pinned(pins: &Pins) -> Vec<String> {
+    let ladder = Ladder::detect();
+    let is_pinned =
+        |name: &&&str| ladder.has(name) && Path::new(&pins.pin(&format!("link_{name}"))).exists();
+    let found: BTreeSet<&str> = ORDER.iter().filter(is_pinned).copied().collect();
+    found.into_iter().map(str::to_owned).collect()
 }
 
 /// Bytes of a key and of a value of each map, by the name of its pin.

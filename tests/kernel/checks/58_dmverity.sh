@@ -89,6 +89,10 @@ case $(uname -r) in
 6.1.*)
     prints "this kernel does not say when a volume gets another table" 'maker: not let in.*needs Linux 6.12' $X status
     fails "so nothing is known by one" 'errno 1' /vol/maker
+    check "somebody pins something where the hook would be" \
+        bpftool map create /sys/fs/bpf/bpfseal/link_note_volume type array key 4 value 4 entries 1 name junk
+    prints "reload" . $X reload
+    prints "it is not taken for the hook" 'maker: not let in.*needs Linux 6.12' $X status
     prints "the contents are compared" loaded /vol/other
     ;;
 *)

@@ -76,10 +76,10 @@ impl BpfGate {
 
     /// Loads this build's programs over the maps that are pinned. The gate lets this thread do so.
     fn load_beside(&self) -> io::Result<Loaded> {
-        let (rung, ladder) = able()?;
+        let ladder = able()?;
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         self.let_load(thread.cast_unsigned())?;
-        let loaded = object::load(rung, &ladder, &Maps::Pinned(&self.maps));
+        let loaded = object::load(&ladder, &Maps::Pinned(&self.maps));
         self.let_load(0)?;
         loaded
     }
