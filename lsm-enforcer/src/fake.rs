@@ -93,6 +93,8 @@ pub struct State {
     pub spots: Vec<Spot>,
     /// Whose programs are in the kernel.
     pub programs: Programs,
+    /// How often what is gone was forgotten.
+    pub sweeps: usize,
     /// Files that took the daemon's place, with what they contain.
     pub adopted: Vec<(PathBuf, Vec<u8>)>,
     /// Types of loaded modules, by the kernel's number.
@@ -258,6 +260,11 @@ impl Gate for World {
 
     fn loaded(&self) -> Result<Vec<Loaded>, GateError> {
         Ok(self.change(|state| state.loaded.clone()))
+    }
+
+    fn sweep(&self) -> Result<(), GateError> {
+        self.change(|state| state.sweeps += 1);
+        Ok(())
     }
 
     fn renew(&mut self) -> Result<bool, GateError> {

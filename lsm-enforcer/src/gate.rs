@@ -365,6 +365,8 @@ pub trait Gate {
         armed: &Armed,
         rules: &[GeneratorRule],
     ) -> Result<Vec<GeneratorState>, GateError>;
+    /// Forgets what is gone from the kernel and still takes room in the gate's maps.
+    fn sweep(&self) -> Result<(), GateError>;
     /// Exchanges the programs in the kernel for those of this build, at no moment without any. `false`: they are
     /// this build's already. After an error the gate holds as before.
     fn renew(&mut self) -> Result<bool, GateError>;

@@ -465,6 +465,7 @@ fn the_watchdog_raises_the_alarm() {
     let scene = Scene::armed();
     let mut enforcer = scene.start();
     assert!(enforcer.watch().unwrap());
+    assert_eq!(scene.world.change(|state| state.sweeps), 1);
     scene.world.change(|state| state.toothless = true);
     assert!(!enforcer.watch().unwrap());
     assert!(!enforcer.last_selftest().unwrap().proves());

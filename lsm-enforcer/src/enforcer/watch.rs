@@ -72,6 +72,7 @@ impl Enforcer {
         // Our own attempt must not wait for whoever drains next: it would look like theirs.
         self.drain(std::time::Duration::ZERO)?;
         if !self.observes {
+            self.tools.gate.sweep()?;
             self.end_exceptions(&armed)?;
             self.look_after_generators()?;
             self.reach()?;

@@ -626,6 +626,13 @@ impl Gate for BpfGate {
         look().doing("looking at generators")
     }
 
+    fn sweep(&self) -> Result<(), GateError> {
+        self.map("arrays")
+            .and_then(loaded::callers)
+            .map(drop)
+            .doing("forgetting arrays of programs that are gone")
+    }
+
     fn renew(&mut self) -> Result<bool, GateError> {
         let others = || -> io::Result<bool> {
             if self.maps.is_empty() {

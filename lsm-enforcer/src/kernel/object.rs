@@ -179,6 +179,11 @@ pub fn load(ladder: &Ladder, maps: &Maps<'_>) -> io::Result<Loaded> {
             Maps::New(max_programs) if name == "records" => {
                 map.set_max_entries(*max_programs).map_err(other)?;
             }
+            // Whoever calls through an array is a program.
+            Maps::New(max_programs) if name == "arrays" => {
+                let most = map.max_entries().min(*max_programs);
+                map.set_max_entries(most).map_err(other)?;
+            }
             Maps::New(_) => {}
             Maps::Pinned(pinned) => {
                 let known = pin_name(&name).and_then(|name| pinned.get(&name));

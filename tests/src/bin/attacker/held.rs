@@ -8,14 +8,14 @@ use std::{
 
 use bundle::image::MapSpec;
 use enforcer::{
-    gate::{Class, Entry, Gate as _, GateError},
+    gate::{Admissions, Class, Entry, Gate as _, GateError},
     kernel::BpfGate,
 };
 use policy::Reason;
 
 use super::{
-    Attr, EXIT, Load, MAP_UPDATE_ELEM, SOCKET_FILTER, admissions, arm_with, array_spec, entry,
-    judged, map, r0, touching, works,
+    Attr, EXIT, Load, MAP_UPDATE_ELEM, SOCKET_FILTER, admissions, arm_with, array_spec, check,
+    entry, judged, map, own, r0, touching, works,
 };
 
 /// `BPF_MAP_TYPE_PROG_ARRAY`
@@ -239,6 +239,38 @@ pub fn run() -> Result<bool, GateError> {
         let want = Some((2, Reason::AttachPlace));
         fine &= judged(&mut gate, &name, want, || late(other));
     }
+    gate.disarm()?;
+    fine &= full(&all)?;
+    Ok(fine)
+}
+
+/// Arrays that are gone are forgotten, or nobody who calls through one would load any more.
+fn full(admissions: &Admissions) -> Result<bool, GateError> {
+    const ROOM: u32 = 16;
+    let mut gate = BpfGate::open()?.with_max_programs(ROOM);
+    arm_with(&mut gate, admissions)?;
+    // Each program is gone before the next one comes.
+    let next = || -> io::Result<()> {
+        own::grace()?;
+        let array = map(PROG_ARRAY, 4, 0);
+        CALLER.calling(array.as_raw_fd()).load().map(drop)
+    };
+    let mut fine = check(
+        "callers of arrays load as long as there is room",
+        (0..ROOM)
+            .try_for_each(|_| next())
+            .map(|()| format!("{ROOM}"))
+            .map_err(|error| error.to_string()),
+    );
+    let want = Some((2, Reason::RecordsFull));
+    fine &= judged(&mut gate, "one too many is refused", want, next);
+    let again = (0..500).find(|_| gate.sweep().is_ok() && next().is_ok());
+    fine &= check(
+        "when arrays that are gone are forgotten there is room again",
+        again
+            .map(|tries| format!("after {} looks", tries + 1))
+            .ok_or_else(|| "none after 500 looks".into()),
+    );
     gate.disarm()?;
     Ok(fine)
 }
