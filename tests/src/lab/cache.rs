@@ -93,7 +93,7 @@ impl Cache {
         })
     }
 
-    /// A module of that very kernel, signed by whoever built both.
+    /// A module of that very kernel, signed by whoever built both; an empty file where it is built in.
     pub fn module(&self, kernel: &Kernel, name: &str) -> Result<PathBuf, FetchError> {
         let folder = self.root.join("modules").join(&kernel.release);
         let file = folder.join(format!("{name}.ko"));
