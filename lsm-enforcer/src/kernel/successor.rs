@@ -28,8 +28,10 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<Next> {
     let mut file = File::options()
         .write(true)
         .create_new(true)
-        .mode(0o755)
+        .mode(0o700)
         .open(&next)?;
+    // Not by the mode above, of which the daemon's umask takes its part.
+    file.set_permissions(fs::metadata(path)?.permissions())?;
     file.write_all(content)?;
     file.sync_all()?;
     drop(file);
@@ -68,6 +70,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("daemon");
         fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o757)).unwrap();
         // What a crash left.
         fs::write(folder.path().join(".daemon.next"), "half").unwrap();
         let next = write(&path, b"new").unwrap();
@@ -75,7 +78,7 @@ mod tests {
         next.take(&path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o111, 0o111);
+        assert_eq!(mode & 0o7777, 0o757);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }
