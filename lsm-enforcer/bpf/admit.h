@@ -148,6 +148,19 @@ static __noinline u32 judge_native(struct load *l, void *index)
 	return 0;
 }
 
+/* The gate's own programs, which one thread of the daemon loads while they are exchanged. */
+static __noinline u32 judge_own(struct load *l)
+{
+	u32 zero = 0;
+	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
+
+	if (!g || !g->renewing || g->renewing != (u32)bpf_get_current_pid_tgid() || !is_daemon())
+		return REASON_UNSIGNED;
+	l->class = CLASS_OWN;
+	l->image = l->maps = l->refs = l->places = l->indexed = l->licence = 0;
+	return 0;
+}
+
 static __noinline u32 judge_mismatch(struct load *l, void *index)
 {
 	struct key key = { .fingerprint = l->key.fingerprint, .len = l->key.len, .use = USE_ALIKE };
@@ -264,7 +277,7 @@ static __always_inline u32 judge(struct load *l, void *index)
 	if (!c.next && l->key.btf_id && !l->fd_array)
 		c.next = find_any_target(l, index);
 	if (!c.next)
-		return judge_mismatch(l, index);
+		return judge_own(l) ? judge_mismatch(l, index) : 0;
 	bpf_loop(MAX_ALIKE, compare_candidate, &c, 0);
 	return c.reason;
 }
@@ -328,12 +341,7 @@ static __always_inline u32 admit(struct load *l)
 
 	if (!index)
 		return REASON_NO_VERDICT;
-	if (is_renewing()) {
-		l->class = CLASS_OWN;
-		reason = 0;
-	} else {
-		reason = judge(l, index);
-	}
+	reason = judge(l, index);
 	if (reason) {
 		struct key key = { .use = USE_SETTINGS };
 

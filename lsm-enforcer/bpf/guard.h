@@ -24,15 +24,6 @@ static __always_inline bool is_daemon(void)
 	return start && *start == start_ticks((void *)bpf_get_current_task());
 }
 
-/* Does the daemon load the gate's own programs now, in this thread? */
-static __always_inline bool is_renewing(void)
-{
-	u32 zero = 0;
-	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
-
-	return g && g->renewing && g->renewing == (u32)bpf_get_current_pid_tgid() && is_daemon();
-}
-
 static __always_inline struct guard *locked_guard(void)
 {
 	u32 zero = 0;
