@@ -262,12 +262,19 @@ impl Gate for World {
         Ok(self.change(|state| state.loaded.clone()))
     }
 
+    fn hooks(&self) -> Result<Vec<String>, GateError> {
+        let armed = self.change(|state| state.armed.is_some());
+        let names = ["gate1_load", "gate2_prog", "gate_bpf", "guard_map"];
+        let attached = names.iter().filter(|_| armed);
+        Ok(attached.map(|&name| name.to_owned()).collect())
+    }
+
     fn sweep(&self) -> Result<(), GateError> {
         self.change(|state| state.sweeps += 1);
         Ok(())
     }
 
-    fn renew(&mut self) -> Result<bool, GateError> {
+    fn renew(&self) -> Result<bool, GateError> {
         self.change(|state| match state.programs {
             Programs::Own => Ok(false),
             Programs::Others => {
@@ -400,16 +407,6 @@ impl Host for World {
             is_replaced: false,
             is_static: true,
         }
-    }
-
-    fn hooks(&self) -> Vec<String> {
-        let armed = self.change(|state| state.armed.is_some());
-        let names = ["gate1_load", "gate2_prog", "gate_bpf", "guard_map"];
-        names
-            .iter()
-            .filter(|_| armed)
-            .map(|&name| name.to_owned())
-            .collect()
     }
 
     fn detach(&self, programs: &[u32]) -> Vec<Attachment> {

@@ -354,6 +354,8 @@ pub trait Gate {
     fn events(&mut self, timeout: Duration, each: &mut dyn FnMut(Event)) -> Result<(), GateError>;
     /// The bundles of which something may load now, as the kernel has it.
     fn admitted(&self) -> Result<BTreeSet<Digest>, GateError>;
+    /// Names of the gate's programs that are attached and pinned, in the order of the alphabet.
+    fn hooks(&self) -> Result<Vec<String>, GateError>;
     /// Every program in the kernel.
     fn loaded(&self) -> Result<Vec<Loaded>, GateError>;
     /// What this kernel lets the gate see; works unarmed.
@@ -369,7 +371,7 @@ pub trait Gate {
     fn sweep(&self) -> Result<(), GateError>;
     /// Exchanges the programs in the kernel for those of this build, at no moment without any. `false`: they are
     /// this build's already. After an error the gate holds as before.
-    fn renew(&mut self) -> Result<bool, GateError>;
+    fn renew(&self) -> Result<bool, GateError>;
     /// Can another build, which this executable is, continue with what is armed?
     fn continues(&self, executable: &[u8]) -> bool;
     /// Puts another build of the enforcer in the place of its file `path`, which the gate obeys from

@@ -32,8 +32,6 @@ pub trait Host {
     fn try_way(&self, way: Switch) -> Option<io::Result<()>>;
     /// Who the daemon is, for `status`.
     fn executable(&self) -> Executable;
-    /// The gate's pinned links, by the name of their program, as the BPF file system shows them.
-    fn hooks(&self) -> Vec<String>;
     /// Takes programs off their hooks where the kernel allows it.
     fn detach(&self, programs: &[u32]) -> Vec<Attachment>;
     /// Where these programs are attached, as far as the kernel says.
@@ -113,10 +111,6 @@ impl Host for Machine {
             path: now.unwrap_or(&path).to_owned(),
             is_static: !has_interpreter(),
         }
-    }
-
-    fn hooks(&self) -> Vec<String> {
-        crate::kernel::pinned(&crate::kernel::Pins::find())
     }
 
     fn detach(&self, programs: &[u32]) -> Vec<Attachment> {

@@ -210,7 +210,7 @@ impl Status {
                 enforcer.strays().to_vec(),
             ]
             .concat(),
-            gates: gates(&enforcer.host().hooks()),
+            gates: gates(&enforcer.gate().hooks()?),
             unconfirmed_seconds: armed
                 .as_ref()
                 .and_then(|armed| armed.confirm_by)

@@ -17,6 +17,5 @@ mod volumes;
 pub(crate) mod ways;
 
 pub use arming::BpfGate;
-pub use object::pinned;
 pub use pins::Pins;
 pub use store::ANY_TARGET;

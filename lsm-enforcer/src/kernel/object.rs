@@ -1,15 +1,10 @@
 //! Opening, loading and attaching the BPF object.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    os::fd::AsFd as _,
-    path::Path,
-};
+use std::{collections::BTreeMap, io, os::fd::AsFd as _};
 
 use libbpf_rs::{Link, MapCore, MapHandle, ObjectBuilder, OpenObject};
 
-use super::{ladder::Ladder, pins::Pins, shared::Reader};
+use super::{ladder::Ladder, shared::Reader};
 
 /// The compiled `bpf/gate.bpf.c`, aligned as an ELF wants it.
 #[repr(C, align(8))]
@@ -102,7 +97,7 @@ pub fn build() -> u64 {
 /// Programs in the order in which they are attached. What forgets comes before what
 /// remembers, gate 1 before gate 2: a program that gate 1 did not see must not reach gate 2
 /// with a load time after the arming.
-const ORDER: &[&str] = &[
+pub const ORDER: &[&str] = &[
     "forget_prog",
     "forget_aux",
     "gate_bpf",
@@ -195,15 +190,6 @@ pub fn load(ladder: &Ladder, maps: &Maps<'_>) -> io::Result<Loaded> {
     }
     let object = object.load().map_err(other)?;
     Ok(Loaded { object })
-}
-
-/// Names of the gate's programs that are pinned, in order of the alphabet. Other pins are not the gate's.
-pub fn pinned(pins: &Pins) -> Vec<String> {
-    let ladder = Ladder::detect();
-    let is_pinned =
-        |name: &&&str| ladder.has(name) && Path::new(&pins.pin(&format!("link_{name}"))).exists();
-    let found: BTreeSet<&str> = ORDER.iter().filter(is_pinned).copied().collect();
-    found.into_iter().map(str::to_owned).collect()
 }
 
 /// Bytes of a key and of a value of each map, by the name of its pin.

@@ -1,0 +1,101 @@
+//! A gate that is pinned already: whoever opens it continues, if its maps mean what this build's do.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::Path,
+};
+
+use libbpf_rs::{MapCore as _, MapHandle};
+
+use super::{BpfGate, Doing as _, MAX_PROGRAMS, object};
+use crate::{
+    gate::{Gate as _, GateError},
+    kernel::{pins::Pins, store},
+};
+
+impl BpfGate {
+    /// Takes over a gate that is armed, or stands before a kernel without one.
+    pub fn open() -> Result<Self, GateError> {
+        libbpf_rs::set_print(None);
+        let mut gate = Self {
+            maps: BTreeMap::new(),
+            pins: Pins::find(),
+            origins: HashMap::new(),
+            max_programs: MAX_PROGRAMS,
+            held: Vec::new(),
+        };
+        if Path::new(&gate.pins.pin("map_set")).exists() {
+            gate.take_over().doing("taking over the pinned gate")?;
+            gate.finish_disarming()?;
+        }
+        Ok(gate)
+    }
+
+    /// Somebody died while disarming, when the gate was open already: it must not look armed.
+    fn finish_disarming(&mut self) -> Result<(), GateError> {
+        let open = || match self.current_set()? {
+            Some(set) => store::is_open(&set),
+            None => Ok(false),
+        };
+        if open().doing("reading whether the gate is being disarmed")? {
+            self.disarm()?;
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self) -> io::Result<()> {
+        // What somebody else has put into the folder does not matter.
+        let mut maps = BTreeMap::new();
+        for (name, want) in object::map_sizes()? {
+            let map = self.open_pinned(&name)?;
+            must_have_size(&name, map.as_ref(), want)?;
+            maps.extend(map.map(|map| (name, map)));
+        }
+        self.maps = maps;
+        if self.guard()?.layout != object::layout() {
+            self.maps.clear();
+            return Err(another_build("its maps hold other things"));
+        }
+        self.origins = self.store(0).origins()?;
+        Ok(())
+    }
+
+    /// The map of that pin; `None`: there is none.
+    fn open_pinned(&self, name: &str) -> io::Result<Option<MapHandle>> {
+        let path = self.pins.pin(&format!("map_{name}"));
+        match MapHandle::from_pinned_path(path) {
+            Ok(map) => Ok(Some(map)),
+            Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == libbpf_rs::ErrorKind::PermissionDenied => {
+                Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "it opens for the file that armed it alone, and for processes that began after \
+                     that: start the command again",
+                ))
+            }
+            Err(error) => Err(io::Error::other(format!("{name}: {error}"))),
+        }
+    }
+}
+
+/// Another build's gate may keep other things in its maps: nothing of it is read or written then.
+fn must_have_size(name: &str, map: Option<&MapHandle>, want: (u32, u32)) -> io::Result<()> {
+    let got = map.map(|map| (map.key_size(), map.value_size()));
+    if got == Some(want) {
+        return Ok(());
+    }
+    let got = got.map_or("none".to_owned(), |(key, value)| {
+        format!("{key} and {value}")
+    });
+    let (key, value) = want;
+    Err(another_build(&format!(
+        "map {name} has keys and values of {got} bytes, this build's have {key} and {value}"
+    )))
+}
+
+fn another_build(what: &str) -> io::Error {
+    io::Error::other(format!(
+        "it was armed by another build: {what}; disarm with that build and a permit, or reboot"
+    ))
+}
