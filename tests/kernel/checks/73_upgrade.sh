@@ -51,12 +51,19 @@ refused "without a daemon unsigned is refused" $attempt
 # What somebody puts beside the pins must not keep the daemon from them.
 junk=/sys/fs/bpf/bpfseal
 check "a map beside the pins" bpftool map create $junk/map_junk type array key 4 value 4 entries 1 name junk
-check "a folder" mkdir $junk/next_gate_bpf
+check "a folder" mkdir -p $junk/next_gate_bpf/full
 check "what is no link" bpftool map create $junk/link_junk type array key 4 value 4 entries 1 name junk
 fails "the old build is nobody now" 'start the command again' ./old --state /run/$SCRIPT/state --runtime /run/$SCRIPT/run status
 check "the next build starts" daemon
 prints "and takes over" 'took over the armed gate' $X events
 prints "it enforces" '^Enforcing' $X status
+prints "its programs cannot come where the folder is" 'ALARM: daemon: the gate goes on as it is' $X events
+prints "and status says so" "WARNING +the gate's programs are those of another build" $X status
+refused "unsigned is refused as before" $attempt
+rmdir $junk/next_gate_bpf/full
+kill -TERM $daemon
+wait $daemon 2>/dev/null
+check "it starts again" daemon
 prints "it brought its programs" "the gate's programs are those of this build now" $X events
 check "nothing more is to be exchanged" eval '! $X status | grep -E "^ +WARNING"'
 own >own.after

@@ -138,6 +138,15 @@ fn check(name: &str, result: Result<String, String>) -> bool {
     result.is_ok()
 }
 
+/// It must come within so many tries; each is one of `what`.
+fn comes(name: &str, most: usize, what: &str, mut attempt: impl FnMut() -> bool) -> bool {
+    let result = match (1..=most).find(|_| attempt()) {
+        Some(tries) => Ok(format!("after {tries} {what}")),
+        None => Err(format!("not after {most} {what}")),
+    };
+    check(name, result)
+}
+
 fn drain(gate: &mut BpfGate) -> Vec<Event> {
     let mut events = Vec::new();
     if let Err(error) = gate.events(Duration::ZERO, &mut |event| events.push(event)) {

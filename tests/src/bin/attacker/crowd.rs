@@ -6,7 +6,7 @@ use enforcer::{
 };
 use policy::Reason;
 
-use super::{arm, check, drain, evil, long, must_refuse, own::grace, simple};
+use super::{arm, check, comes, drain, evil, long, must_refuse, own::grace, simple};
 
 /// A table of records that is full refuses, and has room again when programs go.
 pub fn fill() -> Result<bool, GateError> {
@@ -40,13 +40,10 @@ pub fn fill() -> Result<bool, GateError> {
     );
     held.clear();
     // Programs are freed after a grace period.
-    let again = (0..500).find(|_| grace().is_ok() && simple().load().is_ok());
-    fine &= check(
-        "when programs go there is room again",
-        again
-            .map(|tries| format!("after {} grace periods", tries + 1))
-            .ok_or_else(|| "none after 500 grace periods".into()),
-    );
+    let name = "when programs go there is room again";
+    fine &= comes(name, 500, "grace periods", || {
+        grace().is_ok() && simple().load().is_ok()
+    });
     gate.disarm()?;
     Ok(fine)
 }

@@ -15,7 +15,7 @@ use policy::Reason;
 
 use super::{
     Attr, EXIT, Load, MAP_UPDATE_ELEM, SOCKET_FILTER, admissions, arm_with, array_spec, check,
-    entry, judged, map, own, r0, touching, works,
+    comes, entry, judged, map, own, r0, touching, works,
 };
 
 /// `BPF_MAP_TYPE_PROG_ARRAY`
@@ -264,13 +264,10 @@ fn full(admissions: &Admissions) -> Result<bool, GateError> {
     );
     let want = Some((2, Reason::RecordsFull));
     fine &= judged(&mut gate, "one too many is refused", want, next);
-    let again = (0..500).find(|_| gate.sweep().is_ok() && next().is_ok());
-    fine &= check(
-        "when arrays that are gone are forgotten there is room again",
-        again
-            .map(|tries| format!("after {} looks", tries + 1))
-            .ok_or_else(|| "none after 500 looks".into()),
-    );
+    let name = "when arrays that are gone are forgotten there is room again";
+    fine &= comes(name, 500, "looks", || {
+        gate.sweep().is_ok() && next().is_ok()
+    });
     gate.disarm()?;
     Ok(fine)
 }

@@ -3,17 +3,24 @@
 use std::{
     collections::BTreeSet,
     env, io,
+    mem::MaybeUninit,
     process::{Child, Command, ExitStatus},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use enforcer::{
     gate::{Gate, GateError},
     kernel::BpfGate,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+    process::{Pid, PidfdFlags, pidfd_open},
 };
 
 use super::{arm, check, evil, must_refuse, own, simple};
@@ -65,7 +72,7 @@ pub fn run() -> Result<bool, GateError> {
     let started = Instant::now();
     let exchanged = exchanging().and_then(|mut child| child.wait());
     let took = started.elapsed();
-    let killed = killed_while_exchanging(took);
+    let killed = killed_while_exchanging();
     ended.store(true, Ordering::Relaxed);
     let seen: Vec<Seen> = threads
         .into_iter()
@@ -102,22 +109,94 @@ fn exchanging() -> io::Result<Child> {
     Command::new(env::current_exe()?).arg("exchange").spawn()
 }
 
-/// Kills those who exchange the gate's programs, each one a little later.
-fn killed_while_exchanging(took: Duration) -> Result<String, String> {
-    const TIMES: u32 = 4;
-    let attempts = || -> io::Result<u32> {
-        let mut killed = 0;
-        for time in 0..TIMES {
-            let mut child = exchanging()?;
-            std::thread::sleep(took * (2 * time + 1) / (2 * TIMES));
-            child.kill()?;
-            killed += u32::from(!child.wait()?.success());
+/// What the kernel tells of somebody who exchanges the gate's programs.
+struct Moment {
+    what: &'static str,
+    file: &'static str,
+    event: ReadFlags,
+    /// It is come with so many of these.
+    count: usize,
+}
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+const PINS: &str = "/sys/fs/bpf/bpfseal";
+
+const MOMENTS: [Moment; 5] = [
+    // First it looks what the kernel has, then it relocates by the same file.
+    Moment {
+        what: "about to load",
+        file: BTF,
+        event: ReadFlags::OPEN,
+        count: 2,
+    },
+    Moment {
+        what: "the first link is pinned",
+        file: PINS,
+        event: ReadFlags::CREATE,
+        count: 1,
+    },
+    Moment {
+        what: "half of them are",
+        file: PINS,
+        event: ReadFlags::CREATE,
+        count: 16,
+    },
+    Moment {
+        what: "the first has its place",
+        file: PINS,
+        event: ReadFlags::MOVED_TO,
+        count: 1,
+    },
+    Moment {
+        what: "some have theirs",
+        file: PINS,
+        event: ReadFlags::MOVED_TO,
+        count: 4,
+    },
+];
+
+impl Moment {
+    /// Kills somebody who exchanges the programs then; `false`: he was done before.
+    fn kill(&self) -> io::Result<bool> {
+        let watch = inotify::init(CreateFlags::CLOEXEC)?;
+        // With what ends an opening: two of a kind in a row would be told as one.
+        let wanted = WatchFlags::OPEN
+            | WatchFlags::CLOSE_NOWRITE
+            | WatchFlags::CREATE
+            | WatchFlags::MOVED_TO;
+        inotify::add_watch(&watch, self.file, wanted)?;
+        let mut child = exchanging()?;
+        let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&watch, &mut buffer);
+        let mut left = self.count;
+        while left > 0 {
+            if events.is_buffer_empty() {
+                let mut both = [
+                    PollFd::new(&watch, PollFlags::IN),
+                    PollFd::new(&ended, PollFlags::IN),
+                ];
+                poll(&mut both, None)?;
+                if both[0].revents().is_empty() {
+                    break;
+                }
+            }
+            left -= usize::from(events.next()?.events().contains(self.event));
         }
-        Ok(killed)
-    };
-    match attempts() {
-        Ok(0) => Err("nobody was killed before it was done".into()),
-        Ok(killed) => Ok(format!("{killed} of {TIMES}")),
-        Err(error) => Err(error.to_string()),
+        child.kill()?;
+        Ok(!child.wait()?.success())
     }
+}
+
+/// Kills those who exchange the gate's programs, each one later than the one before.
+fn killed_while_exchanging() -> Result<String, String> {
+    let mut said = Vec::new();
+    for moment in &MOMENTS {
+        match moment.kill() {
+            Ok(true) => said.push(moment.what),
+            Ok(false) => return Err(format!("done before: {}", moment.what)),
+            Err(error) => return Err(format!("{}: {error}", moment.what)),
+        }
+    }
+    Ok(said.join(", "))
 }

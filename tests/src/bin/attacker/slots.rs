@@ -13,7 +13,7 @@ use enforcer::{
 };
 use libbpf_rs::btf::{Btf, types::Func};
 
-use super::{Attr, EXIT, Load, RAW_TRACEPOINT_OPEN, arm, check, evil, own::grace, r0};
+use super::{Attr, EXIT, Load, RAW_TRACEPOINT_OPEN, arm, check, comes, evil, own::grace, r0};
 
 const LSM: u32 = 29;
 const LSM_MAC: u32 = 27;
@@ -73,13 +73,10 @@ pub fn run() -> Result<bool, GateError> {
     }
     // The kernel gives places back some time after the last descriptor was closed.
     let mut gate = BpfGate::open()?;
-    let armed = (0..200).find(|_| grace().is_ok() && arm(&mut gate).is_ok());
-    fine &= check(
-        "when there is room again, arming works",
-        armed
-            .map(|tries| format!("after {} grace periods", tries + 1))
-            .ok_or_else(|| "not within 200 grace periods".into()),
-    );
+    let name = "when there is room again, arming works";
+    fine &= comes(name, 200, "grace periods", || {
+        grace().is_ok() && arm(&mut gate).is_ok()
+    });
     gate.disarm()?;
     Ok(fine)
 }
