@@ -63,6 +63,8 @@ pub struct State {
     pub armed: Option<Armed>,
     /// What may load.
     pub admissions: Admissions,
+    /// Bundles that were marked as revoked.
+    pub revoked: BTreeSet<Digest>,
     /// Every change of what is pinned, in order: mode, policy version, number of entries.
     pub history: Vec<(Mode, u64, usize)>,
     /// Events that nobody took yet.
@@ -221,6 +223,7 @@ impl Gate for World {
 
     fn revoke(&mut self, gone: &Revoked) -> Result<(), GateError> {
         self.change(|state| {
+            state.revoked.extend(&gone.bundles);
             state.admissions.entries.retain(|entry| {
                 !entry.bundle.is_some_and(|bundle| {
                     gone.bundles.contains(&bundle)

@@ -285,6 +285,8 @@ pub struct Loaded {
     pub class: Option<Class>,
     /// Bundle that holds it.
     pub bundle: Option<Digest>,
+    /// Name of the admitted program that it is, at most 64 bytes; `name` is what the loader chose.
+    pub admitted: Option<String>,
     /// Thread group that loaded it, where recorded.
     pub pid: Option<u32>,
     /// Command name that loaded it, where recorded.

@@ -186,6 +186,7 @@ mod tests {
             own: id == 6,
             class,
             bundle,
+            admitted: None,
             pid: Some(7),
             comm: Some("opensnoop".to_owned()),
             places: Vec::new(),

@@ -177,6 +177,29 @@ pub struct ProgramCounts {
     pub unknown: usize,
 }
 
+/// One line for each bundle that was withdrawn while programs of it are loaded.
+fn left_behind(programs: &[Loaded]) -> Vec<String> {
+    let mut bundles: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+    for program in programs {
+        if let Some(bundle) = program.bundle {
+            let name = program.admitted.as_deref().unwrap_or(&program.name);
+            bundles
+                .entry(bundle)
+                .or_default()
+                .push(format!("{name} (id {})", program.id));
+        }
+    }
+    let line = |(bundle, names): (Digest, Vec<String>)| {
+        format!(
+            "{} of {bundle}, which is not admitted any more, {} loaded: a revocation finds it by the bundle's \
+             digest alone; end whoever holds it, or admit the bundle",
+            names.join(", "),
+            if names.len() == 1 { "is" } else { "are" },
+        )
+    };
+    bundles.into_iter().map(line).collect()
+}
+
 impl Status {
     /// Measures.
     pub fn measure(enforcer: &mut Enforcer, daemon: bool) -> Result<Self, Failure> {
@@ -208,6 +231,7 @@ impl Status {
                 warnings(armed.is_some(), &unjudged),
                 replaced(&executable),
                 enforcer.strays().to_vec(),
+                left_behind(&enforcer.left_behind()?),
             ]
             .concat(),
             gates: gates(&enforcer.gate().hooks()?),

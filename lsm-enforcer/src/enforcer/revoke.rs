@@ -140,8 +140,9 @@ impl Enforcer {
         let before: BTreeSet<Digest> = self.rejected.iter().map(|r| r.bundle).collect();
         let (left, gone) = self.sift(bundles);
         // At once; the set itself takes long to write where a hundred thousand are admitted.
+        let sifted = gone.iter().map(|rejected| rejected.bundle);
         let marked = Revoked {
-            bundles: gone.iter().map(|rejected| rejected.bundle).collect(),
+            bundles: sifted.chain(self.revoked_by_digest()).collect(),
             programs: self.named_programs(&left),
         };
         self.tools.gate.revoke(&marked)?;
@@ -226,34 +227,60 @@ impl Enforcer {
 
     /// Loaded programs of revoked bundles, and revoked programs of others.
     fn revoked_loaded(&self) -> Result<Vec<(Loaded, Digest)>, Failure> {
-        let Some(revocations) = &self.revocations else {
+        if self.revocations.is_none() {
             return Ok(Vec::new());
-        };
-        let direct = revocations
-            .list()
-            .entries
-            .iter()
-            .filter_map(|e| match e.what {
-                policy::revocation::What::Bundle(digest) => Some(digest),
-                _ => None,
-            });
+        }
         let by_others = self
             .rejected
             .iter()
             .filter(|r| r.failure.reason == Some(Reason::Revoked))
             .map(|r| r.bundle);
-        let bundles: BTreeSet<Digest> = direct.chain(by_others).collect();
+        let bundles: BTreeSet<Digest> = self.revoked_by_digest().chain(by_others).collect();
         let named = self.named_programs(self.bundles.as_deref().unwrap_or_default());
         let programs: BTreeSet<(Digest, String)> = named
             .into_iter()
-            .map(|(bundle, name)| (bundle, kernel_name(&name)))
+            .map(|(bundle, name)| (bundle, kept_name(&name)))
             .collect();
         let loaded = self.gate().loaded()?.into_iter().filter_map(|program| {
             let bundle = program.bundle?;
-            let named = programs.contains(&(bundle, program.name.clone()));
+            let admitted = program.admitted.clone().unwrap_or_default();
+            let named = programs.contains(&(bundle, admitted));
             (!program.own && (bundles.contains(&bundle) || named)).then_some((program, bundle))
         });
         Ok(loaded.collect())
+    }
+
+    /// Bundles that the list names themselves, whether they are known here or not.
+    fn revoked_by_digest(&self) -> impl Iterator<Item = Digest> {
+        let entries = self
+            .revocations
+            .iter()
+            .flat_map(|list| &list.list().entries);
+        entries.filter_map(|entry| match entry.what {
+            policy::revocation::What::Bundle(digest) => Some(digest),
+            _ => None,
+        })
+    }
+
+    /// Programs that are loaded of bundles that are not admitted any more: who signed those, and what they are
+    /// called, is not known here, so only their digests can be revoked.
+    pub fn left_behind(&self) -> Result<Vec<Loaded>, Failure> {
+        let Some(bundles) = &self.bundles else {
+            return Ok(Vec::new());
+        };
+        let admitted: BTreeSet<Digest> = bundles.iter().map(|known| known.verdict.bundle).collect();
+        let revoked: BTreeSet<u32> = self
+            .revoked_loaded()?
+            .into_iter()
+            .map(|(program, _)| program.id)
+            .collect();
+        let is_left = |program: &Loaded| {
+            let unknown = program
+                .bundle
+                .is_some_and(|bundle| !admitted.contains(&bundle));
+            unknown && !program.own && !revoked.contains(&program.id)
+        };
+        Ok(self.gate().loaded()?.into_iter().filter(is_left).collect())
     }
 
     /// For `status`.
@@ -465,7 +492,8 @@ impl Reached {
     }
 }
 
-/// As the kernel keeps names.
-fn kernel_name(name: &str) -> String {
-    String::from_utf8_lossy(&name.as_bytes()[..name.len().min(15)]).into_owned()
+/// As the gate keeps names of what it admitted.
+fn kept_name(name: &str) -> String {
+    let end = name.floor_char_boundary(64);
+    name[..end].to_owned()
 }

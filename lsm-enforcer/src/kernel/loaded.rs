@@ -28,6 +28,7 @@ pub fn list(
     Ok(ProgInfoIter::default()
         .map(|info| {
             let record = records.get(&info.id);
+            let origin = record.and_then(|record| origins.get(&record.image));
             let class = match record {
                 Some(record) => record.class,
                 None => (info.load_time < armed_at).then_some(Class::Before),
@@ -41,9 +42,8 @@ pub fn list(
                 at: info.load_time,
                 own: is_own(info.id),
                 class,
-                bundle: record
-                    .and_then(|record| origins.get(&record.image))
-                    .and_then(|origin| origin.bundle),
+                bundle: origin.and_then(|origin| origin.bundle),
+                admitted: origin.map(|origin| origin.name.clone()),
                 pid: record.map(|record| record.pid),
                 comm: record.map(|record| record.comm.clone()),
                 places: match (known, record) {

@@ -20,6 +20,7 @@ pub(super) fn loaded(id: u32, name: &str) -> Loaded {
         own: false,
         class: Some(Class::Signed),
         bundle: Some(Digest::of(TOOL)),
+        admitted: Some(name.to_owned()),
         pid: Some(7),
         comm: Some("agent".to_owned()),
         places: Vec::new(),
@@ -288,4 +289,61 @@ fn what_is_revoked_loads_no_more_even_where_the_set_cannot_be_written() {
         assert!(!scene.world.load("open"), "{rows}");
         assert!(!scene.world.load("evil"));
     }
+}
+
+#[test]
+fn a_name_that_the_loader_chose_hides_nothing() {
+    let image = fake::image("open").digest();
+    let rows = format!("[[revoke]]\nprogram = \"{image}\"\nreason = \"x\"");
+    let scene = Scene::armed();
+    scene.world.change(|state| {
+        state.loaded = vec![Loaded {
+            name: "harmless".to_owned(),
+            ..loaded(11, "open")
+        }];
+    });
+    let reached = scene
+        .start()
+        .revoke(&revocations(1, &rows))
+        .unwrap()
+        .reached;
+    assert_eq!(reached.iter().map(|r| r.id).collect::<Vec<_>>(), [11]);
+}
+
+#[test]
+fn what_was_withdrawn_is_named_while_it_is_loaded() {
+    let scene = Scene::armed();
+    scene
+        .world
+        .change(|state| state.loaded = vec![loaded(11, "open")]);
+    let mut enforcer = scene.start();
+    enforcer.accepted().unwrap();
+    assert!(enforcer.left_behind().unwrap().is_empty());
+    enforcer.withdraw("tool").unwrap();
+    let ids = |programs: Vec<Loaded>| programs.iter().map(|p| p.id).collect::<Vec<_>>();
+    assert_eq!(ids(enforcer.left_behind().unwrap()), [11]);
+    let status = crate::status::Status::measure(&mut enforcer, true).unwrap();
+    let warning = |line: &&String| line.starts_with("open (id 11) of sha256:");
+    assert_eq!(
+        status.warnings.iter().filter(warning).count(),
+        1,
+        "{:?}",
+        status.warnings
+    );
+    // Nobody knows any more who signed it: the digest alone reaches it, and the gate is told.
+    let by_digest = format!(
+        "[[revoke]]\nbundle = \"{}\"\nreason = \"x\"",
+        Digest::of(TOOL)
+    );
+    let reached = enforcer
+        .revoke(&revocations(1, &by_digest))
+        .unwrap()
+        .reached;
+    assert_eq!(reached.iter().map(|r| r.id).collect::<Vec<_>>(), [11]);
+    assert!(enforcer.left_behind().unwrap().is_empty());
+    assert!(
+        scene
+            .world
+            .change(|state| state.revoked.contains(&Digest::of(TOOL)))
+    );
 }
