@@ -5,6 +5,8 @@ use std::{env, path::PathBuf, process::Command};
 fn main() {
     println!("cargo::rerun-if-changed=bpf");
     println!("cargo::rerun-if-env-changed=CLANG");
+    // src/vmlinux.rs
+    println!("cargo::rustc-link-arg=-Wl,--wrap=btf__load_vmlinux_btf");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let headers = env::var_os("DEP_BPF_INCLUDE").expect("libbpf-sys tells where its headers are");
     let clang = env::var_os("CLANG").unwrap_or_else(|| "clang".into());

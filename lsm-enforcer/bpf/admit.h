@@ -154,7 +154,7 @@ static __noinline u32 judge_own(struct load *l)
 	u32 zero = 0;
 	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
 
-	if (!g || !g->renewing || g->renewing != (u32)bpf_get_current_pid_tgid() || !is_daemon())
+	if (!g || !is_renewing(g))
 		return REASON_UNSIGNED;
 	l->class = CLASS_OWN;
 	l->image = l->maps = l->refs = l->places = l->indexed = l->licence = 0;

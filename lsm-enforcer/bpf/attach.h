@@ -85,7 +85,7 @@ static __always_inline void name_event_of_file(struct file *file, struct choice 
 	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
 
 	if (file && g)
-		name_event((u64)BPF_CORE_READ(file, private_data), g->kprobes, g->tracepoints, &c->name);
+		name_event((u64)BPF_CORE_READ(file, private_data), g, &c->name);
 }
 
 static __always_inline void name_current_device(u32 index, struct choice *c)

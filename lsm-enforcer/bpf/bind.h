@@ -366,7 +366,7 @@ static __noinline void report_target(struct bpf_prog *prog, struct record *r, st
 /* The same instructions may be admitted with several sets of maps: any one of them will do. */
 struct siblings {
 	struct bpf_prog_aux *aux;
-	struct record *record;
+	struct record *record;	/* a copy: two descriptors may be made at once */
 	u64 detail;	/* of the first, which is the one to report */
 	u32 first;
 	u32 passed;
@@ -404,11 +404,19 @@ static long judge_sibling(u32 i, struct siblings *s)
 
 static __always_inline u32 judge_siblings(struct bpf_prog_aux *aux, struct record *r, u64 *detail)
 {
-	struct siblings s = { .aux = aux, .record = r };
+	struct record of = *r;
+	struct siblings s = { .aux = aux, .record = &of };
 
 	bpf_loop(MAX_ALIKE, judge_sibling, &s, 0);
 	*detail = s.detail;
-	return s.passed ? 0 : s.first ?: REASON_NO_VERDICT;
+	if (!s.passed)
+		return s.first ?: REASON_NO_VERDICT;
+	r->image = of.image;
+	r->class = of.class;
+	r->maps = of.maps;
+	r->places = of.places;
+	r->licence = of.licence;
+	return 0;
 }
 
 /* The verifier compared prototypes; whose function it is, only the rule can say. */

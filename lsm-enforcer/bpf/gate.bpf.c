@@ -248,6 +248,8 @@ int BPF_PROG(forget_aux, struct bpf_prog_aux *aux)
 SEC("?lsm/file_ioctl")
 int BPF_PROG(gate_ioctl, struct file *file, unsigned int cmd, unsigned long arg)
 {
+	if (cmd == STEP_DOWN)
+		step_down();
 	return deny(refuse_ioctl(file, cmd, arg));
 }
 
@@ -388,18 +390,17 @@ int BPF_PROG(guard_read_file, struct file *file, int what)
 SEC("?lsm/ptrace_access_check")
 int BPF_PROG(guard_trace, struct task_struct *child, unsigned int mode)
 {
-	u32 tgid = BPF_CORE_READ(child, tgid), reason = refuse_trace(child, mode);
+	u32 reason = refuse_trace(child, mode);
 
-	/* Whoever can write its memory decides what a generator makes. */
 	if (!reason && (mode & PTRACE_MODE_ATTACH))
-		lose_mark(tgid);
+		lose_marks_of(child);
 	return deny(reason);
 }
 
 SEC("?lsm/ptrace_traceme")
 int BPF_PROG(note_traceme, struct task_struct *parent)
 {
-	lose_mark(bpf_get_current_pid_tgid() >> 32);
+	lose_marks_of((void *)bpf_get_current_task());
 	return 0;
 }
 

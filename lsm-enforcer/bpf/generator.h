@@ -26,6 +26,21 @@ static __always_inline void lose_mark(u32 tgid)
 	bpf_map_delete_elem(&makers_running, &tgid);
 }
 
+/* Whoever can write a task's memory decides what everybody makes who shares that memory. */
+static __always_inline void lose_marks_of(struct task_struct *task)
+{
+	struct task_struct *parent = BPF_CORE_READ(task, real_parent);
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+
+	lose_mark(BPF_CORE_READ(task, tgid));
+	if (!mm)
+		return;
+	if (BPF_CORE_READ(parent, mm) == mm)
+		lose_mark(BPF_CORE_READ(parent, tgid));
+	if (bpf_core_field_exists(mm->owner))
+		lose_mark(BPF_CORE_READ(mm, owner, tgid));
+}
+
 /* The file's contents belong to `image`: its executable, or one of its libraries. */
 static __always_inline bool belongs(struct pin *pin, u32 image)
 {
@@ -46,7 +61,8 @@ static __always_inline void note_generator(struct linux_binprm *bprm)
 	struct pin *pin = bpf_inode_storage_get(&pinned, bprm->file->f_inode, 0, 0);
 	struct made made = {};
 
-	if (!pin || !pin->exe || (bprm->unsafe & LSM_UNSAFE_PTRACE)) {
+	/* Others would only take room from those who can load something. */
+	if (!pin || !pin->exe || (bprm->unsafe & LSM_UNSAFE_PTRACE) || !may_load()) {
 		lose_mark(tgid);
 		return;
 	}

@@ -9,6 +9,10 @@
 #define LSM_UNSAFE_PTRACE 2
 #define PTRACE_MODE_ATTACH 2
 #define PROC_SUPER_MAGIC 0x9fa0
+/* PROC_TIME_INIT_INO */
+#define FIRST_TIME_NS 0xeffffffa
+#define CAP_SYS_ADMIN 21
+#define CAP_BPF 39
 
 static __always_inline u64 start_ticks(struct task_struct *task)
 {
@@ -54,7 +58,17 @@ static __always_inline bool is_daemon_file(struct guard *g, struct inode *inode)
 	       (g->next_exe && is_inode(inode, g->next_dev, g->next_exe));
 }
 
-/* A name in `dir` is about to vanish or to be covered. */
+/* Is this the daemon's thread that exchanges programs now? The number alone may be another's by now. */
+static __always_inline bool is_renewing(struct guard *g)
+{
+	return g->renewing && g->renewing == (u32)bpf_get_current_pid_tgid() &&
+	       g->renewer == start_ticks((void *)bpf_get_current_task()) && is_daemon();
+}
+
+/*
+ * A name in `dir` is about to vanish or to be covered. Being the daemon is not enough: it may have come here by a
+ * path that somebody made lead here.
+ */
 static __always_inline u32 refuse_unlink(struct inode *dir, struct dentry *dentry)
 {
 	struct guard *g = locked_guard();
@@ -64,10 +78,10 @@ static __always_inline u32 refuse_unlink(struct inode *dir, struct dentry *dentr
 	if (!g)
 		return 0;
 	if (is_inode(dir, g->pins_dev, g->pins) || is_inode(inode, g->pins_dev, g->pins))
-		reason = REASON_OWN_PIN;
+		reason = is_renewing(g) ? 0 : REASON_OWN_PIN;
 	else if (is_daemon_file(g, inode))
-		reason = REASON_DAEMON_FILE;
-	if (!reason || is_daemon())
+		reason = g->next_exe && is_daemon() ? 0 : REASON_DAEMON_FILE;
+	if (!reason)
 		return 0;
 	emit_attempt(0, reason, 0);
 	return reason;
@@ -118,6 +132,31 @@ static __always_inline u32 refuse_truncate(struct inode *inode)
 	return REASON_DAEMON_FILE;
 }
 
+/*
+ * Is the current task in the machine's first namespaces of processes, users and time? In others, numbers of threads
+ * and the time since the boot are what whoever made the namespace says.
+ */
+static __always_inline bool in_first_namespaces(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct time_namespace *time = BPF_CORE_READ(task, nsproxy, time_ns);
+
+	/* Kernels without such namespaces have no first one. */
+	return !BPF_CORE_READ(task, thread_pid, level) && !BPF_CORE_READ(task, cred, user_ns, level) &&
+	       (!time || BPF_CORE_READ(time, ns.inum) == FIRST_TIME_NS);
+}
+
+/* May the current task load programs at all, as far as the kernel itself is concerned? */
+static __always_inline bool may_load(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	u64 held = 0;
+
+	BPF_CORE_READ_INTO(&held, task, cred, cap_permitted);
+	return !BPF_CORE_READ(task, cred, user_ns, level) &&
+	       held & (1ull << CAP_SYS_ADMIN | 1ull << CAP_BPF);
+}
+
 /* Marks a process that has just become the daemon, and forgets one that no longer is. */
 static __always_inline void note_exec(struct linux_binprm *bprm)
 {
@@ -129,12 +168,32 @@ static __always_inline void note_exec(struct linux_binprm *bprm)
 	if (!g)
 		return;
 	if (!is_daemon_file(g, BPF_CORE_READ(file, f_inode)) ||
-	    (BPF_CORE_READ(bprm, unsafe) & LSM_UNSAFE_PTRACE)) {
+	    (BPF_CORE_READ(bprm, unsafe) & LSM_UNSAFE_PTRACE) || !in_first_namespaces() || !may_load()) {
 		bpf_map_delete_elem(&marks, &tgid);
 		return;
 	}
 	start = start_ticks((void *)bpf_get_current_task());
 	bpf_map_update_elem(&marks, &tgid, &start, BPF_ANY);
+}
+
+/* A process that is about to read what somebody else made, and needs to be nothing special for it. */
+static __always_inline void step_down(void)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	if (is_daemon())
+		bpf_map_delete_elem(&marks, &tgid);
+}
+
+/* What the daemon starts has copies of its descriptors, or all of its memory, until it executes something. */
+static __always_inline bool runs_daemon_file(struct task_struct *task)
+{
+	struct guard *g = locked_guard();
+	struct inode *inode = BPF_CORE_READ(task, mm, exe_file, f_inode);
+
+	/* Until it is restarted, the daemon is the build before. */
+	return g && (is_daemon_file(g, inode) ||
+		     (g->last_exe && is_inode(inode, g->last_dev, g->last_exe)));
 }
 
 static __always_inline u32 refuse_trace(struct task_struct *child, unsigned int mode)
@@ -145,7 +204,9 @@ static __always_inline u32 refuse_trace(struct task_struct *child, unsigned int 
 	if (!(mode & PTRACE_MODE_ATTACH))
 		return 0;
 	start = bpf_map_lookup_elem(&marks, &tgid);
-	if (!start || *start != start_ticks(child) || is_daemon())
+	if (!(start && *start == start_ticks(child)) && !runs_daemon_file(child))
+		return 0;
+	if (is_daemon())
 		return 0;
 	emit_attempt(0, REASON_TRACE, tgid);
 	return REASON_TRACE;

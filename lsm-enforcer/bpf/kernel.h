@@ -275,6 +275,8 @@ struct bpf_struct_ops_map___old {
 struct pt_regs___kernel {
 	unsigned long r8;
 	unsigned long r10;
+	unsigned long si;
+	unsigned long dx;
 	unsigned long orig_ax;
 };
 
@@ -345,16 +347,34 @@ enum lsm_integrity_type { LSM_INT_DMVERITY_SIG_VALID, LSM_INT_DMVERITY_ROOTHASH 
 
 struct net;
 struct mnt_namespace;
+struct time_namespace;
 struct nsproxy {
 	struct mnt_namespace *mnt_ns;
+	struct time_namespace *time_ns;
 	struct net *net_ns;
 };
 
+struct pid {
+	unsigned int level;
+};
+struct user_namespace {
+	int level;
+};
+struct cred {
+	struct { u64 bits; } cap_permitted; /* another struct of the same size from 6.3 on */
+	struct user_namespace *user_ns;
+};
+
+struct mm_struct;
 struct task_struct {
 	int pid;
 	int tgid;
+	struct pid *thread_pid;
 	struct task_struct *group_leader;
+	struct task_struct *real_parent;
 	u64 start_boottime;
+	const struct cred *cred;
+	struct mm_struct *mm;
 	struct files_struct *files;
 	struct nsproxy *nsproxy;
 };
@@ -406,6 +426,13 @@ struct ns_common {
 };
 struct mnt_namespace {
 	struct ns_common ns;
+};
+struct time_namespace {
+	struct ns_common ns;
+};
+struct mm_struct {
+	struct task_struct *owner;
+	struct file *exe_file;
 };
 struct list_head {
 	struct list_head *next;

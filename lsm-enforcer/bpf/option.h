@@ -25,7 +25,9 @@ static __always_inline u32 refuse_option(int level, int option)
 
 	if (!attaches(level, option) || !bpf_core_field_exists(registers->orig_ax))
 		return 0;
-	if (BPF_CORE_READ(registers, orig_ax) != NR_SETSOCKOPT)
+	/* A request of io_uring may run on the way out of another call of the same name. */
+	if (BPF_CORE_READ(registers, orig_ax) != NR_SETSOCKOPT ||
+	    (int)BPF_CORE_READ(registers, si) != level || (int)BPF_CORE_READ(registers, dx) != option)
 		return refuse_unread(option);
 	/* Classic instructions are longer than a descriptor. */
 	if (level == SOL_PACKET && (u32)BPF_CORE_READ(registers, r8) != sizeof(u32))

@@ -202,7 +202,7 @@ __noinline int name_group(u64 node_address, struct place_name *name)
  * The function or tracepoint of a perf event. A kprobe has a name if it was made for this event
  * alone, at the beginning of a function: one of tracefs can get further places at any time.
  */
-__noinline int name_event(u64 event_address, u32 kprobes, u32 tracepoints, struct place_name *name)
+__noinline int name_event(u64 event_address, struct guard *g, struct place_name *name)
 {
 	struct perf_event *event = (void *)event_address;
 	struct trace_event_call *call = BPF_CORE_READ(event, tp_event);
@@ -215,9 +215,10 @@ __noinline int name_event(u64 event_address, u32 kprobes, u32 tracepoints, struc
 	long length;
 	u64 end;
 
-	if (!name || !call)
+	/* A uprobe has no name that means anything: whoever makes it chooses one. */
+	if (!name || !call || !g || (flags & g->uprobes))
 		return 0;
-	if (flags & kprobes) {
+	if (flags & g->kprobes) {
 		probe_event = (void *)call - bpf_core_field_offset(struct trace_probe_event, call);
 		only = BPF_CORE_READ(probe_event, probes.next);
 		probe = (void *)only - bpf_core_field_offset(struct trace_probe, list);
@@ -235,7 +236,7 @@ __noinline int name_event(u64 event_address, u32 kprobes, u32 tracepoints, struc
 		if (end >= PLACE_BYTES / 2 - 1)
 			goto none;
 		name->text[end] = '/';
-		text = flags & tracepoints ? BPF_CORE_READ(call, tp, name) : BPF_CORE_READ(call, name);
+		text = flags & g->tracepoints ? BPF_CORE_READ(call, tp, name) : BPF_CORE_READ(call, name);
 		length = bpf_probe_read_kernel_str(name->text + end + 1, PLACE_BYTES / 2, text);
 		if (length >= PLACE_BYTES / 2)
 			goto none;

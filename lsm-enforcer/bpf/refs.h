@@ -176,6 +176,5 @@ static __noinline u32 judge_references(u64 address, struct record *r)
 	if (r->files == FILES_BROKEN)
 		return REASON_MAP_REFERENCE;
 	bpf_loop(r->maps, compare_listed, &l, 0);
-	bpf_map_delete_elem(&bounds, &address);
 	return l.differs ? REASON_MAP_REFERENCE : 0;
 }

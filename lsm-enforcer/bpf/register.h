@@ -52,8 +52,11 @@ static long check_given(u32 i, struct registration *g)
 	if (i >= g->count ||
 	    bpf_probe_read_kernel(&member, sizeof(member), (void *)(g->list + i * MEMBER_BYTES)))
 		return 1;
-	if (bpf_probe_read_user(&fd, sizeof(fd), (void *)(g->value + (member.offset & 0xffffff) / 8)) ||
-	    !fd)
+	if (bpf_probe_read_user(&fd, sizeof(fd), (void *)(g->value + (member.offset & 0xffffff) / 8))) {
+		g->reason = refuse_unread(g->how);
+		return g->reason != 0;
+	}
+	if (!fd)
 		return 0;
 	prog = prog_of_fd(fd);
 	if (prog && BPF_CORE_READ(prog, type) == BPF_PROG_TYPE_STRUCT_OPS)

@@ -203,6 +203,9 @@ struct record {
 	char comm[16];
 };
 
+/* Request of an ioctl, for any descriptor: whoever makes it is the daemon no more. */
+#define STEP_DOWN 0x6270736cu
+
 /*
  * Could another thread exchange descriptors while the verifier resolved them, and if so, what
  * did the kernel's own instructions show?
@@ -240,14 +243,18 @@ struct guard {
 	u32 first_map;     /* no map with a lower id is the gate's, */
 	u32 last_map;      /* and none with a higher one */
 	u32 kprobes;       /* flags of a trace event: it is a kprobe, */
-	u32 tracepoints;   /* it is a tracepoint */
+	u32 tracepoints;   /* it is a tracepoint, */
+	u32 uprobes;       /* it is a uprobe */
+	u32 renewing;      /* thread of the daemon that exchanges the gate's programs now; or 0 */
 	u32 revoked;       /* was anything revoked since arming? */
 	u32 placed;        /* did any rule name places since arming? */
 	u64 next_exe;      /* inode of the file that is about to take the place of the daemon's; or 0 */
 	u64 build;         /* which build's programs these are */
 	u64 layout;        /* of that build: what its maps hold */
+	u64 renewer;       /* when that daemon started, in clock ticks */
+	u64 last_exe;      /* inode of the file that was there before; or 0 */
 	u32 next_dev;
-	u32 renewing;      /* thread of the daemon that loads another build's programs now; or 0 */
+	u32 last_dev;
 };
 
 /* Who calls through an array of programs, and what is in it. */
@@ -368,7 +375,7 @@ SAME_SIZE(struct tunable, 80);
 SAME_SIZE(struct record, 64);
 SAME_SIZE(struct origin, 144);
 SAME_SIZE(struct bound, 512);
-SAME_SIZE(struct guard, 112);
+SAME_SIZE(struct guard, 136);
 SAME_SIZE(struct array, 8);
 SAME_SIZE(struct pending, 32);
 SAME_SIZE(struct maker, 64);

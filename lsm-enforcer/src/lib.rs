@@ -18,6 +18,7 @@ pub mod measure;
 pub mod modules;
 pub mod notify;
 pub mod observe;
+pub mod ourselves;
 pub mod perform;
 pub mod preflight;
 pub mod probes;
@@ -31,6 +32,7 @@ pub mod suggest;
 pub mod tools;
 pub mod trial;
 pub mod trust;
+mod vmlinux;
 pub mod worker;
 pub mod workshop;
 

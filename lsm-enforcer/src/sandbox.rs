@@ -3,14 +3,28 @@
 //! It does so itself, right after `exec`: nothing hostile has been read then, and nothing
 //! has to run between `fork` and `exec`. Afterwards it has no privileges, cannot gain any,
 //! opens nothing, and can read, write, manage memory and end.
-#![expect(unsafe_code, reason = "seccomp has no safe wrapper")]
+#![expect(unsafe_code, reason = "seccomp and ioctl have no safe wrapper")]
 
-use std::io;
+use std::{io, os::fd::AsRawFd as _};
 
 use rustix::{
+    event::{EventfdFlags, eventfd},
     process::{Gid, Resource, Rlimit, Uid, getuid, setrlimit},
     thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
+
+/// Gives up being the daemon, as far as the gate is concerned: whoever starts a worker himself has nothing of it.
+pub fn step_down() -> io::Result<()> {
+    let any = eventfd(0, EventfdFlags::CLOEXEC)?;
+    // SAFETY: numbers alone; no kind of descriptor knows this request.
+    match unsafe { libc::ioctl(any.as_raw_fd(), STEP_DOWN, 0) } {
+        0 => Err(io::Error::other("something knows the request to step down")),
+        _ => Ok(()),
+    }
+}
+
+/// `STEP_DOWN` in bpf/shared.h: the gate sees it in its hook before the descriptor's own code does.
+const STEP_DOWN: libc::c_ulong = 0x6270_736c;
 
 /// Gives up everything. An error means that the worker must not go on.
 pub fn enter() -> io::Result<()> {
@@ -168,6 +182,13 @@ const THIRD_ARGUMENT_OFFSET: u32 = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_gate_knows_the_request_to_step_down() {
+        let shared = include_str!("../bpf/shared.h");
+        assert!(shared.contains(&format!("#define STEP_DOWN {STEP_DOWN:#x}u\n")));
+        step_down().unwrap();
+    }
 
     #[test]
     fn the_filter_begins_with_the_architecture_and_ends_with_death() {

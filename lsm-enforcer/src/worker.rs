@@ -1,12 +1,15 @@
 //! Child processes for bytes that somebody else made: this same executable, started again.
 //!
-//! Parent and child speak over pipes: one JSON line, then raw bytes, in both directions.
+//! Parent and child speak over sockets, which nobody else can open through `/proc`: one JSON line, then raw
+//! bytes, in both directions.
 //! A child that crashes, hangs or prints rubbish refuses its bundle and nothing else.
 
 use std::{
     io::{self, Read as _, Write as _},
+    net::Shutdown,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::mpsc,
     thread,
     time::Duration,
@@ -19,7 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     decision,
     failure::Failure,
-    sandbox,
+    ourselves, sandbox,
     store::Document,
     workshop::{Approved, Finding, Measured, Stream, Task, Verdict, Workshop},
 };
@@ -74,18 +77,19 @@ impl Workshop for Workers {
             object.elf = elf.to_vec();
             bytes = rest;
         }
+        must_be_all(bytes)?;
         Ok(verdict)
     }
 
     fn measure(&self, object: &Approved) -> Result<Vec<Measured>, Failure> {
         let kernel: Option<&Path> = None;
         let output = start(Job::Measure, &(object, kernel), &object.elf)?;
-        split::<Result<Vec<Measured>, Failure>>(&output)?.0
+        alone::<Result<Vec<Measured>, Failure>>(&output)?
     }
 
     fn measure_for(&self, object: &Approved, kernel: &Path) -> Result<Vec<Measured>, Failure> {
         let output = start(Job::Measure, &(object, Some(kernel)), &object.elf)?;
-        split::<Result<Vec<Measured>, Failure>>(&output)?.0
+        alone::<Result<Vec<Measured>, Failure>>(&output)?
     }
 
     fn explain(
@@ -100,16 +104,17 @@ impl Workshop for Workers {
             stream: stream.clone(),
         };
         let output = start(Job::Explain, &question, &object.elf)?;
-        split::<Result<Vec<Finding>, Failure>>(&output)?.0
+        alone::<Result<Vec<Finding>, Failure>>(&output)?
     }
 }
 
 /// The child's side; never returns to what a command would do next.
 pub fn work(job: Job) -> Result<(), Failure> {
-    if job != Job::Measure {
-        sandbox::enter()
-            .map_err(|error| Failure::internal(format!("cannot give up privileges: {error}")))?;
-    }
+    let given_up = sandbox::step_down().and_then(|()| match job {
+        Job::Measure => Ok(()),
+        Job::Verify | Job::Explain => sandbox::enter(),
+    });
+    given_up.map_err(|error| Failure::internal(format!("cannot give up privileges: {error}")))?;
     let mut input = Vec::new();
     io::stdin()
         .lock()
@@ -168,16 +173,21 @@ fn start(job: Job, head: &impl Serialize, bytes: &[u8]) -> Result<Vec<u8>, Failu
         Job::Measure => "measure",
         Job::Explain => "explain",
     };
-    // Not by path: whoever replaces the file must not choose what runs as a part of us.
-    let mut child = Command::new("/proc/self/exe")
-        .args(["worker", word])
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| Failure::internal(format!("cannot start a worker: {error}")))?;
-    let (said, complaints) = converse(&mut child, line, bytes.to_vec());
+    let started = || -> io::Result<(Child, [UnixStream; 3])> {
+        let mut command = ourselves::again(&["worker", word])?;
+        let (input, its_input) = UnixStream::pair()?;
+        let (output, its_output) = UnixStream::pair()?;
+        let (complaints, its_complaints) = UnixStream::pair()?;
+        command
+            .stdin(OwnedFd::from(its_input))
+            .stdout(OwnedFd::from(its_output))
+            .stderr(OwnedFd::from(its_complaints));
+        // The child's ends are closed here with the command.
+        Ok((command.spawn()?, [input, output, complaints]))
+    };
+    let (mut child, sockets) =
+        started().map_err(|error| Failure::internal(format!("cannot start a worker: {error}")))?;
+    let (said, complaints) = converse(&mut child, sockets, line, bytes.to_vec());
     let status = child
         .wait()
         .map_err(|error| Failure::internal(format!("a worker: {error}")))?;
@@ -197,28 +207,28 @@ fn start(job: Job, head: &impl Serialize, bytes: &[u8]) -> Result<Vec<u8>, Failu
     )))
 }
 
-fn converse(child: &mut Child, head: Vec<u8>, body: Vec<u8>) -> (Option<Vec<u8>>, String) {
-    if let Some(mut input) = child.stdin.take() {
-        thread::spawn(move || {
-            // A child that does not read to the end has failed, and its status says so.
-            let _ = input.write_all(&head).and_then(|()| input.write_all(&body));
-        });
-    }
-    let stdout = child.stdout.take();
-    let stderr = child.stderr.take();
+fn converse(
+    child: &mut Child,
+    [mut input, output, complaints]: [UnixStream; 3],
+    head: Vec<u8>,
+    body: Vec<u8>,
+) -> (Option<Vec<u8>>, String) {
+    thread::spawn(move || {
+        // A child that does not read to the end has failed, and its status says so.
+        let _ = input
+            .write_all(&head)
+            .and_then(|()| input.write_all(&body))
+            .and_then(|()| input.shutdown(Shutdown::Write));
+    });
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut said = Vec::new();
-        if let Some(stdout) = stdout {
-            let _ = stdout.take(MAX_ANSWER).read_to_end(&mut said);
-        }
+        let _ = output.take(MAX_ANSWER).read_to_end(&mut said);
         let _ = sender.send(said);
     });
     let complaints = thread::spawn(move || {
         let mut text = Vec::new();
-        if let Some(stderr) = stderr {
-            let _ = stderr.take(4096).read_to_end(&mut text);
-        }
+        let _ = complaints.take(4096).read_to_end(&mut text);
         String::from_utf8_lossy(&text).into_owned()
     });
     let said = receiver.recv_timeout(PATIENCE).ok();
@@ -237,6 +247,20 @@ fn split<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), Failure> {
         .ok_or_else(|| broken("it sent no line"))?;
     let head = serde_json::from_slice(&bytes[..end]).map_err(|e| broken(&e.to_string()))?;
     Ok((head, &bytes[end + 1..]))
+}
+
+/// The JSON line, and nothing behind it.
+fn alone<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    let (head, rest) = split(bytes)?;
+    must_be_all(rest)?;
+    Ok(head)
+}
+
+fn must_be_all(rest: &[u8]) -> Result<(), Failure> {
+    match rest {
+        [] => Ok(()),
+        _ => Err(broken("it sent more than its answer")),
+    }
 }
 
 fn broken(what: &str) -> Failure {

@@ -1,13 +1,15 @@
 //! The deadline of a provisional arming, where no daemon runs to keep it.
 
 use std::{
+    io,
     os::unix::process::CommandExt as _,
-    process::{Command, Stdio},
+    path::Path,
+    process::{Child, Stdio},
     thread,
     time::Duration,
 };
 
-use enforcer::{control::Runtime, failure::Failure};
+use enforcer::{control::Runtime, failure::Failure, ourselves};
 
 use super::Places;
 
@@ -19,17 +21,29 @@ pub struct Args {
 
 /// Starts a process that outlives this one and the terminal.
 pub fn start(places: &Places, time: Duration) -> Result<(), Failure> {
-    Command::new("/proc/self/exe")
-        .args(["--state".as_ref(), places.state.as_os_str()])
-        .args(["--runtime".as_ref(), places.runtime.as_os_str()])
-        .args(["await-confirmation", &time.as_secs().to_string()])
+    let start = || -> io::Result<Child> {
+        let path = |path: &Path| {
+            path.to_str()
+                .map(str::to_owned)
+                .ok_or(io::ErrorKind::InvalidFilename)
+        };
+        let (state, runtime) = (path(&places.state)?, path(&places.runtime)?);
+        ourselves::again(&[
+            "--state",
+            &state,
+            "--runtime",
+            &runtime,
+            "await-confirmation",
+            &time.as_secs().to_string(),
+        ])?
         .current_dir("/")
-        .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()
+    };
+    start()
         .map(drop)
         .map_err(|error| Failure::internal(format!("cannot wait for the confirmation: {error}")))
 }

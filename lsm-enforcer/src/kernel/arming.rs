@@ -1,5 +1,6 @@
 //! Arming, taking over, changing and disarming.
 
+mod parting;
 mod renewal;
 mod takeover;
 
@@ -13,7 +14,9 @@ use std::{
 };
 
 use bundle::Digest;
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, RingBufferBuilder};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, ProgramHandle, RingBufferBuilder};
+
+use renewal::LINK;
 
 use super::{
     event, generators,
@@ -26,9 +29,12 @@ use super::{
     store::{self, Set, Store},
     successor,
 };
-use crate::gate::{
-    Admissions, Armed, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
-    GeneratorState, Loaded, Mode, Revoked,
+use crate::{
+    gate::{
+        Admissions, Armed, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
+        GeneratorState, Loaded, Mode, Revoked,
+    },
+    ourselves,
 };
 
 /// Programs that the gate can keep a record of at once, unless told: 12 MB of kernel memory.
@@ -72,6 +78,8 @@ pub struct BpfGate {
     max_programs: u32,
     /// Files of generators: held, so that the kernel keeps their inodes.
     held: Vec<fs::File>,
+    /// Programs that are not attached any more, see [`parting`].
+    parting: Vec<ProgramHandle>,
 }
 
 impl BpfGate {
@@ -221,16 +229,19 @@ impl BpfGate {
         let ladder = able()?;
         place::make_pins()?;
         let loaded = object::load(&ladder, &Maps::New(self.max_programs))?;
+        self.parting = loaded.programs()?;
         self.maps = loaded.maps()?;
         let mut guard = Guard {
             next_image: 1,
             kprobes: ladder.kprobes,
             tracepoints: ladder.tracepoints,
+            uprobes: ladder.uprobes,
             build: object::build(),
             layout: object::layout(),
             ..Guard::default()
         };
         place::survey(&mut guard)?;
+        ourselves::is_obeyed((guard.exe, guard.exe_dev));
         self.write_guard(&guard)?;
         self.write_admissions(armed, admissions)?;
         self.map("marks")?
@@ -252,7 +263,9 @@ impl BpfGate {
             return Err(io::Error::other("the mount of the pins was not seen"));
         }
         guard.locked = true;
-        self.write_guard(&guard)
+        self.write_guard(&guard)?;
+        self.parting.clear();
+        Ok(())
     }
 
     /// Everything survives this process from here on.
@@ -398,6 +411,8 @@ impl Gate for BpfGate {
             self.write_guard(&guard)
         };
         open().doing("opening the gate")?;
+        let programs = self.programs_of(LINK).doing("keeping the programs")?;
+        self.parting.extend(programs);
         self.pins.remove().doing("removing the pins")?;
         self.maps.clear();
         self.held.clear();
@@ -483,6 +498,13 @@ impl Gate for BpfGate {
                     .into(),
             );
         }
+        if guard.is_ok() && !place::is_verified() {
+            coverage.blind.push(
+                "writes to the disk below the daemon's file, which its file system does not verify (fs-verity \
+                 or dm-verity do)"
+                    .into(),
+            );
+        }
         if guard.is_ok_and(|guard| !guard.static_exe) {
             coverage.blind.push(
                 "libraries that are loaded into the daemon, which is not linked statically".into(),
@@ -547,7 +569,9 @@ impl Gate for BpfGate {
         self.map("arrays")
             .and_then(loaded::callers)
             .map(drop)
-            .doing("forgetting arrays of programs that are gone")
+            .doing("forgetting arrays of programs that are gone")?;
+        self.let_go()
+            .doing("letting go of programs that were exchanged")
     }
 
     fn hooks(&self) -> Result<Vec<String>, GateError> {
@@ -570,7 +594,7 @@ impl Gate for BpfGate {
             }
             // Somebody died while loading.
             if self.guard()?.renewing != 0 {
-                self.let_load(0)?;
+                self.let_change(0)?;
             }
             Ok(self.guard()?.build != object::build())
         };
@@ -603,6 +627,7 @@ impl Gate for BpfGate {
             // Until it has the name both are the daemon: a crash leaves one of them there.
             let found = next.file.metadata()?;
             (guard.next_exe, guard.next_dev) = (found.ino(), place::kernel_dev(found.dev()));
+            (guard.last_exe, guard.last_dev) = now;
             self.write_guard(&guard)?;
             next.take(path)?;
             (guard.exe, guard.exe_dev) = (guard.next_exe, guard.next_dev);

@@ -81,6 +81,8 @@ pub struct Ladder {
     pub kprobes: u32,
     /// See `kprobes`.
     pub tracepoints: u32,
+    /// `TRACE_EVENT_FL_UPROBE`.
+    pub uprobes: u32,
 }
 
 impl Ladder {
@@ -109,13 +111,14 @@ impl Ladder {
             );
         }
         let mut lacks = Vec::new();
-        let (mut kprobes, mut tracepoints) = (0, 0);
+        let (mut kprobes, mut tracepoints, mut uprobes) = (0, 0, 0);
         let rung = match Btf::from_vmlinux() {
             Ok(btf) => {
                 if named::<Func<'_>>(&btf, SEE_FUNCTION, BtfKind::Func).is_none() {
                     lacks.extend(SEE_PROGRAMS);
                 }
                 kprobes = enumerator(&btf, "TRACE_EVENT_FL_KPROBE");
+                uprobes = enumerator(&btf, "TRACE_EVENT_FL_UPROBE");
                 tracepoints = enumerator(&btf, "TRACE_EVENT_FL_TRACEPOINT");
                 let has = |hook: &&str| {
                     let function = format!("bpf_lsm_{hook}");
@@ -161,6 +164,7 @@ impl Ladder {
             lacks,
             kprobes,
             tracepoints,
+            uprobes,
         }
     }
 

@@ -18,4 +18,5 @@ pub(crate) mod ways;
 
 pub use arming::BpfGate;
 pub use pins::Pins;
+pub(crate) use place::kernel_dev;
 pub use store::ANY_TARGET;

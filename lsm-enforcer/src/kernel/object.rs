@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, os::fd::AsFd as _};
 
-use libbpf_rs::{Link, MapCore, MapHandle, ObjectBuilder, OpenObject};
+use libbpf_rs::{Link, MapCore, MapHandle, ObjectBuilder, OpenObject, ProgramHandle};
 
 use super::{ladder::Ladder, shared::Reader};
 
@@ -272,6 +272,13 @@ impl Loaded {
             .progs()
             .filter(|program| program.autoload())
             .map(|program| libbpf_rs::Program::id_from_fd(program.as_fd()).map_err(other))
+            .collect()
+    }
+
+    /// Own handles to the loaded programs.
+    pub fn programs(&self) -> io::Result<Vec<ProgramHandle>> {
+        let ids = self.program_ids()?.into_iter();
+        ids.map(|id| ProgramHandle::from_prog_id(id).map_err(other))
             .collect()
     }
 }

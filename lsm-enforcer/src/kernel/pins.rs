@@ -81,7 +81,11 @@ impl Pins {
     pub fn remove(&self) -> io::Result<()> {
         let mut first = Ok(());
         for entry in fs::read_dir(&self.folder)? {
-            let removed = entry.and_then(|entry| fs::remove_file(entry.path()));
+            // Folders are somebody else's.
+            let removed = entry.and_then(|entry| match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path()),
+                false => fs::remove_file(entry.path()),
+            });
             first = first.and(removed);
         }
         first.and(fs::remove_dir(&self.folder))
@@ -93,9 +97,10 @@ fn covers(mountinfo: &str) -> Vec<String> {
     let mut seen = Vec::new();
     let mut covers = Vec::new();
     for point in mountinfo.lines().filter_map(|line| line.split(' ').nth(4)) {
-        let counts = point == BPF || ABOVE.contains(&point);
-        // /sys/fs is a folder of what is mounted on /sys.
-        if counts && (seen.contains(&point) || point == "/sys/fs") {
+        let counts = [BPF, PINS].contains(&point) || ABOVE.contains(&point);
+        // These are folders of what is mounted above them.
+        let is_folder = ["/sys/fs", PINS].contains(&point);
+        if counts && (is_folder || seen.contains(&point)) {
             covers.push(point.to_owned());
         }
         seen.push(point);
@@ -119,7 +124,7 @@ fn uncover() -> io::Result<Option<File>> {
         let covers = covers(&fs::read_to_string("/proc/thread-self/mountinfo")?);
         let Some(next) = ABOVE
             .iter()
-            .chain([&BPF])
+            .chain([&BPF, &PINS])
             .find(|&&point| covers.iter().any(|cover| cover == point))
         else {
             break;
@@ -148,6 +153,7 @@ mod tests {
             (line("/sys/fs/cgroup", "cgroup2"), vec![]),
             (line("/sys/fs/bpf", "tmpfs"), vec!["/sys/fs/bpf"]),
             (line("/sys/fs", "tmpfs"), vec!["/sys/fs"]),
+            (line("/sys/fs/bpf/bpfseal", "bpf"), vec![PINS]),
             (
                 line("/sys", "sysfs") + &line("/sys/fs/bpf", "bpf"),
                 vec!["/sys", "/sys/fs/bpf"],

@@ -2,7 +2,7 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
-use super::{pins::PINS, shared::Guard};
+use super::{pins::PINS, shared::Guard, volumes};
 
 /// The kernel's own encoding of a device number (`MKDEV`), which BPF programs see in
 /// `super_block.s_dev`: 12 bits major, 20 bits minor.
@@ -40,6 +40,20 @@ pub fn survey(guard: &mut Guard) -> io::Result<()> {
         .lines()
         .any(|line| line.contains("/ld-") || line.contains("libc.so"));
     Ok(())
+}
+
+/// Does the kernel verify each page of this executable that it reads from the disk?
+pub fn is_verified() -> bool {
+    let flags = rustix::fs::AtFlags::empty();
+    let mask = rustix::fs::StatxFlags::BASIC_STATS;
+    let found = rustix::fs::statx(rustix::fs::CWD, "/proc/self/exe", flags, mask);
+    found.is_ok_and(|found| {
+        let device = (found.stx_dev_major, found.stx_dev_minor);
+        found
+            .stx_attributes
+            .contains(rustix::fs::StatxAttributes::VERITY)
+            || volumes::is_verity(device)
+    })
 }
 
 /// Asks for the pins' file system to be unmounted, which the kernel side refuses: so it learns

@@ -287,17 +287,21 @@ pub struct Guard {
     pub last_map: u32,
     pub kprobes: u32,
     pub tracepoints: u32,
+    pub uprobes: u32,
+    pub renewing: u32,
     pub revoked: bool,
     pub placed: bool,
     pub next_exe: u64,
-    pub next_dev: u32,
     pub build: u64,
     pub layout: u64,
-    pub renewing: u32,
+    pub renewer: u64,
+    pub last_exe: u64,
+    pub next_dev: u32,
+    pub last_dev: u32,
 }
 
 impl Guard {
-    pub const SIZE: usize = 112;
+    pub const SIZE: usize = 136;
 
     pub fn to_bytes(self) -> Vec<u8> {
         Fields::default()
@@ -313,11 +317,19 @@ impl Guard {
                 self.last_map,
                 self.kprobes,
                 self.tracepoints,
+                self.uprobes,
+                self.renewing,
                 self.revoked.into(),
                 self.placed.into(),
             ])
-            .u64s(&[self.next_exe, self.build, self.layout])
-            .u32s(&[self.next_dev, self.renewing])
+            .u64s(&[
+                self.next_exe,
+                self.build,
+                self.layout,
+                self.renewer,
+                self.last_exe,
+            ])
+            .u32s(&[self.next_dev, self.last_dev])
             .done(Self::SIZE)
     }
 
@@ -338,13 +350,17 @@ impl Guard {
             last_map: reader.u32(),
             kprobes: reader.u32(),
             tracepoints: reader.u32(),
+            uprobes: reader.u32(),
+            renewing: reader.u32(),
             revoked: reader.u32() != 0,
             placed: reader.u32() != 0,
             next_exe: reader.u64(),
             build: reader.u64(),
             layout: reader.u64(),
+            renewer: reader.u64(),
+            last_exe: reader.u64(),
             next_dev: reader.u32(),
-            renewing: reader.u32(),
+            last_dev: reader.u32(),
         }
     }
 }
@@ -484,6 +500,7 @@ mod tests {
             last_map: 14,
             kprobes: 15,
             tracepoints: 16,
+            uprobes: 24,
             revoked: true,
             placed: true,
             next_exe: 18,
@@ -491,6 +508,9 @@ mod tests {
             next_dev: 20,
             layout: 21,
             renewing: 22,
+            renewer: 23,
+            last_exe: 25,
+            last_dev: 26,
         };
         assert_eq!(Guard::read(&guard.to_bytes()), guard);
         let origin = Origin {

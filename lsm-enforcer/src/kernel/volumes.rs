@@ -137,6 +137,12 @@ pub fn of(file: &File, path: &str, tables: &MapHandle) -> io::Result<Option<(Vol
     Ok(Some((volume, root)))
 }
 
+/// Is that device one with dm-verity?
+pub fn is_verity((major, minor): (u32, u32)) -> bool {
+    Path::new(&format!("/sys/dev/block/{major}:{minor}/dm")).exists()
+        && verity_table(major, minor).is_ok_and(|table| table.is_some())
+}
+
 fn count(tables: &MapHandle, device: u32, disk: u64) -> io::Result<u32> {
     let known = tables
         .lookup(&device.to_ne_bytes(), MapFlags::ANY)

@@ -10,6 +10,7 @@ mode=$(sed -n 's/.*(\([a-z]*\)).*/\1/p' $preempt 2>/dev/null)
 [ -n "$mode" ] || failed "the preemption mode is known" "$(cat $preempt 2>&1)"
 echo full >$preempt
 attacker race 20
+attacker renew
 attacker swap 12
 attacker churn 20
 attacker stale 200

@@ -52,6 +52,8 @@ refused "without a daemon unsigned is refused" $attempt
 junk=/sys/fs/bpf/bpfseal
 check "a map beside the pins" bpftool map create $junk/map_junk type array key 4 value 4 entries 1 name junk
 check "a folder" mkdir -p $junk/next_gate_bpf/full
+check "an old one" mkdir -p $junk/kept_7/full
+touch -d @0 $junk/kept_7
 check "what is no link" bpftool map create $junk/link_junk type array key 4 value 4 entries 1 name junk
 fails "the old build is nobody now" 'start the command again' ./old --state /run/$SCRIPT/state --runtime /run/$SCRIPT/run status
 check "the next build starts" daemon
@@ -66,9 +68,12 @@ wait $daemon 2>/dev/null
 check "it starts again" daemon
 prints "it brought its programs" "the gate's programs are those of this build now" $X events
 check "nothing more is to be exchanged" eval '! $X status | grep -E "^ +WARNING"'
-own >own.after
+own >all
+ls $junk | sed -n 's/^kept_//p' | grep -vx 7 | sort >kept
+grep -vxFf kept all >own.after
 check "they are as many as before" [ "$(wc -l <own.before)" = "$(wc -l <own.after)" ]
 check "and none of those" eval '! grep -Fxf own.before own.after'
+check "which are kept, as they may be running" [ "$(grep -cxFf kept own.before)" = "$(wc -l <own.before)" ]
 check "nothing of theirs is left beside" eval '! ls /sys/fs/bpf/bpfseal | grep next_'
 check "what was admitted loads" loads watch_open
 refused "unsigned is refused by it" $attempt

@@ -47,6 +47,8 @@ mod options;
 mod own;
 #[path = "attacker/place.rs"]
 mod place;
+#[path = "attacker/pose.rs"]
+mod pose;
 #[path = "attacker/register.rs"]
 mod register;
 #[path = "attacker/renew.rs"]
@@ -263,6 +265,21 @@ fn main() -> ExitCode {
             words.get(2).is_some_and(|word| word == "guarded"),
         ),
         Some("links") => grab::links(),
+        Some("pose") => done(pose::run()),
+        Some(word @ ("open" | "step-down")) => return ended(pose::open(word == "step-down")),
+        Some("apart") => match pose::apart(words.get(1).map_or("", String::as_str), &words[2..]) {
+            Ok(code) => return ExitCode::from(code as u8),
+            Err(error) => {
+                println!("{error}");
+                return ExitCode::FAILURE;
+            }
+        },
+        Some("window") => {
+            match pose::window(words.get(1).map_or("", String::as_str), &words[2..]) {
+                Ok(fine) => fine,
+                Err(error) => check("what the daemon starts is watched", Err(error.to_string())),
+            }
+        }
         Some("slots") => done(slots::run()),
         Some("light") => done(light::run(&words[1..])),
         Some("keyring") => match signed::keyring(&words[1..]) {

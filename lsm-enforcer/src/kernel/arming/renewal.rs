@@ -23,21 +23,26 @@ use super::{
 };
 use crate::{
     gate::GateError,
-    kernel::shared::{Guard, Reader},
+    kernel::{
+        place,
+        shared::{Guard, Reader},
+    },
 };
 
 /// Names of pins: of what is in force, and of what is about to take its place.
-const LINK: &str = "link_";
+pub(super) const LINK: &str = "link_";
 const NEXT: &str = "next_";
 
 impl BpfGate {
     /// Exchanges the programs for those of this build, whoever's they are.
     pub fn exchange(&self) -> Result<(), GateError> {
-        let result = self.exchange_now();
-        if result.is_err() {
-            let _the_first_error_counts = self.forget_unfinished();
-        }
-        result.doing("exchanging the gate's programs for those of this build")
+        let exchange = || {
+            self.exchange_now().inspect_err(|_| {
+                let _the_first_error_counts = self.forget_unfinished();
+            })
+        };
+        self.changing_pins(&exchange)
+            .doing("exchanging the gate's programs for those of this build")
     }
 
     fn exchange_now(&self) -> io::Result<()> {
@@ -57,6 +62,7 @@ impl BpfGate {
             names.insert(name);
         }
         // Both have every hook now.
+        self.keep_programs_of(LINK)?;
         for name in &names {
             let pin = |kind: &str| self.pins.pin(&format!("{kind}{name}"));
             fs::rename(pin(NEXT), pin(LINK))?;
@@ -74,26 +80,31 @@ impl BpfGate {
         self.forget_unfinished()
     }
 
-    /// Loads this build's programs over the maps that are pinned. The gate lets this thread do so.
+    /// Loads this build's programs over the maps that are pinned.
     fn load_beside(&self) -> io::Result<Loaded> {
-        let ladder = able()?;
-        let thread = rustix::thread::gettid().as_raw_nonzero().get();
-        self.let_load(thread.cast_unsigned())?;
-        let loaded = object::load(&ladder, &Maps::Pinned(&self.maps));
-        self.let_load(0)?;
-        loaded
+        object::load(&able()?, &Maps::Pinned(&self.maps))
     }
 
-    /// What this thread of the daemon loads is the gate's own; 0: of none.
-    pub(super) fn let_load(&self, renewing: u32) -> io::Result<()> {
+    /// Meanwhile this thread of the daemon may remove pins, and what it loads is the gate's own.
+    pub(super) fn changing_pins<T>(&self, change: &dyn Fn() -> io::Result<T>) -> io::Result<T> {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        self.let_change(thread.cast_unsigned())?;
+        let result = change();
+        self.let_change(0)?;
+        result
+    }
+
+    /// Which thread of this process may do so; 0: none.
+    pub(super) fn let_change(&self, renewing: u32) -> io::Result<()> {
         self.write_guard(&Guard {
             renewing,
+            renewer: place::start_ticks()?,
             ..self.guard()?
         })
     }
 
     /// Pins of a kind, by what follows in their name.
-    fn pinned(&self, kind: &str) -> io::Result<BTreeMap<String, PathBuf>> {
+    pub(super) fn pinned(&self, kind: &str) -> io::Result<BTreeMap<String, PathBuf>> {
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(self.pins.folder())? {
             let path = entry?.path();
@@ -107,6 +118,7 @@ impl BpfGate {
 
     /// Forgets what an exchange that did not come to its end has left, and what one that did has replaced.
     fn forget_unfinished(&self) -> io::Result<()> {
+        self.keep_programs_of(NEXT)?;
         for path in self.pinned(NEXT)?.values() {
             fs::remove_file(path).or_else(|_| fs::remove_dir(path))?;
         }
@@ -126,11 +138,9 @@ impl BpfGate {
             keep.insert((OWN_LINK, link.id));
             programs.insert(link.prog_id);
         }
-        let options = ProgInfoQueryOptions::default().include_map_ids(true);
-        for program in ProgInfoIter::with_query_opts(options).filter(|p| programs.contains(&p.id)) {
-            keep.insert((OWN_PROG, program.id));
-            keep.extend(program.map_ids.iter().map(|&id| (OWN_MAP, id)));
-        }
+        programs.extend(self.kept_programs()?.into_keys());
+        keep.extend(maps_of(&programs).into_iter().map(|id| (OWN_MAP, id)));
+        keep.extend(programs.into_iter().map(|id| (OWN_PROG, id)));
         let own = self.map("own")?;
         for key in own.keys() {
             let mut reader = Reader(&key);
@@ -140,4 +150,13 @@ impl BpfGate {
         }
         Ok(())
     }
+}
+
+/// Kernel ids of the maps that these programs use.
+pub(super) fn maps_of(programs: &HashSet<u32>) -> HashSet<u32> {
+    let options = ProgInfoQueryOptions::default().include_map_ids(true);
+    ProgInfoIter::with_query_opts(options)
+        .filter(|program| programs.contains(&program.id))
+        .flat_map(|program| program.map_ids)
+        .collect()
 }

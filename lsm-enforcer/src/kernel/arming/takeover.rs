@@ -6,13 +6,22 @@ use std::{
     path::Path,
 };
 
-use libbpf_rs::{MapCore as _, MapHandle};
+use libbpf_rs::{MapCore as _, MapHandle, ProgramHandle, ProgramType};
 
-use super::{BpfGate, Doing as _, MAX_PROGRAMS, object};
+use super::{
+    BpfGate, Doing as _, MAX_PROGRAMS, object,
+    renewal::{LINK, maps_of},
+};
 use crate::{
     gate::{Gate as _, GateError},
     kernel::{pins::Pins, store},
+    ourselves,
 };
+
+/// Maps that decide, and those by which one sees what was decided.
+const VITAL: [&str; 7] = [
+    "set", "guards", "records", "origins", "own", "counters", "events",
+];
 
 impl BpfGate {
     /// Takes over a gate that is armed, or stands before a kernel without one.
@@ -24,6 +33,7 @@ impl BpfGate {
             origins: HashMap::new(),
             max_programs: MAX_PROGRAMS,
             held: Vec::new(),
+            parting: Vec::new(),
         };
         if Path::new(&gate.pins.pin("map_set")).exists() {
             gate.take_over().doing("taking over the pinned gate")?;
@@ -53,11 +63,35 @@ impl BpfGate {
             maps.extend(map.map(|map| (name, map)));
         }
         self.maps = maps;
+        self.must_be_in_use().inspect_err(|_| self.maps.clear())?;
         if self.guard()?.layout != object::layout() {
             self.maps.clear();
             return Err(another_build("its maps hold other things"));
         }
         self.origins = self.store(0).origins()?;
+        let guard = self.guard()?;
+        ourselves::is_obeyed((guard.exe, guard.exe_dev));
+        Ok(())
+    }
+
+    /// Whoever mounts a BPF file system of his own over the pins can have maps there that look like the gate's.
+    /// The gate's programs are the kernel's word: what they do not use is not the gate's.
+    fn must_be_in_use(&self) -> io::Result<()> {
+        let programs = self.programs_of(LINK)?;
+        let ids = programs
+            .iter()
+            .filter(|program| program.prog_type() == ProgramType::Lsm);
+        let used = maps_of(&ids.map(ProgramHandle::id).collect());
+        for name in VITAL {
+            if !used.contains(&object::map_id(self.map(name)?)?) {
+                let what = format!(
+                    "{name} in {} is no map that the gate's programs use: somebody put other things over \
+                     its pins, `findmnt -R /sys/fs/bpf` shows where",
+                    self.pins.folder()
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+        }
         Ok(())
     }
 
@@ -70,8 +104,8 @@ impl BpfGate {
             Err(error) if error.kind() == libbpf_rs::ErrorKind::PermissionDenied => {
                 Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
-                    "it opens for the file that armed it alone, and for processes that began after \
-                     that: start the command again",
+                    "it opens for the file that armed it alone, and for processes of root's that began after \
+                     that, in the machine's own namespaces: start the command again",
                 ))
             }
             Err(error) => Err(io::Error::other(format!("{name}: {error}"))),

@@ -86,9 +86,18 @@ fn is_denied(result: &io::Result<()>) -> bool {
 
 /// `guarded`: it is the daemon.
 pub fn run(pid: i32, guarded: bool) -> bool {
+    try_all(ATTEMPTS, pid, guarded)
+}
+
+/// Somebody of the daemon's who is about to execute a file: whoever traces him waits until he has.
+pub fn before_it_runs(pid: i32) -> bool {
+    try_all(&ATTEMPTS[..ATTEMPTS.len() - 1], pid, true)
+}
+
+fn try_all(attempts: &[Attempt], pid: i32, guarded: bool) -> bool {
     let mut fine = true;
     let whose = if guarded { "the daemon" } else { "anybody" };
-    for (what, attempt) in ATTEMPTS {
+    for (what, attempt) in attempts {
         let result = attempt(pid);
         let as_expected = match guarded {
             true => is_denied(&result),

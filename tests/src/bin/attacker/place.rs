@@ -3,7 +3,8 @@
 
 use std::{
     ffi::CString,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
@@ -121,6 +122,38 @@ fn function(name: &str, offset: u64) -> io::Result<OwnedFd> {
 fn event(name: &str) -> io::Result<OwnedFd> {
     let id = number_in(&format!("/sys/kernel/tracing/events/{name}/id"))?;
     perf_event(2, id, 0, 0)
+}
+
+/// Where in this executable's file a function of it is.
+fn offset_of(address: u64) -> io::Result<u64> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let found = maps.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        let offset = number(words.nth(1)?)?;
+        let start = number(start)?;
+        (start <= address && address < number(end)?).then_some(address - start + offset)
+    });
+    found.ok_or_else(|| io::Error::other("the function is nowhere"))
+}
+
+/// A place in a file of user space, under a name that a rule of the kernel's functions fits.
+fn user_function() -> io::Result<OwnedFd> {
+    const NAME: &str = "vfs_unlinked/here";
+    if number_in(&format!("/sys/kernel/tracing/events/{NAME}/id")).is_err() {
+        let file = fs::canonicalize("/proc/self/exe")?;
+        let line = format!(
+            "p:{NAME} {}:{:#x}\n",
+            file.display(),
+            offset_of(user_function as *const () as u64)?
+        );
+        fs::OpenOptions::new()
+            .append(true)
+            .open("/sys/kernel/tracing/uprobe_events")?
+            .write_all(line.as_bytes())?;
+    }
+    event(NAME)
 }
 
 fn link(program: &OwnedFd, target: u32, attach_type: u32, flags: u32) -> io::Result<()> {
@@ -331,6 +364,18 @@ fn tries() -> Vec<Try> {
             unlink(),
             elsewhere,
             |program| by_ioctl(program, function("vfs_mkdir", 0)),
+        ),
+        attempt(
+            "a uprobe with such a name by link",
+            unlink(),
+            elsewhere,
+            |program| by_link(program, user_function()),
+        ),
+        attempt(
+            "a uprobe with such a name by ioctl",
+            unlink(),
+            elsewhere,
+            |program| by_ioctl(program, user_function()),
         ),
         attempt(
             "a tracepoint elsewhere by link",

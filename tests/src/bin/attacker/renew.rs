@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    env, io,
+    env, fs, io,
     mem::MaybeUninit,
     process::{Child, Command, ExitStatus},
     sync::{
@@ -19,11 +19,19 @@ use enforcer::{
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+    fs::{
+        AtFlags, CWD, Timespec, Timestamps,
+        inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+        utimensat,
+    },
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use super::{arm, check, evil, must_refuse, own, simple};
+use super::{
+    arm, check, comes, evil, must_refuse,
+    own::{self, grace},
+    simple,
+};
 
 /// What a thread saw.
 #[derive(Debug, Default)]
@@ -92,16 +100,48 @@ pub fn run() -> Result<bool, GateError> {
         "no program is let in meanwhile, and none refused that is admitted",
         verdict(seen.iter().all(fair), format!("{seen:?}")),
     );
-    let now = programs(&gate)?;
-    let line = format!("{} before, {} now", first.len(), now.len());
-    let others = now.len() == first.len() && now.is_disjoint(&first);
-    fine &= check(
-        "they are as many as before, and all others",
-        verdict(others, line),
-    );
     fine &= check("unsigned is refused", must_refuse(&evil()));
+    fine &= check(
+        "what may be running still is kept, and not for ever",
+        kept(&gate),
+    );
+    let name = "then they are as many as before, and all others";
+    fine &= comes(name, 100, "grace periods", || {
+        let now = grace().ok().and_then(|()| programs(&gate).ok());
+        now.is_some_and(|now| now.len() == first.len() && now.is_disjoint(&first))
+    });
     gate.disarm()?;
     Ok(fine)
+}
+
+/// Programs that were exchanged stay until nobody can be about to call them.
+fn kept(gate: &BpfGate) -> Result<String, String> {
+    let pins = || -> io::Result<Vec<_>> {
+        let entries = fs::read_dir(PINS)?.collect::<io::Result<Vec<_>>>()?;
+        let is_kept = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("kept_");
+        let paths = entries
+            .into_iter()
+            .filter(|entry| is_kept(&entry.file_name()));
+        Ok(paths.map(|entry| entry.path()).collect())
+    };
+    let look = || -> io::Result<[usize; 3]> {
+        let first = pins()?;
+        gate.sweep().map_err(io::Error::other)?;
+        let second = pins()?.len();
+        for path in &first {
+            let long_ago = Timestamps {
+                last_access: Timespec::default(),
+                last_modification: Timespec::default(),
+            };
+            utimensat(CWD, path, &long_ago, AtFlags::empty())?;
+        }
+        gate.sweep().map_err(io::Error::other)?;
+        Ok([first.len(), second, pins()?.len()])
+    };
+    match look() {
+        Ok([first, second, 0]) if first > 0 && first == second => Ok(format!("{first} programs")),
+        other => Err(format!("{other:?}")),
+    }
 }
 
 /// Somebody who exchanges the gate's programs.

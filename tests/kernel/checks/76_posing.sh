@@ -1,0 +1,34 @@
+# Whoever executes the daemon's file is the daemon, whoever told him to. So that file must not be led astray: by
+# what is mounted where it looks, by its namespaces, or through what it starts itself.
+. /lab/policy.sh
+attacker pose
+attempt="bpftool prog load $objects/drop_port.bpf.o /sys/fs/bpf/unsigned"
+check "a bundle is sealed" sealed count_exec 1.0
+check "another one" sealed watch_open 1.0
+head -c 3000 /lab/policy.sh >junk.tar
+check "the daemon starts" daemon
+prints "arm" '^Enforcing' $arm
+attacker window /lab/bin/bpfseal-enforcer $X admit junk.tar
+prints "the daemon goes on" '^Enforcing' $X status
+
+# Types of the kernel that somebody else wrote.
+mount --bind /lab/policy.sh /sys/kernel/btf/vmlinux
+prints "a program is measured by the kernel's own types" admitted $X admit count_exec.tar
+umount /sys/kernel/btf/vmlinux
+check "so it loads" loads count_exec
+kill -TERM $daemon
+wait $daemon 2>/dev/null
+
+# Without a daemon each command does the work, and starts itself again for it.
+printf '%s\n' 'mount -t tmpfs tmpfs /proc && mkdir /proc/self && cp /usr/bin/busybox /proc/self/exe && exec "$@"' >elsewhere
+fails "where /proc is not the kernel's, nothing else is executed" 'is not the file that the gate obeys' unshare -m sh elsewhere $X admit watch_open.tar
+refused "nothing was admitted" bpftool prog loadall $objects/watch_open.bpf.o /sys/fs/bpf/watch_open
+for kind in pid time user; do
+    fails "in another namespace of $kind it is not the daemon" 'start the command again' attacker apart $kind $X status
+done
+prints "in the first ones it is" '^Enforcing' $X status
+grep -q "writes to the disk below the daemon's file" $out && ok "what the disk below could change is said" || failed "what the disk below could change is said" "$(said)"
+refused "and unsigned is refused" $attempt
+permitted disarm
+prints "disarm" Disarmed $X disarm --permit disarm.permit
+:

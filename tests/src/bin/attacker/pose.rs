@@ -1,0 +1,344 @@
+//! The daemon's own file, started where things are not what they seem, and what it starts itself.
+#![expect(
+    unsafe_code,
+    reason = "namespaces, fanotify, and the bpf() system call with hostile arguments"
+)]
+
+use std::{
+    env,
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::{fs::MetadataExt as _, process::CommandExt as _},
+    },
+    path::Path,
+    process::{Child, Command},
+};
+
+use bundle::Digest;
+use enforcer::{
+    gate::{Armed, Gate as _, GateError, Mode},
+    kernel::BpfGate,
+    sandbox,
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+use super::{Attr, OBJ_GET, admissions, arm, check, evil, explain, grab, must_refuse};
+
+/// `BPF_OBJ_PIN`
+const OBJ_PIN: u32 = 6;
+const PINS: &str = "/sys/fs/bpf/bpfseal";
+const ASIDE: &str = "/sys/fs/bpf/former";
+
+/// A process with the daemon's mark, in the hands of somebody else.
+pub fn run() -> Result<bool, GateError> {
+    let mut gate = BpfGate::open()?;
+    arm(&mut gate)?;
+    let executable = env::current_exe().map_err(|source| GateError {
+        doing: "finding this executable".into(),
+        source,
+    })?;
+    let mut fine = true;
+    let refused = |result: io::Result<()>| match result {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(error.to_string()),
+        other => Err(format!("{other:?}")),
+    };
+    for (name, result) in [
+        (
+            "a pin is not removed",
+            fs::remove_file(format!("{PINS}/link_guard_map")),
+        ),
+        (
+            "nor the folder renamed",
+            fs::rename(PINS, format!("{PINS}2")),
+        ),
+        ("nor its own file removed", fs::remove_file(&executable)),
+        (
+            "nor renamed",
+            fs::rename(&executable, executable.with_extension("old")),
+        ),
+    ] {
+        fine &= check(&format!("by the daemon itself, {name}"), refused(result));
+    }
+    fine &= check("unsigned is refused", must_refuse(&evil()));
+    // Maps of a gate that was: they look like those of the next one in all respects.
+    let kept = keep_maps().and(gate.disarm().map_err(io::Error::other));
+    fine &= check("maps of a former gate are kept", said(kept));
+    let other = Armed::now(
+        Digest::of(b"authority"),
+        Digest::of(b"another policy"),
+        2,
+        Mode::Enforce,
+        Digest::of(b"host"),
+    );
+    let mut gate = BpfGate::open()?;
+    gate.arm(&other, &admissions())?;
+    fine &= check(
+        "maps of a former gate in the place of the pins",
+        said(in_their_place(&other)),
+    );
+    let child = |word: &str| Command::new(&executable).arg(word).output();
+    let said_by = |word: &str| match child(word) {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    let texts = (said_by("open"), said_by("step-down"));
+    let nobody = texts.0.is_empty() && texts.1.contains("start the command again");
+    let verdict = if nobody {
+        Ok(texts.1)
+    } else {
+        Err(format!("{texts:?}"))
+    };
+    fine &= check("whoever gives it up is the daemon no more", verdict);
+    gate.disarm()?;
+    let _gone = fs::remove_dir_all(ASIDE);
+    Ok(fine)
+}
+
+/// Opens the gate, as the daemon or after giving that up, and says why it cannot.
+pub fn open(steps_down: bool) -> io::Result<()> {
+    if steps_down {
+        sandbox::step_down()?;
+    }
+    let opened = BpfGate::open().map(drop);
+    opened.map_err(|error| io::Error::other(explain(&error)))
+}
+
+fn said(result: io::Result<()>) -> Result<String, String> {
+    result
+        .map(|()| String::new())
+        .map_err(|error| error.to_string())
+}
+
+fn path_of(path: &str) -> io::Result<CString> {
+    CString::new(path).map_err(io::Error::other)
+}
+
+fn open_pin(path: &str) -> io::Result<OwnedFd> {
+    let path = path_of(path)?;
+    Attr::new().u64(0, path.as_ptr() as u64).open(OBJ_GET)
+}
+
+fn pin(object: &OwnedFd, path: &str) -> io::Result<()> {
+    let path = path_of(path)?;
+    let attr = Attr::new().u64(0, path.as_ptr() as u64);
+    attr.u32(8, object.as_raw_fd() as u32)
+        .call(OBJ_PIN)
+        .map(drop)
+}
+
+fn pins_of(folder: &str, kind: &str) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.extend(entry?.file_name().to_str().map(str::to_owned));
+    }
+    names.retain(|name| name.starts_with(kind));
+    Ok(names)
+}
+
+fn keep_maps() -> io::Result<()> {
+    fs::create_dir(ASIDE)?;
+    for name in pins_of(PINS, "map_")? {
+        pin(
+            &open_pin(&format!("{PINS}/{name}"))?,
+            &format!("{ASIDE}/{name}"),
+        )?;
+    }
+    Ok(())
+}
+
+/// In a mount namespace of this thread's: another BPF file system with those maps and the real links.
+fn in_their_place(real: &Armed) -> io::Result<()> {
+    let mut objects = Vec::new();
+    for (folder, kind) in [(ASIDE, "map_"), (PINS, "link_")] {
+        for name in pins_of(folder, kind)? {
+            objects.push((open_pin(&format!("{folder}/{name}"))?, name));
+        }
+    }
+    let real = real.clone();
+    let pretend = move || -> io::Result<()> {
+        // SAFETY: this thread alone gets a namespace.
+        if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private)?;
+        unmount("/sys/fs/bpf", UnmountFlags::empty())?;
+        mount("bpf", "/sys/fs/bpf", "bpf", MountFlags::empty(), None)?;
+        fs::create_dir(PINS)?;
+        for (object, name) in &objects {
+            pin(object, &format!("{PINS}/{name}"))?;
+        }
+        match BpfGate::open() {
+            Err(error) if explain(&error).contains("is no map that the gate's programs use") => {
+                Ok(())
+            }
+            Err(error) => Err(io::Error::other(explain(&error))),
+            Ok(gate) => match gate.armed() {
+                Ok(Some(found)) if found.policy == real.policy => Ok(()),
+                found => Err(io::Error::other(format!(
+                    "they are taken for the gate: {found:?}"
+                ))),
+            },
+        }
+    };
+    std::thread::spawn(pretend)
+        .join()
+        .expect("it returns errors")
+}
+
+/// A command in another namespace of a kind: `pid`, `user`, or `time`, in which the machine has been up for longer.
+pub fn apart(kind: &str, command: &[String]) -> io::Result<i32> {
+    const CLONE_NEWTIME: i32 = 0x80;
+    let flag = match kind {
+        "pid" => libc::CLONE_NEWPID,
+        "user" => libc::CLONE_NEWUSER,
+        "time" => CLONE_NEWTIME,
+        _ => return Err(io::Error::other("pid, user or time")),
+    };
+    // SAFETY: a number; this process has one thread.
+    if unsafe { libc::unshare(flag) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if flag == CLONE_NEWTIME {
+        fs::write("/proc/self/timens_offsets", "boottime 100000 0\n")?;
+    }
+    if flag == libc::CLONE_NEWUSER {
+        fs::write("/proc/self/uid_map", "0 0 1\n")?;
+    }
+    let mut command = {
+        let (program, words) = command
+            .split_first()
+            .ok_or_else(|| io::Error::other("which command?"))?;
+        let mut command = Command::new(program);
+        command.args(words);
+        command
+    };
+    // SAFETY: it does nothing, but keeps the standard library from vfork(), which Linux 6.1 refuses in between.
+    let status = unsafe { command.pre_exec(|| Ok(())) }.status()?;
+    status
+        .code()
+        .ok_or_else(|| io::Error::other(status.to_string()))
+}
+
+/// Runs a command that makes the daemon start something of its own, and robs that before it has executed anything.
+pub fn window(file: &str, command: &[String]) -> io::Result<bool> {
+    let events = watch_executions(file)?;
+    // By a shell: a child that executes the file itself would keep us waiting for our own answer.
+    let mut child = Command::new("sh")
+        .args(["-c", "exec \"$@\"", "sh"])
+        .args(command)
+        .spawn()?;
+    let mut robbed = 0;
+    let mut fine = true;
+    while let Some((event, pid)) = next_execution(&events, &child)? {
+        let is_the_daemons = |pid: i32| {
+            let found = fs::metadata(format!("/proc/{pid}/exe")).ok();
+            let file = fs::metadata(file).ok();
+            found
+                .zip(file)
+                .is_some_and(|(a, b)| (a.dev(), a.ino()) == (b.dev(), b.ino()))
+        };
+        if is_the_daemons(pid) {
+            robbed += 1;
+            fine &= grab::before_it_runs(pid);
+            fine &= check("what it is asked by is no pipe", no_pipes(pid));
+        }
+        allow(&events, &event)?;
+    }
+    child.wait()?;
+    let verdict = match robbed {
+        0 => Err("it started nothing".to_owned()),
+        _ => Ok(format!("{robbed} times")),
+    };
+    Ok(check("what the daemon starts is robbed before it runs", verdict) && fine)
+}
+
+/// Pipes can be opened by their names in `/proc`.
+fn no_pipes(pid: i32) -> Result<String, String> {
+    for number in 0..3 {
+        let path = format!("/proc/{pid}/fd/{number}");
+        let leads_to = fs::read_link(&path).unwrap_or_default();
+        if leads_to.starts_with("/dev/null") {
+            continue;
+        }
+        if !leads_to.to_string_lossy().starts_with("socket:")
+            || fs::OpenOptions::new().write(true).open(&path).is_ok()
+        {
+            return Err(format!("{number}: {}", leads_to.display()));
+        }
+    }
+    Ok(String::new())
+}
+
+/// A group that is asked before anybody executes that file.
+fn watch_executions(file: &str) -> io::Result<OwnedFd> {
+    let file = path_of(Path::new(file).to_str().unwrap_or_default())?;
+    // SAFETY: the path lives through the call; the descriptor is new and nobody else's.
+    unsafe {
+        let class = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
+        let group = libc::fanotify_init(class, libc::O_RDONLY as u32);
+        if group < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let group = OwnedFd::from_raw_fd(group);
+        let done = libc::fanotify_mark(
+            group.as_raw_fd(),
+            libc::FAN_MARK_ADD,
+            libc::FAN_OPEN_EXEC_PERM,
+            libc::AT_FDCWD,
+            file.as_ptr(),
+        );
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(group)
+    }
+}
+
+/// The next one, with its descriptor and who it is; `None`: the command has ended.
+fn next_execution(group: &OwnedFd, child: &Child) -> io::Result<Option<(OwnedFd, i32)>> {
+    let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let mut both = [
+        PollFd::new(group, PollFlags::IN),
+        PollFd::new(&ended, PollFlags::IN),
+    ];
+    poll(&mut both, None)?;
+    if both[0].revents().is_empty() {
+        return Ok(None);
+    }
+    // SAFETY: all zeros are valid; the kernel writes one event at most into as many bytes.
+    unsafe {
+        let mut event: libc::fanotify_event_metadata = std::mem::zeroed();
+        let size = size_of_val(&event);
+        let read = libc::read(group.as_raw_fd(), (&raw mut event).cast(), size);
+        if read != size as isize {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Some((OwnedFd::from_raw_fd(event.fd), event.pid)))
+    }
+}
+
+fn allow(group: &OwnedFd, event: &OwnedFd) -> io::Result<()> {
+    let answer = libc::fanotify_response {
+        fd: event.as_raw_fd(),
+        response: libc::FAN_ALLOW,
+    };
+    // SAFETY: the kernel reads the answer.
+    let wrote = unsafe {
+        libc::write(
+            group.as_raw_fd(),
+            (&raw const answer).cast(),
+            size_of_val(&answer),
+        )
+    };
+    if wrote < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
