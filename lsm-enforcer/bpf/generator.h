@@ -18,7 +18,7 @@ static __always_inline u32 current_generator(void)
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct made *made = bpf_map_lookup_elem(&makers_running, &tgid);
 
-	return made && made->start == start_ticks((void *)bpf_get_current_task()) ? made->image : 0;
+	return made && made->start == started((void *)bpf_get_current_task()) ? made->image : 0;
 }
 
 static __always_inline void lose_mark(u32 tgid)
@@ -66,7 +66,7 @@ static __always_inline void note_generator(struct linux_binprm *bprm)
 		lose_mark(tgid);
 		return;
 	}
-	made.start = start_ticks((void *)bpf_get_current_task());
+	made.start = started((void *)bpf_get_current_task());
 	made.image = pin->exe;
 	bpf_map_update_elem(&makers_running, &tgid, &made, BPF_ANY);
 }

@@ -14,9 +14,15 @@
 #define CAP_SYS_ADMIN 21
 #define CAP_BPF 39
 
+/* A number of a process comes again, also within a tick; its number and this moment do not. */
+static __always_inline u64 started(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
 static __always_inline u64 start_ticks(struct task_struct *task)
 {
-	return BPF_CORE_READ(task, group_leader, start_boottime) / TICK;
+	return started(task) / TICK;
 }
 
 /* Does the current task run the daemon's executable, seen at exec? */
@@ -25,7 +31,7 @@ static __always_inline bool is_daemon(void)
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u64 *start = bpf_map_lookup_elem(&marks, &tgid);
 
-	return start && *start == start_ticks((void *)bpf_get_current_task());
+	return start && *start == started((void *)bpf_get_current_task());
 }
 
 static __always_inline struct guard *locked_guard(void)
@@ -36,6 +42,30 @@ static __always_inline struct guard *locked_guard(void)
 	return g && g->locked ? g : 0;
 }
 
+static __always_inline bool is_inode(struct inode *inode, u32 dev, u64 ino)
+{
+	return inode && BPF_CORE_READ(inode, i_ino) == ino && BPF_CORE_READ(inode, i_sb, s_dev) == dev;
+}
+
+/*
+ * The process that arms is one of the daemon's by its own word until here. From now on it is by the moment when it
+ * started, which user space does not know so well. Its file must be one that can be known again: on some file
+ * systems (btrfs, overlay) user space sees another device.
+ */
+static __always_inline bool mark_who_arms(struct guard *g)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 *start = bpf_map_lookup_elem(&marks, &tgid);
+
+	if (!start || *start != start_ticks(task))
+		return false;
+	*start = started(task);
+	if (!is_inode(BPF_CORE_READ(task, mm, exe_file, f_inode), g->exe_dev, g->exe))
+		g->exe = 0;
+	return true;
+}
+
 static __always_inline u32 refuse_own(struct guard *g, u32 kind, u32 id)
 {
 	struct own_key key = { .kind = kind, .id = id };
@@ -44,11 +74,6 @@ static __always_inline u32 refuse_own(struct guard *g, u32 kind, u32 id)
 		return 0;
 	emit_attempt(0, REASON_OWN_OBJECT, (u64)kind << 32 | id);
 	return REASON_OWN_OBJECT;
-}
-
-static __always_inline bool is_inode(struct inode *inode, u32 dev, u64 ino)
-{
-	return inode && BPF_CORE_READ(inode, i_ino) == ino && BPF_CORE_READ(inode, i_sb, s_dev) == dev;
 }
 
 /* While another build takes its place it is two files: whichever a crash leaves there is the daemon. */
@@ -157,6 +182,14 @@ static __always_inline bool may_load(void)
 	       held & (1ull << CAP_SYS_ADMIN | 1ull << CAP_BPF);
 }
 
+/* Does somebody else answer its system calls, or some of them? Then it believes whatever he says. */
+static __always_inline bool is_filtered(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, seccomp.mode) != 0;
+}
+
 /* Marks a process that has just become the daemon, and forgets one that no longer is. */
 static __always_inline void note_exec(struct linux_binprm *bprm)
 {
@@ -168,11 +201,12 @@ static __always_inline void note_exec(struct linux_binprm *bprm)
 	if (!g)
 		return;
 	if (!is_daemon_file(g, BPF_CORE_READ(file, f_inode)) ||
-	    (BPF_CORE_READ(bprm, unsafe) & LSM_UNSAFE_PTRACE) || !in_first_namespaces() || !may_load()) {
+	    (BPF_CORE_READ(bprm, unsafe) & LSM_UNSAFE_PTRACE) || !in_first_namespaces() || !may_load() ||
+	    is_filtered()) {
 		bpf_map_delete_elem(&marks, &tgid);
 		return;
 	}
-	start = start_ticks((void *)bpf_get_current_task());
+	start = started((void *)bpf_get_current_task());
 	bpf_map_update_elem(&marks, &tgid, &start, BPF_ANY);
 }
 
@@ -204,7 +238,7 @@ static __always_inline u32 refuse_trace(struct task_struct *child, unsigned int 
 	if (!(mode & PTRACE_MODE_ATTACH))
 		return 0;
 	start = bpf_map_lookup_elem(&marks, &tgid);
-	if (!(start && *start == start_ticks(child)) && !runs_daemon_file(child))
+	if (!(start && *start == started(child)) && !runs_daemon_file(child))
 		return 0;
 	if (is_daemon())
 		return 0;

@@ -365,6 +365,10 @@ struct cred {
 	struct user_namespace *user_ns;
 };
 
+struct seccomp {
+	int mode;
+};
+
 struct mm_struct;
 struct task_struct {
 	int pid;
@@ -377,6 +381,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct files_struct *files;
 	struct nsproxy *nsproxy;
+	struct seccomp seccomp;
 };
 
 struct super_block {

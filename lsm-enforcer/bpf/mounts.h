@@ -156,7 +156,7 @@ static __always_inline u32 refuse_umount(u64 mnt_address, int flags)
 		return 0;
 	/* Arming shows which mount it is by asking for what is refused here. */
 	if (!g->locked) {
-		if (g->mount || !is_daemon() || BPF_CORE_READ(mnt, mnt_sb, s_dev) != g->pins_dev)
+		if (g->mount || BPF_CORE_READ(mnt, mnt_sb, s_dev) != g->pins_dev || !mark_who_arms(g))
 			return 0;
 		g->mount = (u64)mount;
 		return REASON_OWN_PIN;

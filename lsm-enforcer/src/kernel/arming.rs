@@ -262,6 +262,13 @@ impl BpfGate {
         if guard.mount == 0 {
             return Err(io::Error::other("the mount of the pins was not seen"));
         }
+        if guard.exe == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the enforcer's file is on a file system that shows other devices than it has (btrfs, overlayfs), so \
+                 the gate could not know it again: put it on ext4, XFS or tmpfs",
+            ));
+        }
         guard.locked = true;
         self.write_guard(&guard)?;
         self.parting.clear();
@@ -627,9 +634,16 @@ impl Gate for BpfGate {
             // Until it has the name both are the daemon: a crash leaves one of them there.
             let found = next.file.metadata()?;
             (guard.next_exe, guard.next_dev) = (found.ino(), place::kernel_dev(found.dev()));
+            if guard.next_dev != guard.exe_dev {
+                let what = "the next build's file is on another file system than the daemon's: somebody mounted something there";
+                return Err(io::Error::other(what));
+            }
             (guard.last_exe, guard.last_dev) = now;
             self.write_guard(&guard)?;
-            next.take(path)?;
+            next.take(path).inspect_err(|_| {
+                (guard.next_exe, guard.next_dev) = (0, 0);
+                let _the_first_error_counts = self.write_guard(&guard);
+            })?;
             (guard.exe, guard.exe_dev) = (guard.next_exe, guard.next_dev);
             (guard.next_exe, guard.next_dev) = (0, 0);
             self.write_guard(&guard)

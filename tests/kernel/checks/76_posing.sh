@@ -26,6 +26,12 @@ refused "nothing was admitted" bpftool prog loadall $objects/watch_open.bpf.o /s
 for kind in pid time user; do
     fails "in another namespace of $kind it is not the daemon" 'start the command again' attacker apart $kind $X status
 done
+fails "whose system calls somebody filters is not the daemon" 'start the command again' attacker filtered $X status
+for map in marks own; do
+    printf '%s\n' "mount --bind /sys/fs/bpf/bpfseal/map_owners /sys/fs/bpf/bpfseal/map_$map && exec \"\$@\"" >covered
+    [ -e /sys/fs/bpf/bpfseal/map_owners ] || sed -i s/map_owners/map_loaders/ covered
+    fails "a map in the place of the gate's $map is not taken for it" 'no map that the gate|another build' unshare -m sh covered $X status
+done
 prints "in the first ones it is" '^Enforcing' $X status
 grep -q "writes to the disk below the daemon's file" $out && ok "what the disk below could change is said" || failed "what the disk below could change is said" "$(said)"
 refused "and unsigned is refused" $attempt

@@ -274,6 +274,13 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         },
+        Some("filtered") => match pose::filtered(&words[1..]) {
+            Ok(code) => return ExitCode::from(code as u8),
+            Err(error) => {
+                println!("{error}");
+                return ExitCode::FAILURE;
+            }
+        },
         Some("window") => {
             match pose::window(words.get(1).map_or("", String::as_str), &words[2..]) {
                 Ok(fine) => fine,

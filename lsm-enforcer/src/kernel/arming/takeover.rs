@@ -6,15 +6,15 @@ use std::{
     path::Path,
 };
 
-use libbpf_rs::{MapCore as _, MapHandle, ProgramHandle, ProgramType};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, ProgramHandle, ProgramType};
 
 use super::{
-    BpfGate, Doing as _, MAX_PROGRAMS, object,
+    BpfGate, Doing as _, MAX_PROGRAMS, OWN_MAP, object, other,
     renewal::{LINK, maps_of},
 };
 use crate::{
     gate::{Gate as _, GateError},
-    kernel::{pins::Pins, store},
+    kernel::{pins::Pins, shared::Fields, store},
     ourselves,
 };
 
@@ -82,14 +82,30 @@ impl BpfGate {
             .iter()
             .filter(|program| program.prog_type() == ProgramType::Lsm);
         let used = maps_of(&ids.map(ProgramHandle::id).collect());
+        let wrong = |name: &str| {
+            let what = format!(
+                "{name} in {} is no map that the gate's programs use: somebody put other things over \
+                 its pins, `findmnt -R /sys/fs/bpf` shows where",
+                self.pins.folder()
+            );
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        };
         for name in VITAL {
             if !used.contains(&object::map_id(self.map(name)?)?) {
-                let what = format!(
-                    "{name} in {} is no map that the gate's programs use: somebody put other things over \
-                     its pins, `findmnt -R /sys/fs/bpf` shows where",
-                    self.pins.folder()
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                return Err(wrong(name));
+            }
+        }
+        // Each by its own name; and those that no program of this kernel uses are on the gate's list.
+        for (name, map) in &self.maps {
+            let info = map.info().map_err(other)?;
+            let called = info.name().map_err(other)?;
+            let key = Fields::default().u32s(&[OWN_MAP, info.info.id]).done(8);
+            let listed = self
+                .map("own")?
+                .lookup(&key, MapFlags::ANY)
+                .map_err(other)?;
+            if called != name || listed.is_none() {
+                return Err(wrong(name));
             }
         }
         Ok(())
