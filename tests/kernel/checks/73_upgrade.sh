@@ -24,6 +24,12 @@ fails "no file takes its place unless the policy says so" 'E709 next-daemon.*ver
 check "a policy that names two" bpfseal policy sign with.toml --key authority.key
 prints "arm with it" '^Enforcing' $X arm --policy with.toml --authority authority.pub
 fails "another file does not" 'E709 next-daemon' $X upgrade other
+# Where somebody can write below the next file.
+mkdir elsewhere && mount -t tmpfs tmpfs elsewhere && touch elsewhere/${exe##*/}
+mount --bind $exe elsewhere/${exe##*/}
+fails "nor does it go to a file system of somebody's" 'on another file system than' \
+    elsewhere/${exe##*/} --state /run/$SCRIPT/state --runtime /run/nowhere upgrade next
+umount elsewhere/${exe##*/} && umount elsewhere
 prints "admitted before" admitted admitted watch_open
 prints "the next one does" "is sha256:$(sum next) now; restart the daemon" $X upgrade next
 check "its file is the next build" cmp next $exe
