@@ -215,8 +215,8 @@ __noinline int name_event(u64 event_address, struct guard *g, struct place_name 
 	long length;
 	u64 end;
 
-	/* A uprobe has no name that means anything: whoever makes it chooses one. */
-	if (!name || !call || !g || (flags & g->uprobes))
+	/* Whoever makes a uprobe chooses its name. Where the kernel does not say which events are what, none has one. */
+	if (!name || !call || !g || !g->kprobes || !g->uprobes || (flags & g->uprobes))
 		return 0;
 	if (flags & g->kprobes) {
 		probe_event = (void *)call - bpf_core_field_offset(struct trace_probe_event, call);

@@ -264,6 +264,11 @@ pub struct Event {
     pub cgroup: u64,
 }
 
+/// As much of the name of an admitted program as the gate keeps: 64 bytes.
+pub fn kept_name(name: &str) -> &str {
+    &name[..name.floor_char_boundary(64)]
+}
+
 /// One program now in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
@@ -285,7 +290,7 @@ pub struct Loaded {
     pub class: Option<Class>,
     /// Bundle that holds it.
     pub bundle: Option<Digest>,
-    /// Name of the admitted program that it is, at most 64 bytes; `name` is what the loader chose.
+    /// [`kept_name`] of the admitted program that it is; `name` is what the loader chose.
     pub admitted: Option<String>,
     /// Thread group that loaded it, where recorded.
     pub pid: Option<u32>,

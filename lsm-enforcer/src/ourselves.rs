@@ -3,26 +3,39 @@
 #![expect(unsafe_code, reason = "executes a descriptor between fork and exec")]
 
 use std::{
-    ffi::{CString, c_char},
+    ffi::{CString, OsStr, c_char},
     fs::File,
-    io,
+    io, iter,
     os::{
         fd::AsRawFd as _,
-        unix::{fs::MetadataExt as _, process::CommandExt as _},
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _, process::CommandExt as _},
     },
     process::Command,
     ptr,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 
 use crate::kernel::kernel_dev;
 
-/// Inode and device of the file that the gate obeys, if this process has opened one.
-static OBEYED: Mutex<Option<(u64, u32)>> = Mutex::new(None);
+/// Inode and device of a file.
+pub(crate) type Identity = (u64, u32);
 
-/// The gate that this process opened obeys that file.
-pub(crate) fn is_obeyed(file: (u64, u32)) {
-    *OBEYED.lock().unwrap_or_else(|broken| broken.into_inner()) = Some(file);
+/// Which files the gate obeys, if this process has opened one: two in the middle of an upgrade.
+static OBEYED: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
+
+/// The gate that this process opened obeys these files.
+pub(crate) fn obeyed(files: Vec<Identity>) {
+    *OBEYED.lock().unwrap_or_else(PoisonError::into_inner) = files;
+}
+
+/// Without a gate any file will do.
+fn must_be_obeyed(file: Identity, obeyed: &[Identity]) -> io::Result<()> {
+    match obeyed.is_empty() || obeyed.contains(&file) {
+        true => Ok(()),
+        false => Err(io::Error::other(
+            "/proc/self/exe is not the file that the gate obeys: somebody mounted something over it",
+        )),
+    }
 }
 
 /// A command that runs this executable with these words and no environment.
@@ -33,19 +46,14 @@ pub(crate) fn is_obeyed(file: (u64, u32)) {
 /// # Errors
 ///
 /// It is another file, or cannot be opened.
-pub fn again(words: &[&str]) -> io::Result<Command> {
+pub fn again<W: AsRef<OsStr>>(words: &[W]) -> io::Result<Command> {
     let file = File::open("/proc/self/exe")?;
     let found = file.metadata()?;
-    let obeyed = *OBEYED.lock().unwrap_or_else(|broken| broken.into_inner());
-    if obeyed.is_some_and(|obeyed| obeyed != (found.ino(), kernel_dev(found.dev()))) {
-        return Err(io::Error::other(
-            "/proc/self/exe is not the file that the gate obeys: somebody mounted something over it",
-        ));
-    }
-    let words: Vec<CString> = ["bpfseal-enforcer"]
-        .iter()
-        .chain(words)
-        .map(|&word| CString::new(word).map_err(io::Error::other))
+    let obeyed = OBEYED.lock().unwrap_or_else(PoisonError::into_inner);
+    must_be_obeyed((found.ino(), kernel_dev(found.dev())), &obeyed)?;
+    let words: Vec<CString> = iter::once(OsStr::new("bpfseal-enforcer"))
+        .chain(words.iter().map(AsRef::as_ref))
+        .map(|word| CString::new(word.as_bytes()).map_err(io::Error::other))
         .collect::<io::Result<_>>()?;
     let mut command = Command::new("/proc/self/exe");
     command.env_clear();
@@ -75,3 +83,32 @@ pub fn again(words: &[&str]) -> io::Result<Command> {
 
 /// Words of a command, with its name and the end of the list.
 const MOST: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_gate_is_armed_only_its_files_are_a_part_of_us() {
+        let (one, next, evil) = ((7, 1), (8, 1), (7, 2));
+        for (file, obeyed, want) in [
+            (evil, &[][..], true),
+            (one, &[one], true),
+            // Whoever died in the middle of an upgrade leaves either of them.
+            (next, &[one, next], true),
+            (evil, &[one, next], false),
+        ] {
+            assert_eq!(must_be_obeyed(file, obeyed).is_ok(), want, "{file:?}");
+        }
+    }
+
+    #[test]
+    fn it_runs_this_very_file() {
+        let output = again(&["--list"]).unwrap().output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.contains("ourselves::tests::it_runs_this_very_file: test"),
+            "{text}"
+        );
+    }
+}

@@ -1,9 +1,9 @@
 //! The deadline of a provisional arming, where no daemon runs to keep it.
 
 use std::{
+    ffi::OsStr,
     io,
     os::unix::process::CommandExt as _,
-    path::Path,
     process::{Child, Stdio},
     thread,
     time::Duration,
@@ -22,19 +22,14 @@ pub struct Args {
 /// Starts a process that outlives this one and the terminal.
 pub fn start(places: &Places, time: Duration) -> Result<(), Failure> {
     let start = || -> io::Result<Child> {
-        let path = |path: &Path| {
-            path.to_str()
-                .map(str::to_owned)
-                .ok_or(io::ErrorKind::InvalidFilename)
-        };
-        let (state, runtime) = (path(&places.state)?, path(&places.runtime)?);
-        ourselves::again(&[
-            "--state",
-            &state,
-            "--runtime",
-            &runtime,
-            "await-confirmation",
-            &time.as_secs().to_string(),
+        let seconds = time.as_secs().to_string();
+        ourselves::again::<&OsStr>(&[
+            "--state".as_ref(),
+            places.state.as_ref(),
+            "--runtime".as_ref(),
+            places.runtime.as_ref(),
+            "await-confirmation".as_ref(),
+            seconds.as_ref(),
         ])?
         .current_dir("/")
         .stdin(Stdio::null())

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Accepted, Enforcer, Rejected, state};
 use crate::{
     failure::Failure,
-    gate::{Armed, Loaded, Revoked},
+    gate::{Armed, Loaded, Revoked, kept_name},
     links::{Attachment, Holder},
     record::{Level, type_name},
     workshop::Verdict,
@@ -230,6 +230,16 @@ impl Enforcer {
         if self.revocations.is_none() {
             return Ok(Vec::new());
         }
+        let is_revoked = self.is_revoked();
+        let loaded = self.gate().loaded()?.into_iter();
+        Ok(loaded
+            .filter(is_revoked)
+            .filter_map(|program| program.bundle.map(|bundle| (program, bundle)))
+            .collect())
+    }
+
+    /// Tells revoked programs from others.
+    fn is_revoked(&self) -> impl Fn(&Loaded) -> bool + use<> {
         let by_others = self
             .rejected
             .iter()
@@ -239,15 +249,15 @@ impl Enforcer {
         let named = self.named_programs(self.bundles.as_deref().unwrap_or_default());
         let programs: BTreeSet<(Digest, String)> = named
             .into_iter()
-            .map(|(bundle, name)| (bundle, kept_name(&name)))
+            .map(|(bundle, name)| (bundle, kept_name(&name).to_owned()))
             .collect();
-        let loaded = self.gate().loaded()?.into_iter().filter_map(|program| {
-            let bundle = program.bundle?;
-            let admitted = program.admitted.clone().unwrap_or_default();
-            let named = programs.contains(&(bundle, admitted));
-            (!program.own && (bundles.contains(&bundle) || named)).then_some((program, bundle))
-        });
-        Ok(loaded.collect())
+        move |program| {
+            let named = |bundle| {
+                let admitted = program.admitted.clone().unwrap_or_default();
+                bundles.contains(&bundle) || programs.contains(&(bundle, admitted))
+            };
+            !program.own && program.bundle.is_some_and(named)
+        }
     }
 
     /// Bundles that the list names themselves, whether they are known here or not.
@@ -269,18 +279,15 @@ impl Enforcer {
             return Ok(Vec::new());
         };
         let admitted: BTreeSet<Digest> = bundles.iter().map(|known| known.verdict.bundle).collect();
-        let revoked: BTreeSet<u32> = self
-            .revoked_loaded()?
-            .into_iter()
-            .map(|(program, _)| program.id)
-            .collect();
-        let is_left = |program: &Loaded| {
+        let is_revoked = self.is_revoked();
+        let mut loaded = self.gate().loaded()?;
+        loaded.retain(|program| {
             let unknown = program
                 .bundle
                 .is_some_and(|bundle| !admitted.contains(&bundle));
-            unknown && !program.own && !revoked.contains(&program.id)
-        };
-        Ok(self.gate().loaded()?.into_iter().filter(is_left).collect())
+            unknown && !program.own && !is_revoked(program)
+        });
+        Ok(loaded)
     }
 
     /// For `status`.
@@ -490,10 +497,4 @@ impl Reached {
         }
         line
     }
-}
-
-/// As the gate keeps names of what it admitted.
-fn kept_name(name: &str) -> String {
-    let end = name.floor_char_boundary(64);
-    name[..end].to_owned()
 }

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     gate::{
         Admissions, Armed, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
-        GeneratorState, Loaded, Mode, Revoked,
+        GeneratorState, Loaded, Mode, Revoked, kept_name,
     },
     ourselves,
 };
@@ -241,7 +241,7 @@ impl BpfGate {
             ..Guard::default()
         };
         place::survey(&mut guard)?;
-        ourselves::is_obeyed((guard.exe, guard.exe_dev));
+        ourselves::obeyed(guard.files());
         self.write_guard(&guard)?;
         self.write_admissions(armed, admissions)?;
         self.map("marks")?
@@ -286,8 +286,8 @@ impl BpfGate {
             }
             self.own(OWN_MAP, object::map_id(map)?)?;
         }
-        for id in loaded.program_ids()? {
-            self.own(OWN_PROG, id)?;
+        for program in loaded.programs()? {
+            self.own(OWN_PROG, program.id())?;
         }
         for (name, mut link) in links {
             link.pin(self.pins.pin(&format!("link_{name}")))
@@ -381,7 +381,7 @@ impl Gate for BpfGate {
     fn revoke(&mut self, gone: &Revoked) -> Result<(), GateError> {
         let is_gone = |origin: &Origin| {
             let named = |(bundle, name): &(Digest, String)| {
-                origin.bundle == Some(*bundle) && Origin::keeps(name) == origin.name
+                origin.bundle == Some(*bundle) && kept_name(name) == origin.name
             };
             let whole = |bundle| gone.bundles.contains(&bundle);
             origin.bundle.is_some_and(whole) || gone.programs.iter().any(named)

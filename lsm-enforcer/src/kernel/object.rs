@@ -266,19 +266,16 @@ impl Loaded {
         Ok(links)
     }
 
-    /// Ids of the loaded programs.
-    pub fn program_ids(&self) -> io::Result<Vec<u32>> {
+    /// Own handles to the loaded programs.
+    pub fn programs(&self) -> io::Result<Vec<ProgramHandle>> {
         self.object
             .progs()
             .filter(|program| program.autoload())
-            .map(|program| libbpf_rs::Program::id_from_fd(program.as_fd()).map_err(other))
-            .collect()
-    }
-
-    /// Own handles to the loaded programs.
-    pub fn programs(&self) -> io::Result<Vec<ProgramHandle>> {
-        let ids = self.program_ids()?.into_iter();
-        ids.map(|id| ProgramHandle::from_prog_id(id).map_err(other))
+            .map(|program| {
+                let id = libbpf_rs::Program::id_from_fd(program.as_fd())?;
+                ProgramHandle::from_prog_id(id)
+            })
+            .map(|program| program.map_err(other))
             .collect()
     }
 }

@@ -231,11 +231,6 @@ const REVOKED: u32 = 0x8000_0000;
 impl Origin {
     pub const SIZE: usize = 144;
 
-    /// As much of a program's name as is written.
-    pub fn keeps(name: &str) -> String {
-        Reader(name.as_bytes()).text::<64>()
-    }
-
     pub fn to_bytes(&self) -> Vec<u8> {
         let bundle = self.bundle.map_or([0; 32], |digest| *digest.as_bytes());
         Fields::default()
@@ -302,6 +297,13 @@ pub struct Guard {
 
 impl Guard {
     pub const SIZE: usize = 136;
+
+    /// The daemon's files: two in the middle of an upgrade.
+    pub fn files(&self) -> Vec<(u64, u32)> {
+        let next = (self.next_exe, self.next_dev);
+        let now = (self.exe, self.exe_dev);
+        [now, next].into_iter().filter(|file| file.0 != 0).collect()
+    }
 
     pub fn to_bytes(self) -> Vec<u8> {
         Fields::default()

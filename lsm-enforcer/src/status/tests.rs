@@ -1,5 +1,8 @@
 use super::*;
-use crate::fake::{self, World, policy, request};
+use crate::{
+    fake::{self, World, policy, request},
+    gate::Class,
+};
 
 fn headline(world: &World, state: &std::path::Path) -> String {
     Status::measure(&mut world.enforcer(state), true)

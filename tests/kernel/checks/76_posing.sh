@@ -27,11 +27,14 @@ for kind in pid time user; do
     fails "in another namespace of $kind it is not the daemon" 'start the command again' attacker apart $kind $X status
 done
 fails "whose system calls somebody filters is not the daemon" 'start the command again' attacker filtered $X status
-for map in marks own; do
-    printf '%s\n' "mount --bind /sys/fs/bpf/bpfseal/map_owners /sys/fs/bpf/bpfseal/map_$map && exec \"\$@\"" >covered
-    [ -e /sys/fs/bpf/bpfseal/map_owners ] || sed -i s/map_owners/map_loaders/ covered
-    fails "a map in the place of the gate's $map is not taken for it" 'no map that the gate|another build' unshare -m sh covered $X status
-done
+pins=/sys/fs/bpf/bpfseal
+# One that has the sizes of `own`, where this kernel has it; others differ in theirs from any.
+like=$pins/map_owners
+[ -e $like ] || like=$pins/map_marks
+printf '%s\n' 'map=$1 && shift && mount --bind $like $map && exec "$@"' >covered
+fails "another of the gate's maps in the place of the list of its own is not taken for it" \
+    'own in .* is no map that the gate|map own has keys and values of 4 and 8' \
+    unshare -m env like=$like sh covered $pins/map_own $X status
 prints "in the first ones it is" '^Enforcing' $X status
 grep -q "writes to the disk below the daemon's file" $out && ok "what the disk below could change is said" || failed "what the disk below could change is said" "$(said)"
 refused "and unsigned is refused" $attempt

@@ -91,6 +91,9 @@ use loads::{
 };
 use measured::measured;
 
+/// Where the gate has its pins.
+const PINS: &str = "/sys/fs/bpf/bpfseal";
+
 fn arm(gate: &mut BpfGate) -> Result<(), GateError> {
     arm_with(gate, &admissions())
 }
@@ -214,6 +217,14 @@ fn ended(result: io::Result<()>) -> ExitCode {
     }
 }
 
+/// As a command did.
+fn exits(code: io::Result<i32>) -> ExitCode {
+    match code {
+        Ok(code) => ExitCode::from(code as u8),
+        Err(error) => ended(Err(error)),
+    }
+}
+
 fn done(result: Result<bool, GateError>) -> bool {
     result.unwrap_or_else(|error| check("the gate works", Err(explain(&error))))
 }
@@ -267,20 +278,13 @@ fn main() -> ExitCode {
         Some("links") => grab::links(),
         Some("pose") => done(pose::run()),
         Some(word @ ("open" | "step-down")) => return ended(pose::open(word == "step-down")),
-        Some("apart") => match pose::apart(words.get(1).map_or("", String::as_str), &words[2..]) {
-            Ok(code) => return ExitCode::from(code as u8),
-            Err(error) => {
-                println!("{error}");
-                return ExitCode::FAILURE;
-            }
-        },
-        Some("filtered") => match pose::filtered(&words[1..]) {
-            Ok(code) => return ExitCode::from(code as u8),
-            Err(error) => {
-                println!("{error}");
-                return ExitCode::FAILURE;
-            }
-        },
+        Some("apart") => {
+            return exits(pose::apart(
+                words.get(1).map_or("", String::as_str),
+                &words[2..],
+            ));
+        }
+        Some("filtered") => return exits(pose::filtered(&words[1..])),
         Some("window") => {
             match pose::window(words.get(1).map_or("", String::as_str), &words[2..]) {
                 Ok(fine) => fine,

@@ -51,8 +51,8 @@ impl BpfGate {
         for map in loaded.maps()?.into_values() {
             self.own(OWN_MAP, object::map_id(&map)?)?;
         }
-        for id in loaded.program_ids()? {
-            self.own(OWN_PROG, id)?;
+        for program in loaded.programs()? {
+            self.own(OWN_PROG, program.id())?;
         }
         let mut names = HashSet::new();
         for (name, mut link) in loaded.attach(&mut || Ok(()))? {

@@ -69,8 +69,7 @@ impl BpfGate {
             return Err(another_build("its maps hold other things"));
         }
         self.origins = self.store(0).origins()?;
-        let guard = self.guard()?;
-        ourselves::is_obeyed((guard.exe, guard.exe_dev));
+        ourselves::obeyed(self.guard()?.files());
         Ok(())
     }
 
@@ -78,10 +77,10 @@ impl BpfGate {
     /// The gate's programs are the kernel's word: what they do not use is not the gate's.
     fn must_be_in_use(&self) -> io::Result<()> {
         let programs = self.programs_of(LINK)?;
-        let ids = programs
+        let lsm = programs
             .iter()
             .filter(|program| program.prog_type() == ProgramType::Lsm);
-        let used = maps_of(&ids.map(ProgramHandle::id).collect());
+        let used = maps_of(&lsm.map(ProgramHandle::id).collect());
         let wrong = |name: &str| {
             let what = format!(
                 "{name} in {} is no map that the gate's programs use: somebody put other things over \
@@ -90,21 +89,25 @@ impl BpfGate {
             );
             io::Error::new(io::ErrorKind::InvalidData, what)
         };
+        let mut ids = BTreeMap::new();
+        for (name, map) in &self.maps {
+            let info = map.info().map_err(other)?;
+            // One of the gate's could stand in for another.
+            if info.name().map_err(other)? != name {
+                return Err(wrong(name));
+            }
+            ids.insert(name.as_str(), info.info.id);
+        }
         for name in VITAL {
-            if !used.contains(&object::map_id(self.map(name)?)?) {
+            if !ids.get(name).is_some_and(|id| used.contains(id)) {
                 return Err(wrong(name));
             }
         }
-        // Each by its own name; and those that no program of this kernel uses are on the gate's list.
-        for (name, map) in &self.maps {
-            let info = map.info().map_err(other)?;
-            let called = info.name().map_err(other)?;
-            let key = Fields::default().u32s(&[OWN_MAP, info.info.id]).done(8);
-            let listed = self
-                .map("own")?
-                .lookup(&key, MapFlags::ANY)
-                .map_err(other)?;
-            if called != name || listed.is_none() {
+        // Those that no program of this kernel uses are on the gate's list.
+        for (name, id) in ids {
+            let key = Fields::default().u32s(&[OWN_MAP, id]).done(8);
+            let listed = self.map("own")?.lookup(&key, MapFlags::ANY);
+            if listed.map_err(other)?.is_none() {
                 return Err(wrong(name));
             }
         }

@@ -8,7 +8,7 @@ use std::{
     io,
 };
 
-use super::{Attr, OBJ_GET, check, evil, must_refuse};
+use super::{Attr, OBJ_GET, PINS, check, evil, must_refuse};
 
 // enum bpf_cmd
 const PROG_DETACH: u32 = 9;
@@ -117,13 +117,13 @@ fn try_all(attempts: &[Attempt], pid: i32, guarded: bool) -> bool {
 pub fn links() -> bool {
     let mut fine = true;
     let mut tried = 0;
-    for entry in fs::read_dir("/sys/fs/bpf/bpfseal").into_iter().flatten() {
+    for entry in fs::read_dir(PINS).into_iter().flatten() {
         let Ok(entry) = entry else { continue };
         let name = entry.file_name().to_string_lossy().into_owned();
         if !name.starts_with("link_") {
             continue;
         }
-        let path = format!("/sys/fs/bpf/bpfseal/{name}\0");
+        let path = format!("{PINS}/{name}\0");
         let Ok(link) = Attr::new().u64(0, path.as_ptr() as u64).call(OBJ_GET) else {
             tried += 1;
             continue;

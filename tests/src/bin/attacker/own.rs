@@ -8,16 +8,12 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Attr, LINK_GET_FD_BY_ID, MAP_GET_FD_BY_ID, OBJ_GET, PROG_GET_FD_BY_ID, check};
+use super::{Attr, LINK_GET_FD_BY_ID, MAP_GET_FD_BY_ID, OBJ_GET, PINS, PROG_GET_FD_BY_ID, check};
 
 /// Tries to get hold of the gate's own objects, from another executable.
 pub fn steal() -> bool {
     let mut fine = true;
-    for pin in fs::read_dir("/sys/fs/bpf/bpfseal")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for pin in fs::read_dir(PINS).into_iter().flatten().flatten() {
         let path = pin.path();
         let name = path
             .file_name()

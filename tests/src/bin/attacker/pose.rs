@@ -28,11 +28,10 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use super::{Attr, OBJ_GET, admissions, arm, check, evil, explain, grab, must_refuse};
+use super::{Attr, OBJ_GET, PINS, admissions, arm, check, evil, explain, grab, must_refuse};
 
 /// `BPF_OBJ_PIN`
 const OBJ_PIN: u32 = 6;
-const PINS: &str = "/sys/fs/bpf/bpfseal";
 const ASIDE: &str = "/sys/fs/bpf/former";
 
 /// A process with the daemon's mark, in the hands of somebody else.

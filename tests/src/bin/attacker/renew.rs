@@ -28,7 +28,7 @@ use rustix::{
 };
 
 use super::{
-    arm, check, comes, evil, must_refuse,
+    PINS, arm, check, comes, evil, must_refuse,
     own::{self, grace},
     simple,
 };
@@ -106,9 +106,13 @@ pub fn run() -> Result<bool, GateError> {
         kept(&gate),
     );
     let name = "then they are as many as before, and all others";
+    let mut now = BTreeSet::new();
     fine &= comes(name, 100, "grace periods", || {
-        let now = grace().ok().and_then(|()| programs(&gate).ok());
-        now.is_some_and(|now| now.len() == first.len() && now.is_disjoint(&first))
+        now = grace()
+            .ok()
+            .and_then(|()| programs(&gate).ok())
+            .unwrap_or_default();
+        now.len() == first.len() && now.is_disjoint(&first)
     });
     gate.disarm()?;
     Ok(fine)
@@ -159,7 +163,6 @@ struct Moment {
 }
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
-const PINS: &str = "/sys/fs/bpf/bpfseal";
 
 const MOMENTS: [Moment; 5] = [
     // First it looks what the kernel has, then it relocates by the same file.
