@@ -278,8 +278,10 @@ int BPF_PROG(guard_map, struct bpf_map *map)
 	struct guard *g = locked_guard();
 	u32 id = map->id;
 
-	if (!g || id < g->first_map || id > g->last_map)
+	if (!g)
 		return 0;
+	if (id < g->first_map || id > g->last_map)
+		return deny(refuse_unborn(g, map, id));
 	return deny(refuse_own(g, OWN_MAP, id));
 }
 
@@ -316,13 +318,20 @@ SEC("?lsm/sb_mount")
 int BPF_PROG(guard_mount, const char *name, struct path *path, const char *type,
 	     unsigned long flags, void *data)
 {
-	return deny(refuse_old_move(flags));
+	struct vfsmount *on = BPF_CORE_READ(path, mnt);
+	struct dentry *point = BPF_CORE_READ(path, dentry);
+
+	return deny(refuse_old_move(flags) ?: refuse_mount_on(on, point));
 }
 
 SEC("?lsm/move_mount")
 int BPF_PROG(guard_move, struct path *from, struct path *to)
 {
-	return deny(refuse_move(BPF_CORE_READ(from, mnt)));
+	struct vfsmount *on = BPF_CORE_READ(to, mnt);
+	struct dentry *point = BPF_CORE_READ(to, dentry);
+
+	return deny(refuse_move(BPF_CORE_READ(from, mnt)) ?: refuse_mount_on(on, point)
+			    ?: refuse_mount_beneath(on, point));
 }
 
 SEC("?lsm/sb_pivotroot")

@@ -62,7 +62,7 @@ static __always_inline void note_generator(struct linux_binprm *bprm)
 	struct made made = {};
 
 	/* Others would only take room from those who can load something. */
-	if (!pin || !pin->exe || (bprm->unsafe & LSM_UNSAFE_PTRACE) || !may_load()) {
+	if (!pin || !pin->exe || (bprm->unsafe & LSM_UNSAFE_PTRACE) || !may_load() || is_filtered()) {
 		lose_mark(tgid);
 		return;
 	}

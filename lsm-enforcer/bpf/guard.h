@@ -4,6 +4,8 @@
 
 /* Nanoseconds of a clock tick as /proc/PID/stat counts them, which is how user space knows. */
 #define TICK 10000000
+/* "bpfseal_", with which the names of sets begin */
+#define NAME_OF_SETS 0x5f6c616573667062ull
 #define FMODE_WRITE 2
 #define MNT_DETACH 2
 #define LSM_UNSAFE_PTRACE 2
@@ -73,6 +75,21 @@ static __always_inline u32 refuse_own(struct guard *g, u32 kind, u32 id)
 	if (!g->locked || !bpf_map_lookup_elem(&own, &key) || is_daemon())
 		return 0;
 	emit_attempt(0, REASON_OWN_OBJECT, (u64)kind << 32 | id);
+	return REASON_OWN_OBJECT;
+}
+
+/*
+ * A set that the daemon is just writing is on no list yet. It has its name: nobody else gets hold of a map with such
+ * a name, or he would have a descriptor of what is about to decide.
+ */
+static __always_inline u32 refuse_unborn(struct guard *g, struct bpf_map *map, u32 id)
+{
+	u64 name = 0;
+
+	bpf_core_read(&name, sizeof(name), &map->name);
+	if (name != NAME_OF_SETS || is_daemon())
+		return 0;
+	emit_attempt(0, REASON_OWN_OBJECT, (u64)OWN_MAP << 32 | id);
 	return REASON_OWN_OBJECT;
 }
 

@@ -233,6 +233,7 @@ struct btf {
 };
 
 struct bpf_map {
+	char name[16];
 	enum bpf_map_type map_type;
 	u32 key_size;
 	u32 value_size;
@@ -424,6 +425,7 @@ struct file {
 };
 
 struct vfsmount {
+	struct dentry *mnt_root;
 	struct super_block *mnt_sb;
 };
 struct ns_common {

@@ -171,6 +171,17 @@ struct {
 	__type(value, u64);
 } marks SEC(".maps");
 
+/*
+ * The process that may change what is in force. Preallocated, for a single entry: the kernel has no room for a
+ * second one. No program looks here; user space takes it and gives it back.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct holder);
+	__type(value, u32);
+} holders SEC(".maps");
+
 /* Generators: limits, files by inode, and processes. A file is forgotten with its inode. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -8,7 +8,8 @@
  *  - when somebody removes or renames the folder on which one of them is mounted, in a mount
  *    namespace in which nothing is mounted on it.
  * All are looked up at that moment. So that none changes between this look and the deed, they
- * stay where they are: they are not moved, nor put below another root.
+ * stay where they are: they are not moved, nor put below another root; and nothing is slipped in between
+ * one of them and what it stands on, which could go without any of these (a folder of /proc goes with its process).
  */
 #pragma once
 
@@ -175,6 +176,78 @@ static __always_inline u32 refuse_mount_point(struct dentry *dentry)
 	a.at = (void *)g->mount;
 	bpf_loop(MOST_ABOVE, ascend, &a, 0);
 	return a.found ? refuse_mounts(0) : 0;
+}
+
+struct slipping {
+	struct mount *at;	/* on the way up */
+	struct mount *target;	/* what gets a mount, */
+	struct dentry *point;	/* where, */
+	u32 group;		/* and who is told of it; 0: nobody */
+	u32 found;
+};
+
+static long look_at_point(u32 i, struct slipping *s)
+{
+	struct mount *at = s->at, *parent = BPF_CORE_READ(at, mnt_parent);
+	struct mount *master = parent;
+	int k;
+
+	s->found = 0;
+	if (!parent || parent == at)
+		return 1;
+	s->found = 1;
+	if (s->point == BPF_CORE_READ(at, mnt_mountpoint)) {
+		if (parent == s->target)
+			return 1;
+		for (k = 0; k < MOST_MASTERS && master; k++) {
+			u32 group = BPF_CORE_READ(master, mnt_group_id);
+
+			if (group && group == s->group)
+				return 1;
+			master = BPF_CORE_READ(master, mnt_master);
+		}
+		if (master)
+			return 1;
+	}
+	s->at = parent;
+	return 0;
+}
+
+/*
+ * Would a mount on `point` of `target` come to stand between the pins' mount, or one above it, and what that stands
+ * on? A copy that the kernel makes for a peer does, where something is mounted there already.
+ */
+__noinline int slips_in(u64 pins, u64 target, u64 point)
+{
+	struct mount *mount = (void *)target;
+	struct slipping s = {
+		.at = (void *)pins,
+		.target = mount,
+		.point = (void *)point,
+		.group = BPF_CORE_READ(mount, mnt_group_id),
+	};
+
+	bpf_loop(MOST_ABOVE, look_at_point, &s, 0);
+	return s.found;
+}
+
+static __always_inline u32 refuse_mount_on(struct vfsmount *mnt, struct dentry *dentry)
+{
+	struct guard *g = locked_guard();
+
+	return g && slips_in(g->mount, (u64)mount_of(mnt), (u64)dentry) ? refuse_mounts(0) : 0;
+}
+
+/* The hook is not told whether it will be above what is there, or beneath it. */
+static __always_inline u32 refuse_mount_beneath(struct vfsmount *mnt, struct dentry *dentry)
+{
+	struct mount *mount = mount_of(mnt);
+	struct mount *parent = BPF_CORE_READ(mount, mnt_parent);
+
+	if (dentry != BPF_CORE_READ(mnt, mnt_root) || !parent)
+		return 0;
+	return refuse_mount_on((void *)parent + bpf_core_field_offset(struct mount, mnt),
+			       BPF_CORE_READ(mount, mnt_mountpoint));
 }
 
 static __always_inline bool in_pins_namespace(struct guard *g)

@@ -312,6 +312,13 @@ struct own_key {
 	u32 id;
 };
 
+/* Who may change what is in force: as in `marks`. The value is 1 for the daemon, 0 for a command. */
+struct holder {
+	u32 tgid;
+	u32 spare;
+	u64 started;
+};
+
 /* 6.1 to 6.8: what lsm/bpf saw of a load, until lsm/capable judges it. */
 struct pending {
 	u64 aux;

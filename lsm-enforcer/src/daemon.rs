@@ -16,6 +16,7 @@ use crate::{
     control::{self, Reply, Request, Runtime},
     enforcer::Enforcer,
     failure::Failure,
+    gate::Role,
     notify,
     output::printable,
     perform::perform,
@@ -46,6 +47,7 @@ pub fn run(
     signals::install();
     let lock = runtime.lock(LOCK_PATIENCE)?;
     let mut enforcer = open()?;
+    enforcer.hold(Role::Daemon, LOCK_PATIENCE)?;
     let taken = enforcer.take_over();
     print_fresh(&mut enforcer);
     taken?;

@@ -7,7 +7,7 @@ use bundle::{
     image::Image,
     layout::{self, Layout},
 };
-use policy::{Admitted, Context, Reason, revocation::Signatory, scope, verify::reason_of};
+use policy::{Admitted, Context, Reason, revocation::Signer, scope, verify::reason_of};
 
 use crate::{
     failure::Failure,
@@ -70,17 +70,7 @@ fn verdict(admitted: &Admitted, scope: String, at_least: usize) -> Verdict {
             .iter()
             .map(|signed| signed.names.join("="))
             .collect(),
-        signatories: bundle
-            .signed_by()
-            .iter()
-            .map(|signed| match &signed.identity {
-                None => Signatory::Key(signed.key),
-                Some(holder) => Signatory::Identity {
-                    subject: holder.identity.clone(),
-                    issuer: holder.issuer.clone(),
-                },
-            })
-            .collect(),
+        signatories: bundle.signed_by().iter().map(Signer::from).collect(),
         at_least,
         until: admitted.rule().until,
         objects,

@@ -26,7 +26,7 @@ use crate::{
     enforcer::{Enforcer, Tools},
     gate::{
         Admissions, Armed, Class, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
-        GeneratorState, Loaded, Mode, Revoked,
+        GeneratorState, Held, Hold, Loaded, Mode, Revoked, Role,
     },
     host::{Executable, Host, Obstacle},
     links::{Attachment, Holder, Spot},
@@ -93,6 +93,8 @@ pub struct State {
     pub attached: Vec<Attachment>,
     /// Where programs are.
     pub spots: Vec<Spot>,
+    /// Processes that change the gate, the last one first: each one at one look.
+    pub holders: Vec<(u32, Role)>,
     /// Whose programs are in the kernel.
     pub programs: Programs,
     /// How often what is gone was forgotten.
@@ -195,6 +197,17 @@ impl State {
 }
 
 impl Gate for World {
+    fn hold(&mut self, _: Role) -> Result<Hold, GateError> {
+        let holder = self.change(|state| state.holders.pop());
+        Ok(holder.map_or(Hold::Ours, |(pid, role)| {
+            Hold::Theirs(Held {
+                pid,
+                role,
+                process: None,
+            })
+        }))
+    }
+
     fn armed(&self) -> Result<Option<Armed>, GateError> {
         Ok(self.change(|state| state.armed.clone()))
     }

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
     path::Path,
     time::Duration,
 };
@@ -317,6 +318,36 @@ pub struct Counters {
     pub protected: u64,
 }
 
+/// In which way a process changes the gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Once, and then it ends.
+    #[default]
+    Command,
+    /// As long as it runs.
+    Daemon,
+}
+
+/// Another process changes the gate now.
+#[derive(Debug)]
+pub struct Held {
+    /// Its number.
+    pub pid: u32,
+    /// As what.
+    pub role: Role,
+    /// To wait for its end.
+    pub process: Option<OwnedFd>,
+}
+
+/// Who may change the gate.
+#[derive(Debug)]
+pub enum Hold {
+    /// This process, until it ends or drops the gate.
+    Ours,
+    /// Another one.
+    Theirs(Held),
+}
+
 /// A failed kernel operation.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}")]
@@ -345,6 +376,9 @@ impl From<GateError> for Failure {
 pub trait Gate {
     /// What was pinned; `None` while not armed.
     fn armed(&self) -> Result<Option<Armed>, GateError>;
+    /// Keeps all other processes from changing anything, if nobody does so now. What was read before counts
+    /// no more. Nothing else here that changes the gate asks for it: see [`crate::enforcer::Enforcer::hold`].
+    fn hold(&mut self, role: Role) -> Result<Hold, GateError>;
     /// Loads, attaches and pins everything, with `admissions` in force from the first moment.
     fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError>;
     /// Replaces all admissions, policy version and digest, and mode, as one.

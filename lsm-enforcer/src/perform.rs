@@ -9,6 +9,7 @@ use crate::{
     control::{Request, Runtime},
     enforcer::Enforcer,
     failure::Failure,
+    gate::Role,
     listing,
     status::Status,
     suggest::suggest,
@@ -33,13 +34,17 @@ pub fn perform_alone(
     );
     if !only_looks {
         let _lock = runtime.lock(PATIENCE)?;
-        return perform(&mut open()?, request, body, false);
+        let mut enforcer = open()?;
+        enforcer.hold(Role::Command, PATIENCE)?;
+        return perform(&mut enforcer, request, body, false);
     }
     // Whoever has the lock sees to deadlines and events.
     if let Ok(_lock) = runtime.lock(Duration::ZERO) {
         let mut enforcer = open()?;
-        enforcer.settle()?;
-        enforcer.drain(Duration::ZERO)?;
+        if enforcer.hold(Role::Command, Duration::ZERO).is_ok() {
+            enforcer.settle()?;
+            enforcer.drain(Duration::ZERO)?;
+        }
     }
     perform(&mut open()?.observing(), request, body, false)
 }

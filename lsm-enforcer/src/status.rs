@@ -547,8 +547,6 @@ const NOT_COVERED: &[&str] = &[
     "whoever registers a struct of functions (struct_ops) chooses which admitted members it has, of any bundles, and its flags and name",
     "which module is meant, where several have a function of one name, is decided when the daemon starts, reloads or admits",
     "interfaces in other network namespaces than the daemon's: what was revoked is detached there only from links",
-    "a command of the enforcer that is made to wait (its state folder on a file system of the attacker's, \
-     SIGSTOP) can bring an older policy, revocation list or mode back into force",
     "values of .kconfig and addresses of symbols without types, which are read from /boot and /proc when a bundle is \
      admitted",
     "the kernel's own memory by signed modules that have faults, devices with direct memory access, and mappings of /dev/mem from before arming",

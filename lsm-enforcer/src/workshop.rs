@@ -9,7 +9,7 @@ use bundle::{
     inventory::Object,
 };
 use jiff::Timestamp;
-use policy::revocation::Signatory;
+use policy::revocation::Signer;
 use serde::{Deserialize, Serialize};
 
 use crate::{failure::Failure, store::Document};
@@ -62,7 +62,7 @@ pub struct Verdict {
     /// Names of the keys that signed it.
     pub signers: Vec<String>,
     /// The same, as revocation lists name them.
-    pub signatories: Vec<Signatory>,
+    pub signatories: Vec<Signer>,
     /// How many of them the rule asks for; 0: it is an exception.
     pub at_least: usize,
     /// When the exception that admitted it ends.

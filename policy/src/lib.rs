@@ -46,7 +46,7 @@ pub mod x509;
 
 pub use admit::{Admitted, admit};
 pub use decision::Context;
-pub use language::{Fault, Mode, Policy, PolicyError};
+pub use language::{Fault, Mode, Policy, PolicyError, TrustedKey};
 pub use reason::Reason;
 pub use refusal::{Refusal, RuleRef};
 pub use verify::{VerifiedBundle, verify};

@@ -27,6 +27,7 @@ use crate::{
     dsse::Envelope,
     key::PublicKey,
     signed_list::{self, List, Signed, bad},
+    signers::{SignedBy, pairs},
     version::Version,
 };
 
@@ -120,9 +121,34 @@ pub struct Subject<'a> {
     /// Package version.
     pub version: Option<&'a str>,
     /// Those of the rule's signers that signed, each once.
-    pub signers: &'a [Signatory],
+    pub signers: &'a [Signer],
     /// How many of them the rule asks for.
     pub at_least: usize,
+}
+
+/// One who signed, with the entries of the rule that trust him.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signer {
+    /// Who.
+    pub who: Signatory,
+    /// Names of entries.
+    pub entries: Vec<String>,
+}
+
+impl From<&SignedBy> for Signer {
+    fn from(signed: &SignedBy) -> Self {
+        let who = match &signed.identity {
+            None => Signatory::Key(signed.key),
+            Some(holder) => Signatory::Identity {
+                subject: holder.identity.clone(),
+                issuer: holder.issuer.clone(),
+            },
+        };
+        Self {
+            who,
+            entries: signed.names.clone(),
+        }
+    }
 }
 
 /// Who signed: a key, or an identity that a certificate names.
@@ -188,7 +214,7 @@ impl Revocations {
     /// The entry by which a bundle may load no more, if there is one.
     ///
     /// A revoked signer does not count; the bundle falls where fewer than the rule asks for
-    /// are left.
+    /// are left, counted as at the decision: nobody for two entries, no entry for two of them.
     pub fn find(&self, subject: &Subject<'_>) -> Option<&Entry> {
         let direct = self.entries.iter().find(|entry| match &entry.what {
             What::Bundle(digest) => *digest == subject.bundle,
@@ -201,12 +227,23 @@ impl Revocations {
         if direct.is_some() {
             return direct;
         }
-        let by = |signer: &Signatory| self.entries.iter().find(|entry| entry.what.names(signer));
-        let left = subject.signers.iter().filter(|s| by(s).is_none()).count();
-        if left >= subject.at_least {
+        let by = |signer: &Signer| {
+            let names = |entry: &&Entry| entry.what.names(&signer.who);
+            self.entries.iter().find(names)
+        };
+        let left = subject.signers.iter().filter(|s| by(s).is_none());
+        let left: Vec<&[String]> = left.map(|signer| &signer.entries[..]).collect();
+        if pairs(&left) >= subject.at_least {
             return None;
         }
         subject.signers.iter().find_map(by)
+    }
+
+    /// The entry that names a key, if there is one.
+    pub fn find_key(&self, key: Digest) -> Option<&Entry> {
+        self.entries
+            .iter()
+            .find(|entry| entry.what == What::Key(key))
     }
 
     /// The entry that names a program's digest, if there is one.

@@ -120,7 +120,8 @@ impl Signers {
             names.sort();
             names
         };
-        if pairs(&found, of.len()) < rule.signed_by.at_least {
+        let entries: Vec<&[usize]> = found.values().map(Vec::as_slice).collect();
+        if pairs(&entries) < rule.signed_by.at_least {
             let others = all
                 .iter()
                 .filter(|(id, _)| !found.contains_key(id))
@@ -149,30 +150,29 @@ impl From<BTreeSet<Digest>> for Signers {
 }
 
 /// The most pairs of a signer and an entry that trusts it, nobody in two pairs (a maximum
-/// matching, by augmenting paths).
-fn pairs(found: &BTreeMap<Digest, Vec<usize>>, entries: usize) -> usize {
-    fn place(
+/// matching, by augmenting paths). `trusted` has the entries of each signer.
+pub(crate) fn pairs<T: Ord>(trusted: &[&[T]]) -> usize {
+    fn place<'t, T: Ord>(
         signer: usize,
-        trusted: &[&Vec<usize>],
-        owner: &mut [Option<usize>],
-        seen: &mut [bool],
+        trusted: &[&'t [T]],
+        owner: &mut BTreeMap<&'t T, usize>,
+        seen: &mut BTreeSet<&'t T>,
     ) -> bool {
-        for &entry in trusted[signer] {
-            if std::mem::replace(&mut seen[entry], true) {
+        for entry in trusted[signer] {
+            if !seen.insert(entry) {
                 continue;
             }
-            let is_free = owner[entry].is_none_or(|other| place(other, trusted, owner, seen));
-            if is_free {
-                owner[entry] = Some(signer);
+            let other = owner.get(entry).copied();
+            if other.is_none_or(|other| place(other, trusted, owner, seen)) {
+                owner.insert(entry, signer);
                 return true;
             }
         }
         false
     }
-    let trusted: Vec<&Vec<usize>> = found.values().collect();
-    let mut owner = vec![None; entries];
+    let mut owner = BTreeMap::new();
     (0..trusted.len())
-        .filter(|&signer| place(signer, &trusted, &mut owner, &mut vec![false; entries]))
+        .filter(|&signer| place(signer, trusted, &mut owner, &mut BTreeSet::new()))
         .count()
 }
 
@@ -211,7 +211,6 @@ mod tests {
 
     #[test]
     fn a_pair_is_one_signer_and_one_entry() {
-        let id = |n: u8| Digest::of(&[n]);
         for (found, want) in [
             (vec![], 0),
             // One signer, two names.
@@ -223,8 +222,8 @@ mod tests {
             (vec![vec![0, 1], vec![0, 1], vec![0, 1]], 2),
             (vec![vec![1], vec![0, 1], vec![0, 2]], 3),
         ] {
-            let by_id = found.iter().cloned().zip(0..).map(|(e, n)| (id(n), e));
-            assert_eq!(pairs(&by_id.collect(), 3), want, "{found:?}");
+            let entries: Vec<&[usize]> = found.iter().map(Vec::as_slice).collect();
+            assert_eq!(pairs(&entries), want, "{found:?}");
         }
     }
 }

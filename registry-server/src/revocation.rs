@@ -9,7 +9,7 @@ use policy::{
     Reason, Refusal,
     decision::SignedBy,
     key::PublicKey,
-    revocation::{MAX_BYTES, Signatory, SignedRevocations, Subject},
+    revocation::{MAX_BYTES, SignedRevocations, Signer, Subject},
 };
 
 use crate::config::{self, ConfigError};
@@ -85,17 +85,11 @@ impl Revoked {
         signed: &[SignedBy],
         at_least: usize,
     ) -> Option<Refusal> {
-        let signers = signed.iter().map(|signed| match &signed.identity {
-            None => Signatory::Key(signed.key),
-            Some(holder) => Signatory::Identity {
-                subject: holder.identity.clone(),
-                issuer: holder.issuer.clone(),
-            },
-        });
-        self.ask(artifact, &signers.collect::<Vec<_>>(), at_least)
+        let signers: Vec<Signer> = signed.iter().map(Signer::from).collect();
+        self.ask(artifact, &signers, at_least)
     }
 
-    fn ask(&self, artifact: &Artifact, signers: &[Signatory], at_least: usize) -> Option<Refusal> {
+    fn ask(&self, artifact: &Artifact, signers: &[Signer], at_least: usize) -> Option<Refusal> {
         let subject = Subject {
             bundle: artifact.digest,
             objects: &artifact.objects,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer::{control::Runtime, failure::Failure, ourselves};
+use enforcer::{control::Runtime, failure::Failure, gate::Role, ourselves, perform::PATIENCE};
 
 use super::Places;
 
@@ -53,6 +53,8 @@ pub fn run(args: &Args, places: &Places) -> Result<(), Failure> {
     if runtime.connect()?.is_some() {
         return Ok(());
     }
-    let _lock = runtime.lock(enforcer::perform::PATIENCE)?;
-    places.enforcer()?.settle().map(drop)
+    let _lock = runtime.lock(PATIENCE)?;
+    let mut enforcer = places.enforcer()?;
+    enforcer.hold(Role::Command, PATIENCE)?;
+    enforcer.settle().map(drop)
 }

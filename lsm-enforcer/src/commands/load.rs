@@ -14,6 +14,7 @@ use enforcer::{
     failure::Failure,
     load::{self, Keyring, LoadError, Loaded, Step},
     output::Output,
+    sandbox,
 };
 use libbpf_rs::btf::Btf;
 use policy::Reason;
@@ -78,6 +79,8 @@ pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure>
         length: bytes.len() as u64,
     };
     let admission: Admission = places.perform(request, &bytes)?;
+    // From here on it reads what the publisher made and runs his loaders: as nobody special.
+    sandbox::step_down().map_err(|error| Failure::internal(format!("stepping down: {error}")))?;
     let wanted = loaders(&bytes, admission.bundle, form)?;
     let keyring = (!args.without_kernel_signature).then_some(args.keyring);
     // All or nothing: what was pinned goes again where a later object does not load.

@@ -116,9 +116,23 @@ pub struct Places {
     pub runtime: PathBuf,
 }
 
+impl Places {
+    /// The daemon changes its working directory.
+    fn absolute(&self) -> Result<Self, Failure> {
+        let absolute = |path: &Path| {
+            std::path::absolute(path).map_err(|error| Failure::io("cannot use", path, error))
+        };
+        Ok(Self {
+            state: absolute(&self.state)?,
+            runtime: absolute(&self.runtime)?,
+        })
+    }
+}
+
 impl Command {
     /// Runs the command; the text or JSON it prints goes through `output`.
     pub fn run(self, places: &Places, output: &Output) -> Result<(), Failure> {
+        let places = &places.absolute()?;
         match self {
             Self::Admit(args) => admit::run(&args, places, output),
             Self::Arm(args) => arm::run(&args, places, output),

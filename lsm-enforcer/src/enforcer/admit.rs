@@ -115,20 +115,24 @@ impl Enforcer {
         self.modules.forget(Some(bundle));
         self.modules.keep(&mut bundles);
         bundles.sort_by_key(|known| known.verdict.bundle);
-        let io = |e| state(&self.store, &e);
-        self.store.put_bundle(&bundle, scope, bytes).map_err(io)?;
+        self.store
+            .put_bundle(&bundle, scope, bytes)
+            .map_err(|e| state(&self.store, &e))?;
         armed.policy_version = policy.version();
         armed.policy = policy.digest();
         armed.revocation = self.revocation_version(&armed);
         let (old_marks, marks) = self.marks_with(&armed, &admission)?;
         armed.marks = marks;
-        self.store.put_marks(&armed.marks).map_err(io)?;
+        self.store
+            .put_marks(&armed.marks)
+            .map_err(|e| state(&self.store, &e))?;
         let admissions = self.admissions(&policy, &bundles);
-        if let Err(error) = self.tools.gate.replace(&armed, &admissions) {
+        if let Err(failure) = self.replace(&armed, &admissions) {
             // The gate did not take it; then the next start must not find it either.
+            let io = |e| state(&self.store, &e);
             self.store.remove_bundle(&bundle).map_err(io)?;
             self.store.put_marks(&old_marks).map_err(io)?;
-            return Err(error.into());
+            return Err(failure);
         }
         self.bundles = Some(bundles);
         self.rejected.retain(|rejected| rejected.bundle != bundle);
@@ -189,7 +193,7 @@ impl Enforcer {
             .filter(|known| !gone.contains(&known.verdict.bundle))
             .collect();
         let admissions = self.admissions(&policy, &left);
-        self.tools.gate.replace(&armed, &admissions)?;
+        self.replace(&armed, &admissions)?;
         self.bundles = Some(left);
         self.rejected
             .retain(|rejected| !gone.contains(&rejected.bundle));

@@ -69,7 +69,11 @@ impl Enforcer {
                 let io = |e| state(&self.store, &e);
                 self.store.put_authority(&request.authority).map_err(io)?;
                 self.store.put_document(&request.document).map_err(io)?;
-                self.store.put_intent(Some(intent)).map_err(io)?;
+                // Who does not come to confirm it is not to be locked out by the next boot, either.
+                let stored = Intent {
+                    audit_only: intent.audit_only || request.confirm_within.is_some(),
+                };
+                self.store.put_intent(Some(stored)).map_err(io)?;
                 let result = self.arm_first(authority.id(), policy, intent, request.confirm_within);
                 if result.is_err() {
                     self.store
@@ -180,13 +184,13 @@ impl Enforcer {
                     self.note(Level::Alarm, "daemon", line);
                 }
             }
-            // A crash between the store and the gate is made good here: decide anew, swap. What
-            // fails is in the log and in `status`; the gate stays as it was.
-            let arming = self.reload(None).ok();
+            // A list that came meanwhile first: without the newest nothing is decided.
             if let Err(failure) = self.look_for_revocations() {
                 self.note(Level::Alarm, "revocation", failure.line());
             }
-            return Ok(arming);
+            // A crash between the store and the gate is made good here: decide anew, swap. What
+            // fails is in the log and in `status`; the gate stays as it was.
+            return Ok(self.reload(None).ok());
         }
         let io = |e| state(&self.store, &e);
         let Some(intent) = self.store.intent().map_err(io)? else {
@@ -345,13 +349,13 @@ impl Enforcer {
                 policy.version(),
                 armed.policy_version
             );
-            self.redeem(permit, None, Action::Downgrade, &what, &mut armed)?;
             if armed.mode == Mode::Enforce && mode == Mode::Audit {
                 return Err(Failure::refused(
                     Reason::NeedsPermit,
                     "a permit is for one change: not for an older policy and audit mode at once",
                 ));
             }
+            self.redeem(permit, None, Action::Downgrade, &what, &mut armed)?;
         } else if armed.mode == Mode::Enforce && mode == Mode::Audit {
             self.redeem(
                 permit,
@@ -377,14 +381,16 @@ impl Enforcer {
         armed.revocation = self.revocation_version(&armed);
         armed.probes = self.find_probes(&policy, armed.probes);
         let admissions = self.admissions(&policy, &accepted);
-        self.tools.gate.replace(&armed, &admissions)?;
+        self.replace(&armed, &admissions)?;
         let selftest = if begins {
             Some(self.prove_or_return(&mut armed, before)?)
         } else {
             None
         };
         self.store
-            .put_intent(Some(Intent { audit_only }))
+            .put_intent(Some(Intent {
+                audit_only: audit_only || armed.confirm_by.is_some(),
+            }))
             .map_err(|e| state(&self.store, &e))?;
         let bundles = redecided(&accepted, &rejected);
         self.in_force(&policy, accepted, rejected);

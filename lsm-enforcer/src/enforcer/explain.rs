@@ -170,7 +170,7 @@ impl Enforcer {
         }
         measured.others.push(image);
         let admissions = self.admissions(&policy, &bundles);
-        self.tools.gate.replace(&armed, &admissions)?;
+        self.replace(&armed, &admissions)?;
         self.bundles = Some(bundles);
         let (program, bundle) = (&compared.program, compared.bundle);
         let line = format!("another layout of {program:?} of {bundle} was proved and may load");

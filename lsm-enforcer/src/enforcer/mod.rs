@@ -29,7 +29,7 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     io,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bundle::Digest;
@@ -51,7 +51,7 @@ pub use upgrade::Upgraded;
 
 use crate::{
     failure::Failure,
-    gate::{Armed, Class, Entry, Event, Gate, GeneratorState},
+    gate::{Armed, Class, Entry, Event, Gate, GeneratorState, Held, Hold, Role},
     host::Host,
     journal::Journal,
     observe::Observed,
@@ -106,6 +106,8 @@ pub struct Enforcer {
     unproven: Unproven,
     /// Loaded modules, and a refusal for one.
     modules: Followed,
+    /// Boot-time clock when this process began to work with the gate.
+    began: Duration,
     /// Only looks: neither the log nor the gate changes.
     observes: bool,
     /// Lines for those who follow the log.
@@ -115,6 +117,7 @@ pub struct Enforcer {
 impl Enforcer {
     /// Looks at the gate and at the state folder; changes neither.
     pub fn open(store: Store, tools: Tools) -> Result<Self, Failure> {
+        let began = tools.host.since_boot();
         let journal = Journal::open(store.folder()).map_err(|e| state(&store, &e))?;
         let mut enforcer = Self {
             store,
@@ -135,32 +138,54 @@ impl Enforcer {
             strays: Vec::new(),
             unproven: Unproven::default(),
             modules: Followed::default(),
+            began,
             observes: false,
             fresh: Vec::new(),
         };
-        if let Some(armed) = enforcer.armed()? {
-            match enforcer.stored_policy(&armed) {
-                Ok(policy) => enforcer.policy = Some(policy),
-                Err(failure) => enforcer.trouble = Some(failure),
-            }
-            let list = enforcer
-                .pinned_authority(&armed)
-                .and_then(|authority| enforcer.stored_revocations(&authority, armed.revocation));
-            match list {
-                // A newer one than is pinned takes effect as a change of its own.
-                Ok(list) => {
-                    enforcer.revocations = list.filter(|l| l.list().version <= armed.revocation);
-                }
-                Err(failure) => enforcer.revocation_trouble = Some(failure),
-            }
-            if let Some(policy) = enforcer.policy.clone() {
-                match enforcer.stored_probes(&policy, armed.probes) {
-                    Ok(list) => enforcer.probes = list,
-                    Err(failure) => enforcer.probes_trouble = Some(failure),
-                }
-            }
-        }
+        enforcer.read_what_is_in_force()?;
         Ok(enforcer)
+    }
+
+    fn read_what_is_in_force(&mut self) -> Result<(), Failure> {
+        let Some(armed) = self.armed()? else {
+            return Ok(());
+        };
+        (self.policy, self.trouble) = either(self.stored_policy(&armed).map(Some));
+        let list = self
+            .pinned_authority(&armed)
+            .and_then(|authority| self.stored_revocations(&authority, armed.revocation));
+        // A newer one than is pinned takes effect as a change of its own.
+        let list = list.map(|list| list.filter(|l| l.list().version <= armed.revocation));
+        (self.revocations, self.revocation_trouble) = either(list);
+        if let Some(policy) = self.policy.clone() {
+            let list = self.stored_probes(&policy, armed.probes);
+            (self.probes, self.probes_trouble) = either(list);
+        }
+        Ok(())
+    }
+
+    /// Keeps all other processes from changing the gate until this one ends. Waits for a command that changes it
+    /// now, and says so; a daemon is not waited for. Whoever changes anything calls this first.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else still changes it after `patience`, or a daemon runs.
+    pub fn hold(&mut self, role: Role, patience: Duration) -> Result<(), Failure> {
+        let since = Instant::now();
+        let mut told = None;
+        while let Hold::Theirs(other) = self.tools.gate.hold(role)? {
+            let left = patience.saturating_sub(since.elapsed());
+            if other.role == Role::Daemon || left.is_zero() {
+                return Err(held(&other));
+            }
+            if told != Some(other.pid) {
+                anstream::eprintln!("waiting for process {}, which changes the gate", other.pid);
+                told = Some(other.pid);
+            }
+            let ended = other.ends_within(left);
+            ended.map_err(|error| Failure::kernel(format!("waiting for it: {error}")))?;
+        }
+        self.read_what_is_in_force()
     }
 
     /// The same, for one who only looks and need not keep others out: events stay where they
@@ -242,8 +267,9 @@ impl Enforcer {
         let (now, since_boot) = (self.host().now(), self.host().since_boot());
         let count = events.len();
         for (event, observed) in events {
-            // Our own probing is in `status`; in the log it would bury what others do.
-            if event.pid == std::process::id() {
+            // Our own probing is in `status`; in the log it would bury what others do. What this process did
+            // before it was the enforcer is not ours.
+            if event.pid == std::process::id() && event.at >= self.began {
                 continue;
             }
             // Each loader asks half a dozen questions before its one program; they are counted.
@@ -340,6 +366,25 @@ impl Enforcer {
                 )
             })?;
         pinned(&pem, armed)
+    }
+}
+
+/// A value or why there is none.
+fn either<T>(result: Result<Option<T>, Failure>) -> (Option<T>, Option<Failure>) {
+    match result {
+        Ok(value) => (value, None),
+        Err(failure) => (None, Some(failure)),
+    }
+}
+
+/// Somebody else changes the gate.
+fn held(other: &Held) -> Failure {
+    let pid = other.pid;
+    match other.role {
+        Role::Daemon => Failure::kernel(format!("the daemon, process {pid}, changes the gate and nobody else"))
+            .with_remedy("Ask it: with the --runtime folder that it was started with. If it hangs, kill it: the gate stays."),
+        Role::Command => Failure::kernel(format!("process {pid}, a command of the enforcer, changes the gate"))
+            .with_remedy(format!("Wait for it; if it hangs, `kill -9 {pid}`: the gate stays as it is.")),
     }
 }
 

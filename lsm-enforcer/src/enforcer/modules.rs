@@ -99,7 +99,7 @@ impl Enforcer {
         self.must_know_what_is_revoked(&armed)?;
         let (accepted, rejected) = self.decide_all(&policy)?;
         let admissions = self.admissions(&policy, &accepted);
-        self.tools.gate.replace(&armed, &admissions)?;
+        self.replace(&armed, &admissions)?;
         let entries = admissions.entries.iter();
         let modules = entries.flat_map(|entry| entry.image.modules());
         let names: BTreeSet<&str> = modules.map(|module| module.name.as_str()).collect();

@@ -4,7 +4,7 @@
 //! none, and the gate goes on with those that are built in.
 
 use jiff::Timestamp;
-use policy::{Reason, probes::SignedProbes};
+use policy::{Reason, TrustedKey, probes::SignedProbes, revocation::SignedRevocations};
 use serde::{Deserialize, Serialize};
 
 use super::{Enforcer, state};
@@ -41,8 +41,9 @@ impl Enforcer {
     pub fn take_probes(&mut self, file: &str) -> Result<Probing, Failure> {
         self.settle()?;
         let mut armed = self.must_be_armed()?;
+        self.must_know_what_is_revoked(&armed)?;
         let policy = self.must_have_policy()?;
-        let signed = SignedProbes::verify(file, policy.policy().probe_keys())?;
+        let signed = SignedProbes::verify(file, self.probe_keys(&policy))?;
         signed.check_not_older(armed.probes)?;
         let bundles = self.known_bundles()?;
         self.store
@@ -62,7 +63,7 @@ impl Enforcer {
         self.probes = Some(signed);
         self.probes_trouble = None;
         let admissions = self.admissions(&policy, &bundles);
-        self.tools.gate.replace(&armed, &admissions)?;
+        self.replace(&armed, &admissions)?;
         let line = format!(
             "list version {} by {:?} is in force, {} programs",
             probing.version,
@@ -71,6 +72,15 @@ impl Enforcer {
         );
         self.note(Level::Info, "probes", line);
         Ok(probing)
+    }
+
+    /// Keys whose lists count: the policy's that nobody revoked.
+    fn probe_keys<'p>(&self, policy: &'p Trusted) -> Vec<&'p TrustedKey> {
+        let list = self.revocations.as_ref().map(SignedRevocations::list);
+        let is_revoked =
+            |key: &&TrustedKey| list.is_some_and(|l| l.find_key(key.key.id()).is_some());
+        let keys = policy.policy().probe_keys();
+        keys.filter(|key| !is_revoked(key)).collect()
     }
 
     /// Looks at the list in the state folder, under this policy; the version to be pinned.
@@ -108,7 +118,7 @@ impl Enforcer {
             let detail = format!("version {in_force} is in force, and the state folder has none");
             return Err(Failure::refused(Reason::OlderProbes, detail));
         };
-        let signed = SignedProbes::verify(&file, policy.policy().probe_keys())?;
+        let signed = SignedProbes::verify(&file, self.probe_keys(policy))?;
         signed.check_not_older(in_force)?;
         Ok(Some(signed))
     }

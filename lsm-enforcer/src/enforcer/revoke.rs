@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Accepted, Enforcer, Rejected, state};
 use crate::{
     failure::Failure,
-    gate::{Armed, Loaded, Revoked, kept_name},
+    gate::{Admissions, Armed, Loaded, Revoked, kept_name},
     links::{Attachment, Holder},
     record::{Level, type_name},
     workshop::Verdict,
@@ -147,8 +147,9 @@ impl Enforcer {
         };
         self.tools.gate.revoke(&marked)?;
         armed.revocation = version;
+        armed.probes = self.find_probes(policy, armed.probes);
         let admissions = self.admissions(policy, &left);
-        self.tools.gate.replace(&armed, &admissions)?;
+        self.replace(&armed, &admissions)?;
         let programs = self.revoked_programs(&left);
         self.bundles = Some(left);
         let bundles: Vec<(Digest, String)> = gone
@@ -362,6 +363,16 @@ impl Enforcer {
             let detail = format!("version {} is in force, got {known}", armed.revocation);
             Failure::refused(Reason::OlderRevocation, detail)
         }))
+    }
+
+    /// Puts these in force: never what is revoked, so not without the list.
+    pub(super) fn replace(
+        &mut self,
+        armed: &Armed,
+        admissions: &Admissions,
+    ) -> Result<(), Failure> {
+        self.must_know_what_is_revoked(armed)?;
+        Ok(self.tools.gate.replace(armed, admissions)?)
     }
 
     /// The version to be pinned with the next change.

@@ -4,6 +4,7 @@ mod authority;
 mod exceptions;
 mod explanation;
 mod generators;
+mod hold;
 mod modules;
 mod probes;
 mod prove;
@@ -415,10 +416,26 @@ fn an_arming_that_nobody_confirms_falls_back_to_audit() {
     scene.world.change(|state| state.since_boot += 1);
     assert!(scene.start().settle().unwrap());
     assert_eq!(scene.mode(), Some(Mode::Audit));
+    // Neither a restart nor a boot enforces what nobody confirmed.
+    scene.start().take_over().unwrap().unwrap();
+    assert_eq!(scene.mode(), Some(Mode::Audit));
+    scene.world.change(|state| state.armed = None);
+    scene.start().take_over().unwrap().unwrap();
+    assert_eq!(scene.mode(), Some(Mode::Audit));
+
+    // Nor a restart or a boot within the time.
+    let scene = Scene::new();
+    scene.start().arm(provisional.clone()).unwrap();
+    scene.start().take_over().unwrap().unwrap();
+    assert_eq!(scene.mode(), Some(Mode::Enforce));
+    scene.world.change(|state| state.armed = None);
+    scene.start().take_over().unwrap().unwrap();
+    assert_eq!(scene.mode(), Some(Mode::Audit));
 
     let scene = Scene::new();
     scene.start().arm(provisional.clone()).unwrap();
     scene.start().confirm().unwrap();
+    scene.start().take_over().unwrap().unwrap();
     scene.world.change(|state| state.since_boot += 10_000);
     assert!(!scene.start().settle().unwrap());
     assert_eq!(scene.mode(), Some(Mode::Enforce));
@@ -441,11 +458,18 @@ fn the_log_has_what_others_did_and_not_their_loaders_questions() {
     };
     let own = Event {
         pid: std::process::id(),
+        at: Duration::from_secs(86_400),
         ..fake::event()
+    };
+    // It made an attempt, and then executed the enforcer.
+    let before = Event {
+        name: "before".to_owned(),
+        at: Duration::from_secs(86_399),
+        ..own.clone()
     };
     scene
         .world
-        .change(|state| state.events.extend([probe, own]));
+        .change(|state| state.events.extend([probe, own, before]));
     enforcer.drain(Duration::ZERO).unwrap();
     let names: Vec<String> = enforcer
         .journal()
@@ -457,7 +481,7 @@ fn the_log_has_what_others_did_and_not_their_loaders_questions() {
             Record::Notice(_) => None,
         })
         .collect();
-    assert_eq!(names, ["evil"]);
+    assert_eq!(names, ["evil", "before"]);
 }
 
 #[test]

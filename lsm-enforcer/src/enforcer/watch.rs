@@ -1,10 +1,11 @@
 //! What the daemon does by itself: deadlines, and proving again and again that the gate bites.
 
-use super::{Accepted, Enforcer};
+use super::{Accepted, Enforcer, state};
 use crate::{
     failure::Failure,
     gate::{Armed, Mode},
     record::Level,
+    store::Intent,
 };
 
 impl Enforcer {
@@ -48,6 +49,9 @@ impl Enforcer {
             return Err(Failure::usage("there is nothing to confirm")
                 .with_remedy("`bpfseal-enforcer status` says what is in force."));
         }
+        self.store
+            .put_intent(Some(Intent { audit_only: false }))
+            .map_err(|e| state(&self.store, &e))?;
         self.tools.gate.amend(&armed)?;
         self.note(Level::Info, "arming", "confirmed");
         Ok(())
@@ -100,7 +104,7 @@ impl Enforcer {
         let policy = self.must_have_policy()?;
         let (accepted, rejected) = self.decide_all(&policy)?;
         let admissions = self.admissions(&policy, &accepted);
-        self.tools.gate.replace(armed, &admissions)?;
+        self.replace(armed, &admissions)?;
         self.in_force(&policy, accepted, rejected);
         Ok(())
     }

@@ -8,7 +8,10 @@ use bundle::{
     image::{Contents, Identity, Image, MapSpec},
     inventory::{Endianness, Needs, Object},
 };
-use policy::{Reason, revocation::Signatory};
+use policy::{
+    Reason,
+    revocation::{Signatory, Signer},
+};
 
 use super::{World, authority, somebody};
 use crate::{
@@ -62,7 +65,10 @@ impl Workshop for Bench {
                 |exception| exception.reference().to_string(),
             ),
             signers: vec!["release".to_owned()],
-            signatories: vec![Signatory::Key(somebody().public.id())],
+            signatories: vec![Signer {
+                who: Signatory::Key(somebody().public.id()),
+                entries: vec!["release".to_owned()],
+            }],
             at_least: usize::from(exception.is_none()),
             until: exception.map(|exception| exception.until),
             objects: vec![Approved {

@@ -1,5 +1,6 @@
 //! Arming, taking over, changing and disarming.
 
+mod hold;
 mod parting;
 mod renewal;
 mod takeover;
@@ -32,7 +33,7 @@ use super::{
 use crate::{
     gate::{
         Admissions, Armed, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
-        GeneratorState, Loaded, Mode, Revoked, kept_name,
+        GeneratorState, Hold, Loaded, Mode, Revoked, Role, kept_name,
     },
     ourselves,
 };
@@ -76,6 +77,7 @@ pub struct BpfGate {
     pins: Pins,
     origins: HashMap<u32, Origin>,
     max_programs: u32,
+    role: Role,
     /// Files of generators: held, so that the kernel keeps their inodes.
     held: Vec<fs::File>,
     /// Programs that are not attached any more, see [`parting`].
@@ -208,7 +210,9 @@ impl BpfGate {
 
     fn write_admissions(&mut self, armed: &Armed, admissions: &Admissions) -> io::Result<()> {
         let mut guard = self.guard()?;
-        let mut store = self.store(guard.next_image.max(1));
+        // Whoever died here has written images, and not how many.
+        let written = self.store(0).origins()?.into_keys().max().unwrap_or(0);
+        let mut store = self.store(guard.next_image.max(written + 1));
         let prepared = store.prepare(armed, admissions);
         guard.next_image = store.next_image;
         let has_places = |entry: &Entry| !entry.image.places.is_empty();
@@ -251,12 +255,14 @@ impl BpfGate {
                 MapFlags::ANY,
             )
             .map_err(other)?;
+        self.hold_alone()?;
         let links = loaded.attach(&mut || {
             let mut guard = self.guard()?;
             guard.armed_at = place::boot_time();
             self.write_guard(&guard)
         })?;
         self.pin(&loaded, links)?;
+        let before = self.me()?;
         place::show_mount();
         let mut guard = self.guard()?;
         if guard.mount == 0 {
@@ -269,6 +275,9 @@ impl BpfGate {
                  the gate could not know it again: put it on ext4, XFS or tmpfs",
             ));
         }
+        // It knows this process by another moment from now on.
+        self.let_go_of(&before);
+        self.hold_alone()?;
         guard.locked = true;
         self.write_guard(&guard)?;
         self.parting.clear();
@@ -359,9 +368,19 @@ impl Gate for BpfGate {
             .doing("reading what is pinned")
     }
 
+    fn hold(&mut self, role: Role) -> Result<Hold, GateError> {
+        self.take_hold(role)
+    }
+
     fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError> {
-        if !self.maps.is_empty() || self.pins.exist() {
+        if !self.maps.is_empty() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists)).doing("arming the gate");
+        }
+        if self.pins.exist() {
+            // Somebody died before there was a gate; one that is armed does not let its pins go.
+            self.pins
+                .remove()
+                .doing("removing what is in the place of the pins")?;
         }
         let result = self.arm_now(armed, admissions);
         if result.is_err() {

@@ -182,7 +182,7 @@ pub fn keep_from_writers(map: &MapHandle, file: &File, pin: &Pin) -> io::Result<
 }
 
 /// A lease for reading is only given where nobody has the file open for writing.
-fn nobody_writes(file: &File) -> io::Result<()> {
+pub fn nobody_writes(file: &File) -> io::Result<()> {
     for lease in [libc::F_RDLCK, libc::F_UNLCK] {
         // SAFETY: F_SETLEASE takes a number.
         let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, os::fd::AsFd as _};
 
-use libbpf_rs::{Link, MapCore, MapHandle, ObjectBuilder, OpenObject, ProgramHandle};
+use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, ObjectBuilder, OpenObject, ProgramHandle};
 
 use super::{ladder::Ladder, shared::Reader};
 
@@ -188,7 +188,30 @@ pub fn load(ladder: &Ladder, maps: &Maps<'_>) -> io::Result<Loaded> {
             }
         }
     }
+    let constants: BTreeMap<String, Vec<u8>> = object
+        .maps()
+        .filter_map(|map| {
+            let name = map.name().to_string_lossy().into_owned();
+            let value = map.initial_value()?.to_vec();
+            name.contains(".rodata").then_some((name, value))
+        })
+        .collect();
     let object = object.load().map_err(other)?;
+    // Until libbpf froze them anybody could write them, by their ids.
+    for map in object.maps() {
+        let name = map.name().to_string_lossy();
+        let Some(want) = constants.get(&*name) else {
+            continue;
+        };
+        let got = map
+            .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(other)?;
+        if got.as_ref() != Some(want) {
+            return Err(io::Error::other(format!(
+                "somebody has changed {name} while it was loaded"
+            )));
+        }
+    }
     Ok(Loaded { object })
 }
 

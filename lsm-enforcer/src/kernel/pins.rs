@@ -9,11 +9,14 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::MetadataExt as _},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
+use super::place::kernel_dev;
+use crate::ourselves::Identity;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 /// The folder of the gate's pins, in the BPF file system.
@@ -31,6 +34,19 @@ pub struct Pins {
     /// The BPF file system, if it was found under something.
     held: Option<File>,
     cover: Option<String>,
+    /// Is it the working directory?
+    entered: AtomicBool,
+}
+
+/// While this lives the folder of pins is the working directory, and its path no longer matters.
+#[derive(Debug)]
+pub struct Entered<'a>(&'a AtomicBool);
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+        let _it_stays_where_it_is = rustix::process::chdir("/");
+    }
 }
 
 impl Pins {
@@ -40,6 +56,7 @@ impl Pins {
             folder: PINS.to_owned(),
             held: None,
             cover: None,
+            entered: AtomicBool::new(false),
         };
         let covers = fs::read_to_string("/proc/self/mountinfo")
             .map(|mounts| covers(&mounts))
@@ -52,6 +69,7 @@ impl Pins {
                 folder: format!("/proc/self/fd/{}/bpfseal", found.as_raw_fd()),
                 held: Some(found),
                 cover: Some(top.clone()),
+                entered: AtomicBool::new(false),
             },
             _ => usual,
         }
@@ -69,12 +87,33 @@ impl Pins {
 
     /// Path of the folder, good while this value lives.
     pub fn folder(&self) -> &str {
-        &self.folder
+        match self.entered.load(Ordering::Relaxed) {
+            true => ".",
+            false => &self.folder,
+        }
     }
 
     /// Path of a pin.
     pub fn pin(&self, name: &str) -> String {
-        format!("{}/{name}", self.folder)
+        format!("{}/{name}", self.folder())
+    }
+
+    /// Makes the folder with this inode the working directory: whatever somebody mounts over its path from then on,
+    /// pins come and go in this one.
+    ///
+    /// # Errors
+    ///
+    /// It is another folder.
+    pub fn enter(&self, identity: Identity) -> io::Result<Entered<'_>> {
+        let folder = File::open(&self.folder)?;
+        let found = folder.metadata()?;
+        if (found.ino(), kernel_dev(found.dev())) != identity {
+            let what = format!("{} is not the folder of the gate's pins", self.folder);
+            return Err(io::Error::other(what));
+        }
+        rustix::process::fchdir(&folder)?;
+        self.entered.store(true, Ordering::Relaxed);
+        Ok(Entered(&self.entered))
     }
 
     /// Removes every pin and the folder; goes on after errors and returns the first.

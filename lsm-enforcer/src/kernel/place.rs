@@ -2,7 +2,7 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
-use super::{pins::PINS, shared::Guard, volumes};
+use super::{generators, pins::PINS, shared::Guard, volumes};
 
 /// The kernel's own encoding of a device number (`MKDEV`), which BPF programs see in
 /// `super_block.s_dev`: 12 bits major, 20 bits minor.
@@ -27,7 +27,18 @@ pub fn survey(guard: &mut Guard) -> io::Result<()> {
     let pins = fs::metadata(PINS)?;
     guard.pins = pins.ino();
     guard.pins_dev = kernel_dev(pins.dev());
-    let exe = fs::metadata("/proc/self/exe")?;
+    let file = fs::File::open("/proc/self/exe")?;
+    // Some kernels from 6.11 on let files be written that are executed.
+    match generators::nobody_writes(&file) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(io::Error::other(
+                "somebody has the enforcer's file open for writing",
+            ));
+        }
+        // Where its file system has no leases, nobody knows.
+        _ => {}
+    }
+    let exe = file.metadata()?;
     guard.exe = exe.ino();
     guard.exe_dev = kernel_dev(exe.dev());
     guard.mount_ns = fs::metadata("/proc/self/ns/mnt")?.ino() as u32;

@@ -22,7 +22,7 @@ fn sealed(text: &str, seed: u8) -> String {
 }
 
 /// What is known about the bundle that the tables revoke.
-fn subject(signers: &[Signatory]) -> Subject<'_> {
+fn subject(signers: &[Signer]) -> Subject<'_> {
     const OBJECTS: &[Digest] = &[];
     Subject {
         bundle: digest(1),
@@ -123,8 +123,12 @@ fn each_kind_of_entry_finds_what_it_names() {
         subject: "https://ci.example/acme".to_owned(),
         issuer: "https://issuer.example".to_owned(),
     };
-    let signers = [key];
-    let keyless = [ci];
+    let signer = |who| Signer {
+        who,
+        entries: vec!["release".to_owned()],
+    };
+    let signers = [signer(key)];
+    let keyless = [signer(ci)];
     let objects = [digest(5)];
     let known = Subject {
         objects: &objects,
@@ -233,7 +237,11 @@ fn a_revoked_signer_does_not_count_and_the_others_do() {
         digest(9)
     ))
     .unwrap();
-    let both = [Signatory::Key(digest(9)), Signatory::Key(digest(8))];
+    let by = |number: u8, entry: &str| Signer {
+        who: Signatory::Key(digest(number)),
+        entries: vec![entry.to_owned()],
+    };
+    let both = [by(9, "release"), by(8, "ci")];
     for (at_least, want) in [(1, None), (2, Some("stolen"))] {
         let subject = Subject {
             at_least,
@@ -242,6 +250,13 @@ fn a_revoked_signer_does_not_count_and_the_others_do() {
         let found = list.find(&subject).map(|entry| entry.reason.as_str());
         assert_eq!(found, want, "{at_least}");
     }
+    // Two whom one entry (a pattern) trusts are one, as at the decision.
+    let three = [by(9, "release"), by(8, "ci"), by(7, "ci")];
+    let subject = Subject {
+        at_least: 2,
+        ..subject(&three)
+    };
+    assert!(list.find(&subject).is_some());
 }
 
 #[test]

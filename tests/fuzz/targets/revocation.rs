@@ -3,7 +3,7 @@
 
 use bundle::Digest;
 use policy::{
-    revocation::{Revocations, Signatory, Subject},
+    revocation::{Revocations, Signatory, Signer, Subject},
     signed_list::List,
 };
 
@@ -13,7 +13,10 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         Err(refusal) => return assert!(!refusal.detail.is_empty()),
     };
     assert!(list.version > 0);
-    let signers = [Signatory::Key(Digest::of(b"key"))];
+    let signers = [Signer {
+        who: Signatory::Key(Digest::of(b"key")),
+        entries: vec!["release".to_owned()],
+    }];
     let _ = list.find(&Subject {
         bundle: Digest::of(b"bundle"),
         objects: &[Digest::of(b"object")],

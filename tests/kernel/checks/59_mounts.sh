@@ -4,6 +4,7 @@ pinned=/sys/fs/bpf/victim
 restore() { # what guest/init mounts, where an attack took it away
     mount --make-rprivate /
     umount -l /run/aside 2>/dev/null
+    ! grep -q '/sys/fs/bpf proc ' /proc/mounts || umount -l /sys/fs/bpf
     rmdir /other 2>/dev/null
     mkdir -p /sys /run/aside
     [ -d /sys/kernel ] || mount -t sysfs sysfs /sys
@@ -36,7 +37,14 @@ of_a_copy() { # unmounting the copy tells the original
 }
 mount_point_removed() { unshare -m sh -c 'umount -l /sys && rmdir /sys'; }
 mount_point_covered() { unshare -m sh -c 'umount -l /sys && mkdir /other && mv -T /other /sys'; }
-attacks="move_aside in_a_peer below_a_peer in_a_master of_a_copy mount_point_removed mount_point_covered"
+slipped_in() { # the copy of a mount in a peer comes to stand beneath, and goes with a process
+    holding sh -c 'echo there; exec cat >/dev/null'
+    mount --make-rshared / && mount --bind /sys /run/aside && mount --bind /proc/$held /run/aside/fs/bpf
+    result=$?
+    released
+    return $result
+}
+attacks="move_aside in_a_peer below_a_peer in_a_master of_a_copy mount_point_removed mount_point_covered slipped_in"
 
 gone() { test "$(programs drop_port)" = 0; }
 for attack in $attacks; do

@@ -27,9 +27,12 @@ fails "another file does not" 'E709 next-daemon' $X upgrade other
 # Where somebody can write below the next file.
 mkdir elsewhere && mount -t tmpfs tmpfs elsewhere && touch elsewhere/${exe##*/}
 mount --bind $exe elsewhere/${exe##*/}
+kill -TERM $daemon
+wait $daemon 2>/dev/null
 fails "nor does it go to a file system of somebody's" 'on another file system than' \
     elsewhere/${exe##*/} --state /run/$SCRIPT/state --runtime /run/nowhere upgrade next
 umount elsewhere/${exe##*/} && umount elsewhere
+check "the daemon starts again" daemon
 prints "admitted before" admitted admitted watch_open
 prints "the next one does" "is sha256:$(sum next) now; restart the daemon" $X upgrade next
 check "its file is the next build" cmp next $exe

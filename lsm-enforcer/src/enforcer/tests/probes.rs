@@ -47,6 +47,38 @@ fn a_list_adds_probes_until_another_one_replaces_it() {
     scene.assert_shut();
 }
 
+/// Whoever brings another state folder, without the revocation list, gets nothing of it back in.
+#[test]
+fn a_list_is_not_taken_where_nobody_knows_what_is_revoked() {
+    let scene = Scene::armed();
+    let list = probes_by(fake::somebody(), 2, "newer: asks");
+    scene.start().arm(request(policy_with_probes(4))).unwrap();
+    scene.start().take_probes(&list).unwrap();
+    let rows = "[[revoke]]\npackage = \"tool\"\nreason = \"CVE\"";
+    scene.start().revoke(&fake::revocations(1, rows)).unwrap();
+    assert!(!scene.world.load("open"));
+    let folder = scene.state.path().join("revocations");
+    std::fs::remove_dir_all(&folder).unwrap();
+    let refused = scene.start().take_probes(&list);
+    assert_eq!(reason(refused), Some(Reason::OlderRevocation));
+    assert!(!scene.world.load("open"));
+}
+
+#[test]
+fn a_revoked_key_lists_no_probes_any_more() {
+    let scene = Scene::armed();
+    scene.start().arm(request(policy_with_probes(4))).unwrap();
+    let list = |version| probes_by(fake::somebody(), version, "newer: asks");
+    scene.start().take_probes(&list(2)).unwrap();
+    assert!(asked(&scene));
+    let key = fake::somebody().public.id();
+    let rows = format!("[[revoke]]\nkey = \"{key}\"\nreason = \"stolen\"");
+    scene.start().revoke(&fake::revocations(1, &rows)).unwrap();
+    assert!(!asked(&scene));
+    let refused = scene.start().take_probes(&list(3));
+    assert_eq!(reason(refused), Some(Reason::UntrustedSigner));
+}
+
 #[test]
 fn a_list_that_is_older_lost_or_not_the_policys_adds_nothing() {
     let scene = Scene::armed();

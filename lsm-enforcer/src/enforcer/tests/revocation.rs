@@ -174,6 +174,25 @@ fn a_list_in_the_folder_is_found() {
     assert!(!scene.world.load("open"));
 }
 
+/// The daemon was down when it came: it counts, and so does the policy that came with it.
+#[test]
+fn a_newer_list_is_found_at_the_start() {
+    let scene = Scene::armed();
+    let list = |version, versions| revocations(version, &by_package(versions));
+    scene.start().revoke(&list(1, "<1.0")).unwrap();
+    scene.edit(
+        "revocations/list-00000000000000000002.json",
+        &list(2, "<1.5"),
+    );
+    let mut enforcer = scene.start();
+    enforcer
+        .take_over()
+        .unwrap()
+        .expect("the policy is decided anew");
+    assert!(!scene.world.load("open"));
+    assert_eq!(enforcer.trouble(), None);
+}
+
 #[test]
 fn a_boot_takes_the_list_along() {
     let scene = Scene::armed();

@@ -85,9 +85,12 @@ impl BpfGate {
         object::load(&able()?, &Maps::Pinned(&self.maps))
     }
 
-    /// Meanwhile this thread of the daemon may remove pins, and what it loads is the gate's own.
+    /// Meanwhile this thread of the daemon may remove pins, and what it loads is the gate's own. It works in the very
+    /// folder of the pins, not where a path leads to by then.
     pub(super) fn changing_pins<T>(&self, change: &dyn Fn() -> io::Result<T>) -> io::Result<T> {
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        let guard = self.guard()?;
+        let _inside = self.pins.enter((guard.pins, guard.pins_dev))?;
         self.let_change(thread.cast_unsigned())?;
         let result = change();
         self.let_change(0)?;

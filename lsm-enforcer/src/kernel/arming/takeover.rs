@@ -13,8 +13,8 @@ use super::{
     renewal::{LINK, maps_of},
 };
 use crate::{
-    gate::{Gate as _, GateError},
-    kernel::{pins::Pins, shared::Fields, store},
+    gate::{Gate as _, GateError, Role},
+    kernel::{pins::Pins, probe, shared::Fields, store},
     ourselves,
 };
 
@@ -32,14 +32,36 @@ impl BpfGate {
             pins: Pins::find(),
             origins: HashMap::new(),
             max_programs: MAX_PROGRAMS,
+            role: Role::default(),
             held: Vec::new(),
             parting: Vec::new(),
         };
         if Path::new(&gate.pins.pin("map_set")).exists() {
             gate.take_over().doing("taking over the pinned gate")?;
             gate.finish_disarming()?;
+            gate.forget_half_armed()?;
         }
         Ok(gate)
+    }
+
+    /// Somebody died while arming: what is there refuses nothing that it ought to refuse, and nobody guards it.
+    fn forget_half_armed(&mut self) -> Result<(), GateError> {
+        let arming = || -> io::Result<bool> {
+            if self.maps.is_empty() || self.guard()?.locked {
+                return Ok(false);
+            }
+            match self.holding()? {
+                Some(held) => Err(io::Error::other(format!(
+                    "process {} is arming it: wait for it",
+                    held.pid
+                ))),
+                None => Ok(true),
+            }
+        };
+        if arming().doing("looking whether the gate was armed to the end")? {
+            self.disarm()?;
+        }
+        Ok(())
     }
 
     /// Somebody died while disarming, when the gate was open already: it must not look armed.
@@ -63,8 +85,13 @@ impl BpfGate {
             maps.extend(map.map(|map| (name, map)));
         }
         self.maps = maps;
-        self.must_be_in_use().inspect_err(|_| self.maps.clear())?;
-        if self.guard()?.layout != object::layout() {
+        let guard = self.guard()?;
+        // While it is armed or disarmed it has only some of its links, and may have none; nothing is refused then.
+        let in_force = guard.locked || probe::load_unsigned().is_err();
+        if in_force {
+            self.must_be_in_use().inspect_err(|_| self.maps.clear())?;
+        }
+        if guard.layout != object::layout() {
             self.maps.clear();
             return Err(another_build("its maps hold other things"));
         }

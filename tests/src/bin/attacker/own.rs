@@ -107,6 +107,30 @@ pub fn truncate(path: &str) -> ExitCode {
     }
 }
 
+/// Makes a file and has whoever opens it wait until this process is told to end; says when it has begun, and when
+/// somebody waits.
+pub fn lease(path: &str) -> io::Result<()> {
+    let file = fs::File::create(path)?;
+    // SAFETY: a set of signals on the stack, and calls that take numbers or point to it.
+    unsafe {
+        let mut somebody_opens: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut somebody_opens, libc::SIGIO);
+        libc::sigprocmask(
+            libc::SIG_BLOCK,
+            &raw const somebody_opens,
+            std::ptr::null_mut(),
+        );
+        if libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        println!("nobody opens it");
+        let mut signal = 0;
+        libc::sigwait(&raw const somebody_opens, &raw mut signal);
+    }
+    println!("somebody waits");
+    io::stdin().read_line(&mut String::new()).map(drop)
+}
+
 /// Waits for a grace period of the kernel's RCU.
 pub fn grace() -> io::Result<()> {
     // `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c).

@@ -107,7 +107,7 @@ pub fn run() -> Result<bool, GateError> {
     );
     let name = "then they are as many as before, and all others";
     let mut now = BTreeSet::new();
-    fine &= comes(name, 100, "grace periods", || {
+    fine &= comes(name, 2000, "grace periods", || {
         now = grace()
             .ok()
             .and_then(|()| programs(&gate).ok())

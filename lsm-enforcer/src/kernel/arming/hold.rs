@@ -1,0 +1,187 @@
+//! One process of the enforcer changes the gate at a time.
+//!
+//! A lock in the file system is where its path leads, and whoever starts a command chooses that. This one is in a
+//! map of the gate's, which none but the daemon's own processes can write, so it is the same for all of them.
+//! Whoever has it reads what is in force after that: however long it is made to wait then, nobody has
+//! put anything newer in force meanwhile, which it could undo.
+
+use std::{io, time::Duration};
+
+use libbpf_rs::{MapCore as _, MapFlags};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+use super::{BpfGate, Doing as _, other};
+use crate::{
+    gate::{GateError, Held, Hold, Role},
+    kernel::{
+        shared::{Fields, Reader},
+        store,
+    },
+};
+
+/// `struct holder`: number and start of a process.
+const SIZE: usize = 16;
+/// So many processes in a row can have it and give it back between two looks.
+const MOST: u32 = 1000;
+
+impl BpfGate {
+    /// Where somebody else has it: who, and a way to wait for him.
+    pub(super) fn take_hold(&mut self, role: Role) -> Result<Hold, GateError> {
+        self.role = role;
+        if self.maps.is_empty() {
+            return Ok(Hold::Ours);
+        }
+        let hold = self
+            .try_hold()
+            .doing("keeping others from changing the gate")?;
+        if matches!(hold, Hold::Ours) {
+            // Somebody may have changed it since it was opened.
+            self.look_again().doing("reading the gate again")?;
+        }
+        Ok(hold)
+    }
+
+    fn try_hold(&self) -> io::Result<Hold> {
+        let (me, holders) = (self.me()?, self.map("holders")?);
+        let value = u32::from(self.role == Role::Daemon).to_ne_bytes();
+        let mut tries = 0;
+        loop {
+            // The kernel has room for one.
+            let Err(error) = holders.update(&me, &value, MapFlags::NO_EXIST) else {
+                return Ok(Hold::Ours);
+            };
+            tries += 1;
+            let Some(theirs) = holders.keys().next() else {
+                // It went meanwhile, or the kernel means something else.
+                if tries == MOST {
+                    return Err(other(error));
+                }
+                continue;
+            };
+            if theirs == me {
+                return Ok(Hold::Ours);
+            }
+            if let Some(held) = self.holder(&theirs)? {
+                return Ok(Hold::Theirs(held));
+            }
+            // By its own key: whoever takes it at this moment has another one.
+            let _somebody_else_was_first = holders.delete(&theirs);
+        }
+    }
+
+    /// While arming, when nobody else can have it.
+    pub(super) fn hold_alone(&self) -> io::Result<()> {
+        match self.try_hold()? {
+            Hold::Ours => Ok(()),
+            Hold::Theirs(held) => Err(io::Error::other(format!("process {} has it", held.pid))),
+        }
+    }
+
+    /// Whoever has it, unless it has ended.
+    fn holder(&self, key: &[u8]) -> io::Result<Option<Held>> {
+        let mut reader = Reader(key);
+        let (tgid, _spare, started) = (reader.u32(), reader.u32(), reader.u64());
+        // The kernel takes the mark when the process is gone; another with its number has another start.
+        if self.mark(tgid)? != Some(started) {
+            return Ok(None);
+        }
+        let Some(pid) = Pid::from_raw(tgid.cast_signed()) else {
+            return Ok(None);
+        };
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(process) => process,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let role = self.map("holders")?.lookup(key, MapFlags::ANY);
+        let held = Held {
+            pid: tgid,
+            role: match role.map_err(other)? {
+                Some(value) if value != [0; 4] => Role::Daemon,
+                _ => Role::Command,
+            },
+            process: Some(process),
+        };
+        // One that was not waited for yet has ended all the same.
+        Ok((!held.ends_within(Duration::ZERO)?).then_some(held))
+    }
+
+    /// The moment when the process with this mark began.
+    fn mark(&self, tgid: u32) -> io::Result<Option<u64>> {
+        let value = self
+            .map("marks")?
+            .lookup(&tgid.to_ne_bytes(), MapFlags::ANY);
+        Ok(value.map_err(other)?.map(|value| Reader(&value).u64()))
+    }
+
+    /// Key of this process.
+    pub(super) fn me(&self) -> io::Result<Vec<u8>> {
+        let tgid = std::process::id();
+        let started = self.mark(tgid)?.ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "this process is not the daemon's",
+            )
+        })?;
+        Ok(Fields::default()
+            .u32s(&[tgid, 0])
+            .u64s(&[started])
+            .done(SIZE))
+    }
+
+    fn look_again(&mut self) -> io::Result<()> {
+        if let Some(set) = self.current_set()?
+            && store::is_open(&set)?
+        {
+            return Err(io::Error::other(
+                "it was disarmed meanwhile: start the command again",
+            ));
+        }
+        self.origins = self.store(0).origins()?;
+        Ok(())
+    }
+
+    /// Gives it back, where the process with this key has it.
+    pub(super) fn let_go_of(&self, key: &[u8]) {
+        if let Ok(holders) = self.map("holders") {
+            let _somebody_elses_stays = holders.delete(key);
+        }
+    }
+
+    /// Whoever has it now.
+    pub(super) fn holding(&self) -> io::Result<Option<Held>> {
+        match self.map("holders")?.keys().next() {
+            Some(key) => self.holder(&key),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Drop for BpfGate {
+    fn drop(&mut self) {
+        if let Ok(me) = self.me() {
+            self.let_go_of(&me);
+        }
+    }
+}
+
+impl Held {
+    /// Waits for the process to end; `false`: it still runs.
+    ///
+    /// # Errors
+    ///
+    /// Those of `poll`.
+    pub fn ends_within(&self, time: Duration) -> io::Result<bool> {
+        let Some(process) = &self.process else {
+            return Ok(false);
+        };
+        let mut ended = [PollFd::new(process, PollFlags::IN)];
+        let limit = Timespec::try_from(time).map_err(io::Error::other)?;
+        let count = rustix::io::retry_on_intr(|| poll(&mut ended, Some(&limit)))?;
+        Ok(count > 0)
+    }
+}
