@@ -15,6 +15,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use rustix::{
+    mm::{MlockAllFlags, mlockall},
+    process::{Resource, Rlimit, setrlimit},
+};
+
 use crate::kernel::kernel_dev;
 
 /// Inode and device of a file.
@@ -79,6 +84,22 @@ pub fn again<W: AsRef<OsStr>>(words: &[W]) -> io::Result<Command> {
     // SAFETY: between fork and exec it makes a list on its stack and one system call.
     unsafe { command.pre_exec(execute) };
     Ok(command)
+}
+
+/// Keeps this process's memory off swap devices: whoever has made one reads and writes there what he likes. Pages are
+/// kept when they are first used.
+///
+/// # Errors
+///
+/// Those of `setrlimit` and `mlockall`.
+pub(crate) fn stay_in_memory() -> io::Result<()> {
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    setrlimit(Resource::Memlock, unlimited)?;
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
+    Ok(())
 }
 
 /// Words of a command, with its name and the end of the list.

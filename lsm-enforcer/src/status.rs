@@ -547,6 +547,7 @@ const NOT_COVERED: &[&str] = &[
     "whoever registers a struct of functions (struct_ops) chooses which admitted members it has, of any bundles, and its flags and name",
     "which module is meant, where several have a function of one name, is decided when the daemon starts, reloads or admits",
     "interfaces in other network namespaces than the daemon's: what was revoked is detached there only from links",
+    "the memory of generators, where it is swapped out to a device of somebody's",
     "values of .kconfig and addresses of symbols without types, which are read from /boot and /proc when a bundle is \
      admitted",
     "the kernel's own memory by signed modules that have faults, devices with direct memory access, and mappings of /dev/mem from before arming",

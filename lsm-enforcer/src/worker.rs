@@ -110,10 +110,13 @@ impl Workshop for Workers {
 
 /// The child's side; never returns to what a command would do next.
 pub fn work(job: Job) -> Result<(), Failure> {
-    let given_up = sandbox::step_down().and_then(|()| match job {
-        Job::Measure => Ok(()),
-        Job::Verify | Job::Explain => sandbox::enter(),
-    });
+    // What it answers decides.
+    let given_up = ourselves::stay_in_memory()
+        .and_then(|()| sandbox::step_down())
+        .and_then(|()| match job {
+            Job::Measure => Ok(()),
+            Job::Verify | Job::Explain => sandbox::enter(),
+        });
     given_up.map_err(|error| Failure::internal(format!("cannot give up privileges: {error}")))?;
     let mut input = Vec::new();
     io::stdin()

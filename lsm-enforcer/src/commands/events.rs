@@ -40,6 +40,7 @@ pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure>
         return Ok(());
     }
     if let Some(stream) = Runtime::open(&places.runtime)?.connect()? {
+        super::must_be_the_daemon(&stream)?;
         let mut failed = None;
         ask(stream, &request, &[], |reply| match reply {
             Reply::Done(value) => match serde_json::from_value::<Vec<Record>>(value) {

@@ -1,6 +1,7 @@
 //! One file per subcommand; each has an `Args` and a `run`.
 
 use std::{
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,6 +11,7 @@ use enforcer::{
     control::{Reply, Request, Runtime, ask},
     enforcer::Enforcer,
     failure::Failure,
+    kernel::BpfGate,
     output::Output,
     perform::perform_alone,
     store::Store,
@@ -172,6 +174,7 @@ impl Places {
         let runtime = Runtime::open(&self.runtime)?;
         let value = match runtime.connect()? {
             Some(stream) => {
+                must_be_the_daemon(&stream)?;
                 let mut answer = None;
                 ask(stream, &request, body, |reply| {
                     answer = Some(reply);
@@ -199,6 +202,20 @@ impl Places {
     pub fn has_daemon(&self) -> Result<bool, Failure> {
         Ok(Runtime::open(&self.runtime)?.connect()?.is_some())
     }
+}
+
+/// Whoever took the socket's place could say that all is well.
+fn must_be_the_daemon(stream: &UnixStream) -> Result<(), Failure> {
+    match BpfGate::open()?.stranger(stream)? {
+        None => Ok(()),
+        Some(pid) => Err(Failure::kernel(stranger(pid)).with_remedy(
+            "Somebody answers in its place: believe nothing that it said, end it, and restart the daemon.",
+        )),
+    }
+}
+
+fn stranger(pid: u32) -> String {
+    format!("process {pid} listens on the control socket and is not the daemon")
 }
 
 /// The gate is the kernel's; only root may ask it anything.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use enforcer::{
     control::{Reply, Request, Runtime, ask},
     failure::Failure,
+    kernel::BpfGate,
     output::Output,
     status::Status,
 };
@@ -35,6 +36,11 @@ fn measure(places: &Places) -> Result<Status, Failure> {
     let Some(stream) = Runtime::open(&places.runtime)?.connect()? else {
         return places.perform(Request::Status, &[]);
     };
+    if let Some(pid) = BpfGate::open()?.stranger(&stream)? {
+        let mut status = Status::measure(&mut places.enforcer()?.observing(), false)?;
+        status.warnings.insert(0, super::stranger(pid));
+        return Ok(status);
+    }
     let started = Instant::now();
     let limited = stream.set_read_timeout(Some(PATIENCE));
     limited.map_err(|error| Failure::internal(error.to_string()))?;

@@ -231,6 +231,7 @@ impl BpfGate {
 
     fn arm_now(&mut self, armed: &Armed, admissions: &Admissions) -> io::Result<()> {
         let ladder = able()?;
+        ourselves::stay_in_memory()?;
         place::make_pins()?;
         let loaded = object::load(&ladder, &Maps::New(self.max_programs))?;
         self.parting = loaded.programs()?;
@@ -528,6 +529,13 @@ impl Gate for BpfGate {
             coverage.blind.push(
                 "writes to the disk below the daemon's file, which its file system does not verify (fs-verity \
                  or dm-verity do)"
+                    .into(),
+            );
+        }
+        if guard.is_ok() && !place::is_on_root() {
+            coverage.blind.push(
+                "another device in the place of the one that the daemon's file is on, once that is unmounted, which \
+                 the root file system cannot be"
                     .into(),
             );
         }

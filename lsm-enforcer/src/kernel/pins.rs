@@ -147,6 +147,50 @@ fn covers(mountinfo: &str) -> Vec<String> {
     covers
 }
 
+/// Does the BPF file system stand on sysfs, and that on the root file system? Something in between, as a folder of a
+/// process in `/proc`, can go without being unmounted, and takes what stands on it along.
+pub fn must_stand_as_usual(mountinfo: &str) -> io::Result<()> {
+    struct Mount<'m> {
+        id: &'m str,
+        parent: &'m str,
+        root: &'m str,
+        point: &'m str,
+        kind: &'m str,
+    }
+    let mounts: Vec<Mount<'_>> = mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            let words: Vec<&str> = before.split(' ').collect();
+            Some(Mount {
+                id: words.first()?,
+                parent: words.get(1)?,
+                root: words.get(3)?,
+                point: words.get(4)?,
+                kind: after.split(' ').next()?,
+            })
+        })
+        .collect();
+    let stands_on = |mount: &Mount<'_>| mounts.iter().find(|other| other.id == mount.parent);
+    let is_bpf = |mount: &&Mount<'_>| mount.point == BPF && mount.kind == "bpf";
+    let mut sys = mounts.iter().rfind(is_bpf);
+    // Some hosts have it twice.
+    while let Some(pins) = sys.filter(is_bpf) {
+        sys = stands_on(pins);
+    }
+    let usual = sys.is_some_and(|sys| (sys.point, sys.root, sys.kind) == ("/sys", "/", "sysfs"))
+        && sys
+            .and_then(stands_on)
+            .is_some_and(|root| root.point == "/");
+    match usual {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "something is mounted between {BPF} and the root file system that does not belong there: \
+             `findmnt -o TARGET,SOURCE,FSTYPE,ID,PARENT` shows what"
+        ))),
+    }
+}
+
 /// Runs in a thread of its own, whose mount namespace ends with it. The lowest pins count: what
 /// lies over them came later.
 fn uncover() -> io::Result<Option<File>> {
@@ -199,6 +243,25 @@ mod tests {
             ),
         ] {
             assert_eq!(covers(&(base.clone() + &more)), want, "{more}");
+        }
+    }
+
+    #[test]
+    fn pins_stand_on_sysfs_and_the_root_alone() {
+        let root = "24 1 0:25 / / rw - ext4 x rw\n27 24 0:27 / /sys rw - sysfs x rw\n";
+        let pins = "30 27 0:30 / /sys/fs/bpf rw shared:9 - bpf x rw\n";
+        let twice = "31 30 0:31 / /sys/fs/bpf rw - bpf x rw\n";
+        let slipped =
+            "30 32 0:30 / /sys/fs/bpf rw - bpf x rw\n32 27 0:5 /77 /sys/fs/bpf rw - proc x rw\n";
+        let other = "24 1 0:25 / / rw - ext4 x rw\n27 24 0:27 /a /sys rw - tmpfs x rw\n";
+        for (mounts, want) in [
+            ([root, pins].concat(), true),
+            ([root, pins, twice].concat(), true),
+            ([root, slipped].concat(), false),
+            ([other, pins].concat(), false),
+            (root.to_owned(), false),
+        ] {
+            assert_eq!(must_stand_as_usual(&mounts).is_ok(), want, "{mounts}");
         }
     }
 }

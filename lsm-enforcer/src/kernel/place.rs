@@ -2,7 +2,12 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
-use super::{generators, pins::PINS, shared::Guard, volumes};
+use super::{
+    generators,
+    pins::{self, PINS},
+    shared::Guard,
+    volumes,
+};
 
 /// The kernel's own encoding of a device number (`MKDEV`), which BPF programs see in
 /// `super_block.s_dev`: 12 bits major, 20 bits minor.
@@ -19,6 +24,7 @@ pub fn make_pins() -> io::Result<()> {
     if magic as u64 != 0xcafe_4a11 {
         rustix::mount::mount("bpf", root, "bpf", rustix::mount::MountFlags::empty(), None)?;
     }
+    pins::must_stand_as_usual(&fs::read_to_string("/proc/self/mountinfo")?)?;
     fs::create_dir(PINS)
 }
 
@@ -65,6 +71,12 @@ pub fn is_verified() -> bool {
             .contains(rustix::fs::StatxAttributes::VERITY)
             || volumes::is_verity(device)
     })
+}
+
+/// Is this executable on the root file system, which stays as long as anything runs from it?
+pub fn is_on_root() -> bool {
+    let device = |path: &str| fs::metadata(path).map(|found| found.dev());
+    matches!((device("/proc/self/exe"), device("/")), (Ok(ours), Ok(root)) if ours == root)
 }
 
 /// Asks for the pins' file system to be unmounted, which the kernel side refuses: so it learns

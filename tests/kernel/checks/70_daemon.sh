@@ -62,6 +62,7 @@ bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/signed
 prints "inventory" 'signed +count .*release' $X inventory
 rm -rf /sys/fs/bpf/signed
 
+prints "its memory is written to no swap device" 'VmLck:[[:space:]]*[1-9]' cat /proc/$daemon/status
 kill -9 $daemon 2>/dev/null
 wait $daemon 2>/dev/null
 refused "refused after kill -9" unsigned

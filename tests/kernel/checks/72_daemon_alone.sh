@@ -8,6 +8,11 @@ permit() {
 }
 arm="$X arm --policy newer.toml --authority authority.pub"
 
+# Whoever dies while arming leaves no gate that only looks like one.
+for moment in "bpfseal 1" "map_ 1" "link_ 1" "link_ 20"; do
+    attacker cut-off $moment $arm
+    prints "after that ($moment) nothing is armed" 'the gate is not armed' $X status
+done
 prints "audit is said" 'Audit only, because --audit-only' $arm --audit-only
 check "unsigned loads in audit" unsigned
 rm -rf /sys/fs/bpf/unsigned

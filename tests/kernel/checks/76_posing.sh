@@ -19,6 +19,15 @@ check "so it loads" loads count_exec
 kill -TERM $daemon
 wait $daemon 2>/dev/null
 
+# Whoever took its socket is not believed.
+logging impostor.log listening attacker answer run/control.sock
+impostor=$started
+fails "somebody who answers in the daemon's place is not believed" "process $impostor listens on the control socket and is not the daemon" $X selftest
+prints "status says who answers, and measures by itself" "process $impostor listens on the control socket" $X status
+grep -q '^Enforcing' $out && ok "what it says is true" || failed "what it says is true" "$(said)"
+kill $impostor
+wait $impostor 2>/dev/null
+
 # Without a daemon each command does the work, and starts itself again for it.
 printf '%s\n' 'mount -t tmpfs tmpfs /proc && mkdir /proc/self && cp /usr/bin/busybox /proc/self/exe && exec "$@"' >elsewhere
 fails "where /proc is not the kernel's, nothing else is executed" 'is not the file that the gate obeys' unshare -m sh elsewhere $X admit watch_open.tar

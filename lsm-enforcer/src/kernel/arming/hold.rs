@@ -5,12 +5,13 @@
 //! Whoever has it reads what is in force after that: however long it is made to wait then, nobody has
 //! put anything newer in force meanwhile, which it could undo.
 
-use std::{io, time::Duration};
+use std::{io, os::unix::net::UnixStream, time::Duration};
 
 use libbpf_rs::{MapCore as _, MapFlags};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
+    net::sockopt::socket_peercred,
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
@@ -108,6 +109,20 @@ impl BpfGate {
         };
         // One that was not waited for yet has ended all the same.
         Ok((!held.ends_within(Duration::ZERO)?).then_some(held))
+    }
+
+    /// Who is at the other end of a socket, unless it is the daemon as far as the gate knows; without a gate
+    /// nobody knows.
+    pub fn stranger(&self, stream: &UnixStream) -> Result<Option<u32>, GateError> {
+        let look = || -> io::Result<Option<u32>> {
+            if self.maps.is_empty() {
+                return Ok(None);
+            }
+            let peer = socket_peercred(stream)?.pid.as_raw_nonzero().get();
+            let peer = peer.cast_unsigned();
+            Ok(self.mark(peer)?.is_none().then_some(peer))
+        };
+        look().doing("looking who answers")
     }
 
     /// The moment when the process with this mark began.

@@ -37,7 +37,9 @@ impl BpfGate {
             parting: Vec::new(),
         };
         if Path::new(&gate.pins.pin("map_set")).exists() {
+            let stays = ourselves::stay_in_memory();
             gate.take_over().doing("taking over the pinned gate")?;
+            stays.doing("keeping this process in memory")?;
             gate.finish_disarming()?;
             gate.forget_half_armed()?;
         }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     env, fs, io,
     mem::MaybeUninit,
+    os::fd::OwnedFd,
     process::{Child, Command, ExitStatus},
     sync::{
         Arc,
@@ -208,26 +209,66 @@ impl Moment {
             | WatchFlags::CREATE
             | WatchFlags::MOVED_TO;
         inotify::add_watch(&watch, self.file, wanted)?;
-        let mut child = exchanging()?;
-        let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(&watch, &mut buffer);
         let mut left = self.count;
-        while left > 0 {
-            if events.is_buffer_empty() {
-                let mut both = [
-                    PollFd::new(&watch, PollFlags::IN),
-                    PollFd::new(&ended, PollFlags::IN),
-                ];
-                poll(&mut both, None)?;
-                if both[0].revents().is_empty() {
-                    break;
-                }
+        kill_when(&watch, exchanging()?, |event| {
+            left -= usize::from(event.events().contains(self.event));
+            Ok(left == 0)
+        })
+    }
+}
+
+/// Kills a process when its moment has come; `false`: it was done before.
+fn kill_when(
+    watch: &OwnedFd,
+    mut child: Child,
+    mut has_come: impl FnMut(&inotify::Event<'_>) -> io::Result<bool>,
+) -> io::Result<bool> {
+    let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(watch, &mut buffer);
+    loop {
+        if events.is_buffer_empty() {
+            let mut both = [
+                PollFd::new(watch, PollFlags::IN),
+                PollFd::new(&ended, PollFlags::IN),
+            ];
+            poll(&mut both, None)?;
+            if both[0].revents().is_empty() {
+                break;
             }
-            left -= usize::from(events.next()?.events().contains(self.event));
         }
-        child.kill()?;
-        Ok(!child.wait()?.success())
+        if has_come(&events.next()?)? {
+            break;
+        }
+    }
+    child.kill()?;
+    Ok(!child.wait()?.success())
+}
+
+/// Kills a command that arms the gate, when it has pinned so many things with names that begin so.
+pub fn cut_off(words: &[String]) -> Result<String, String> {
+    let [kind, count, program, arguments @ ..] = words else {
+        return Err("want a beginning, a number and a command".to_owned());
+    };
+    let kill = || -> io::Result<bool> {
+        let mut left: usize = count.parse().map_err(io::Error::other)?;
+        let watch = inotify::init(CreateFlags::CLOEXEC)?;
+        inotify::add_watch(&watch, "/sys/fs/bpf", WatchFlags::CREATE)?;
+        let child = Command::new(program).args(arguments).spawn()?;
+        kill_when(&watch, child, |event| {
+            let name = event.file_name().unwrap_or_default().to_string_lossy();
+            if name == "bpfseal" {
+                // It loads its programs before it pins anything.
+                inotify::add_watch(&watch, PINS, WatchFlags::CREATE)?;
+            }
+            left -= usize::from(name.starts_with(kind.as_str()));
+            Ok(left == 0)
+        })
+    };
+    match kill() {
+        Ok(true) => Ok(format!("{count} of {kind}")),
+        Ok(false) => Err("it was done before".to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
