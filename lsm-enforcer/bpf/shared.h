@@ -312,7 +312,7 @@ struct own_key {
 	u32 id;
 };
 
-/* Who may change what is in force: as in `marks`. The value is 1 for the daemon, 0 for a command. */
+/* Who may change what is in force, and in which tick he started. The value is 1 for the daemon, 0 for a command. */
 struct holder {
 	u32 tgid;
 	u32 spare;

@@ -547,6 +547,8 @@ const NOT_COVERED: &[&str] = &[
     "whoever registers a struct of functions (struct_ops) chooses which admitted members it has, of any bundles, and its flags and name",
     "which module is meant, where several have a function of one name, is decided when the daemon starts, reloads or admits",
     "interfaces in other network namespaces than the daemon's: what was revoked is detached there only from links",
+    "a mount whose target somebody changes between the gate's look and the kernel's: slipped in beneath the pins it \
+     takes the gate away",
     "the memory of generators, where it is swapped out to a device of somebody's",
     "values of .kconfig and addresses of symbols without types, which are read from /boot and /proc when a bundle is \
      admitted",

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use enforcer::{control::Runtime, failure::Failure, gate::Role, ourselves, perform::PATIENCE};
+use enforcer::{
+    control::Runtime, failure::Failure, gate::Role, kernel, ourselves, perform::PATIENCE,
+};
 
 use super::Places;
 
@@ -50,7 +52,9 @@ pub fn run(args: &Args, places: &Places) -> Result<(), Failure> {
     // One second more: the deadline has sub-seconds that the argument has not.
     thread::sleep(Duration::from_secs(args.seconds.saturating_add(1)));
     let runtime = Runtime::open(&places.runtime)?;
-    if runtime.connect()?.is_some() {
+    if let Some(stream) = runtime.connect()?
+        && kernel::stranger(&stream)?.is_none()
+    {
         return Ok(());
     }
     let _lock = runtime.lock(PATIENCE)?;

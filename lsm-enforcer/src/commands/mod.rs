@@ -11,7 +11,7 @@ use enforcer::{
     control::{Reply, Request, Runtime, ask},
     enforcer::Enforcer,
     failure::Failure,
-    kernel::BpfGate,
+    kernel,
     output::Output,
     perform::perform_alone,
     store::Store,
@@ -206,7 +206,7 @@ impl Places {
 
 /// Whoever took the socket's place could say that all is well.
 fn must_be_the_daemon(stream: &UnixStream) -> Result<(), Failure> {
-    match BpfGate::open()?.stranger(stream)? {
+    match kernel::stranger(stream)? {
         None => Ok(()),
         Some(pid) => Err(Failure::kernel(stranger(pid)).with_remedy(
             "Somebody answers in its place: believe nothing that it said, end it, and restart the daemon.",

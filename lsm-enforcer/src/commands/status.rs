@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use enforcer::{
     control::{Reply, Request, Runtime, ask},
     failure::Failure,
-    kernel::BpfGate,
+    kernel,
     output::Output,
     status::Status,
 };
@@ -36,7 +36,7 @@ fn measure(places: &Places) -> Result<Status, Failure> {
     let Some(stream) = Runtime::open(&places.runtime)?.connect()? else {
         return places.perform(Request::Status, &[]);
     };
-    if let Some(pid) = BpfGate::open()?.stranger(&stream)? {
+    if let Some(pid) = kernel::stranger(&stream)? {
         let mut status = Status::measure(&mut places.enforcer()?.observing(), false)?;
         status.warnings.insert(0, super::stranger(pid));
         return Ok(status);

@@ -17,6 +17,7 @@ use std::{
 use bundle::Digest;
 use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, ProgramHandle, RingBufferBuilder};
 
+pub use hold::stranger;
 use renewal::LINK;
 
 use super::{
@@ -263,7 +264,6 @@ impl BpfGate {
             self.write_guard(&guard)
         })?;
         self.pin(&loaded, links)?;
-        let before = self.me()?;
         place::show_mount();
         let mut guard = self.guard()?;
         if guard.mount == 0 {
@@ -276,9 +276,6 @@ impl BpfGate {
                  the gate could not know it again: put it on ext4, XFS or tmpfs",
             ));
         }
-        // It knows this process by another moment from now on.
-        self.let_go_of(&before);
-        self.hold_alone()?;
         guard.locked = true;
         self.write_guard(&guard)?;
         self.parting.clear();
@@ -287,7 +284,10 @@ impl BpfGate {
 
     /// Everything survives this process from here on.
     fn pin(&self, loaded: &object::Loaded, links: Vec<(String, Link)>) -> io::Result<()> {
-        for (name, map) in &self.maps {
+        // Who finds the set finds all of them.
+        let (set, others): (Vec<_>, Vec<_>) =
+            self.maps.iter().partition(|(name, _)| *name == "set");
+        for (name, map) in others.into_iter().chain(set) {
             if let Some(pin) = object::pin_name(name) {
                 let path = self.pins.pin(&format!("map_{pin}"));
                 map.try_clone_handle()?

@@ -16,7 +16,7 @@ mod successor;
 mod volumes;
 pub(crate) mod ways;
 
-pub use arming::BpfGate;
+pub use arming::{BpfGate, stranger};
 pub use pins::Pins;
 pub(crate) use place::kernel_dev;
 pub use store::ANY_TARGET;

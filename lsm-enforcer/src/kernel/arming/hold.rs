@@ -7,7 +7,7 @@
 
 use std::{io, os::unix::net::UnixStream, time::Duration};
 
-use libbpf_rs::{MapCore as _, MapFlags};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -15,15 +15,18 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use super::{BpfGate, Doing as _, other};
+use super::{BpfGate, Doing as _, other, takeover::open_pinned};
 use crate::{
     gate::{GateError, Held, Hold, Role},
     kernel::{
+        pins::Pins,
         shared::{Fields, Reader},
         store,
     },
 };
 
+/// Nanoseconds of a clock tick, as in bpf/guard.h.
+const TICK: u64 = 10_000_000;
 /// `struct holder`: number and start of a process.
 const SIZE: usize = 16;
 /// So many processes in a row can have it and give it back between two looks.
@@ -86,8 +89,10 @@ impl BpfGate {
     fn holder(&self, key: &[u8]) -> io::Result<Option<Held>> {
         let mut reader = Reader(key);
         let (tgid, _spare, started) = (reader.u32(), reader.u32(), reader.u64());
-        // The kernel takes the mark when the process is gone; another with its number has another start.
-        if self.mark(tgid)? != Some(started) {
+        // The kernel takes the mark when the process is gone; another with its number has another start. While
+        // somebody arms, his mark becomes one of nanoseconds.
+        let is_his = |mark: u64| mark == started || mark / TICK == started;
+        if !self.mark(tgid)?.is_some_and(is_his) {
             return Ok(None);
         }
         let Some(pid) = Pid::from_raw(tgid.cast_signed()) else {
@@ -111,37 +116,27 @@ impl BpfGate {
         Ok((!held.ends_within(Duration::ZERO)?).then_some(held))
     }
 
-    /// Who is at the other end of a socket, unless it is the daemon as far as the gate knows; without a gate
-    /// nobody knows.
-    pub fn stranger(&self, stream: &UnixStream) -> Result<Option<u32>, GateError> {
-        let look = || -> io::Result<Option<u32>> {
-            if self.maps.is_empty() {
-                return Ok(None);
-            }
-            let peer = socket_peercred(stream)?.pid.as_raw_nonzero().get();
-            let peer = peer.cast_unsigned();
-            Ok(self.mark(peer)?.is_none().then_some(peer))
-        };
-        look().doing("looking who answers")
-    }
-
     /// The moment when the process with this mark began.
     fn mark(&self, tgid: u32) -> io::Result<Option<u64>> {
-        let value = self
-            .map("marks")?
-            .lookup(&tgid.to_ne_bytes(), MapFlags::ANY);
-        Ok(value.map_err(other)?.map(|value| Reader(&value).u64()))
+        mark(self.map("marks")?, tgid)
     }
 
     /// Key of this process.
     pub(super) fn me(&self) -> io::Result<Vec<u8>> {
         let tgid = std::process::id();
-        let started = self.mark(tgid)?.ok_or_else(|| {
+        let mark = self.mark(tgid)?.ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "this process is not the daemon's",
             )
         })?;
+        // In ticks, which stay the same while this process arms: see `mark_who_arms` in bpf/guard.h. The kernel's
+        // word, not that of /proc.
+        let started = if self.guard()?.locked {
+            mark / TICK
+        } else {
+            mark
+        };
         Ok(Fields::default()
             .u32s(&[tgid, 0])
             .u64s(&[started])
@@ -174,6 +169,40 @@ impl BpfGate {
             None => Ok(None),
         }
     }
+}
+
+/// Who is at the other end of a socket, unless it is the daemon as far as the gate knows; without a gate nobody knows.
+///
+/// # Errors
+///
+/// Those of the pin and the socket.
+pub fn stranger(stream: &UnixStream) -> Result<Option<u32>, GateError> {
+    let look = || -> io::Result<Option<u32>> {
+        let pins = Pins::find();
+        let Some(marks) = open_pinned(&pins, "marks")? else {
+            return Ok(None);
+        };
+        let peer = socket_peercred(stream)?.pid.as_raw_nonzero().get();
+        let peer = peer.cast_unsigned();
+        // Any command has a mark; the daemon has the gate as well.
+        let Some(holders) = open_pinned(&pins, "holders")? else {
+            return Ok(Some(peer));
+        };
+        let (Some(key), Some(mark)) = (holders.keys().next(), mark(&marks, peer)?) else {
+            return Ok(Some(peer));
+        };
+        let role = holders.lookup(&key, MapFlags::ANY).map_err(other)?;
+        let mut reader = Reader(&key);
+        let (tgid, _spare, started) = (reader.u32(), reader.u32(), reader.u64());
+        let is_daemon = tgid == peer && mark / TICK == started && role.is_some_and(|r| r != [0; 4]);
+        Ok((!is_daemon).then_some(peer))
+    };
+    look().doing("looking who answers")
+}
+
+fn mark(marks: &MapHandle, tgid: u32) -> io::Result<Option<u64>> {
+    let value = marks.lookup(&tgid.to_ne_bytes(), MapFlags::ANY);
+    Ok(value.map_err(other)?.map(|value| Reader(&value).u64()))
 }
 
 impl Drop for BpfGate {

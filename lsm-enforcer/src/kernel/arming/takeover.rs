@@ -82,7 +82,7 @@ impl BpfGate {
         // What somebody else has put into the folder does not matter.
         let mut maps = BTreeMap::new();
         for (name, want) in object::map_sizes()? {
-            let map = self.open_pinned(&name)?;
+            let map = open_pinned(&self.pins, &name)?;
             must_have_size(&name, map.as_ref(), want)?;
             maps.extend(map.map(|map| (name, map)));
         }
@@ -142,22 +142,22 @@ impl BpfGate {
         }
         Ok(())
     }
+}
 
-    /// The map of that pin; `None`: there is none.
-    fn open_pinned(&self, name: &str) -> io::Result<Option<MapHandle>> {
-        let path = self.pins.pin(&format!("map_{name}"));
-        match MapHandle::from_pinned_path(path) {
-            Ok(map) => Ok(Some(map)),
-            Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(None),
-            Err(error) if error.kind() == libbpf_rs::ErrorKind::PermissionDenied => {
-                Err(io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "it opens for the file that armed it alone, and for processes of root's that began after \
-                     that, in the machine's own namespaces: start the command again",
-                ))
-            }
-            Err(error) => Err(io::Error::other(format!("{name}: {error}"))),
+/// The map of that pin; `None`: there is none.
+pub(super) fn open_pinned(pins: &Pins, name: &str) -> io::Result<Option<MapHandle>> {
+    let path = pins.pin(&format!("map_{name}"));
+    match MapHandle::from_pinned_path(path) {
+        Ok(map) => Ok(Some(map)),
+        Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == libbpf_rs::ErrorKind::PermissionDenied => {
+            Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it opens for the file that armed it alone, and for processes of root's that began after \
+                 that, in the machine's own namespaces: start the command again",
+            ))
         }
+        Err(error) => Err(io::Error::other(format!("{name}: {error}"))),
     }
 }
 

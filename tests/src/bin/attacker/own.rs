@@ -203,6 +203,23 @@ pub fn frozen(path: &str) -> io::Result<()> {
     }
 }
 
+/// What this process starts runs on the same processor, and gives way as soon as this one can go on.
+pub fn go_first_on_one_processor() -> io::Result<()> {
+    // SAFETY: a set of processors and a parameter on the stack, and calls that read them.
+    let result = unsafe {
+        let mut one: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(0, &mut one);
+        let first = libc::sched_param { sched_priority: 1 };
+        let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+        libc::sched_setaffinity(0, size_of_val(&one), &raw const one)
+            | libc::sched_setscheduler(0, policy, &raw const first)
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Lets whatever else runs go before this thread.
 pub fn give_way() {
     // SAFETY: three numbers; 0 is the calling thread. The worst is that nothing changes.

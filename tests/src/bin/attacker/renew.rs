@@ -254,6 +254,7 @@ pub fn cut_off(words: &[String]) -> Result<String, String> {
         let mut left: usize = count.parse().map_err(io::Error::other)?;
         let watch = inotify::init(CreateFlags::CLOEXEC)?;
         inotify::add_watch(&watch, "/sys/fs/bpf", WatchFlags::CREATE)?;
+        own::go_first_on_one_processor()?;
         let child = Command::new(program).args(arguments).spawn()?;
         kill_when(&watch, child, |event| {
             let name = event.file_name().unwrap_or_default().to_string_lossy();
