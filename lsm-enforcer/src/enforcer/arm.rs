@@ -446,6 +446,7 @@ impl Enforcer {
         self.trouble = None;
         self.bundles = Some(accepted);
         self.rejected = rejected;
+        self.decided = self.ahead();
     }
 
     fn wanted_mode(&self, policy: &Trusted, audit_only: bool) -> (Mode, Option<String>) {

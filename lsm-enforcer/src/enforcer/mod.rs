@@ -85,6 +85,8 @@ pub struct Enforcer {
     /// `None`: the stored bundles were not looked at yet.
     bundles: Option<Vec<Accepted>>,
     rejected: Vec<Rejected>,
+    /// [`Enforcer::ahead`] when they were.
+    decided: i64,
     selftest: Option<SelfTest>,
     /// How the generators stood at the last look.
     generators: Vec<GeneratorState>,
@@ -127,6 +129,7 @@ impl Enforcer {
             trouble: None,
             bundles: None,
             rejected: Vec::new(),
+            decided: 0,
             selftest: None,
             generators: Vec::new(),
             revocations: None,
@@ -199,6 +202,11 @@ impl Enforcer {
     /// The calendar, or what it must show at least.
     pub(crate) fn time(&self, armed: &Armed) -> Timestamp {
         armed.time(self.host().now(), self.host().since_boot())
+    }
+
+    /// By how many seconds the calendar is ahead of the boot-time clock.
+    fn ahead(&self) -> i64 {
+        Armed::ahead(self.host().now(), self.host().since_boot())
     }
 
     /// What is pinned.

@@ -8,6 +8,7 @@ use bundle::{
     image::{Contents, Identity, Image, MapSpec},
     inventory::{Endianness, Needs, Object},
 };
+use jiff::Timestamp;
 use policy::{
     Reason,
     revocation::{Signatory, Signer},
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Pretended worker: a bundle is `name=… version=… programs=a,b`, and the policy admits the
-/// names in `scope`.
+/// names in `scope`; before the time in `since=…` it is refused.
 pub struct Bench(pub World);
 
 impl Bench {
@@ -46,6 +47,10 @@ impl Workshop for Bench {
         let Some(name) = bundle.get("name") else {
             return Err(Failure::refused(Reason::MalformedBundle, "no index.json"));
         };
+        let since = bundle.get("since").map(|since| since.parse().unwrap());
+        if since.is_some_and(|since: Timestamp| task.now < since) {
+            return Err(Failure::refused(Reason::TooOld, "signed in the future"));
+        }
         let policy = Trusted::verify(task.document, &authority().public)?;
         let exception = policy.policy().exception_for(Digest::of(task.bundle));
         let exception = exception.filter(|exception| exception.holds(task.now));

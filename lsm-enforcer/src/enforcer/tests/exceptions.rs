@@ -32,3 +32,25 @@ fn an_exception_ends_by_the_clock_that_nobody_sets_back() {
     let refused: Vec<_> = enforcer.rejected().iter().map(|r| r.bundle).collect();
     assert_eq!(refused, [Digest::of(other)]);
 }
+
+/// A machine without a clock boots in the past: what was signed since is no forgery.
+#[test]
+fn what_was_refused_is_looked_at_again_when_the_calendar_is_set() {
+    let scene = Scene::armed();
+    let since = scene.start().host().now();
+    let late = format!("name=tool version=1.5 programs=late since={since}");
+    scene.start().admit(late.as_bytes(), None).unwrap();
+    assert!(scene.world.load("late"));
+    scene.world.change(|state| {
+        state.armed = None;
+        state.calendar_shift = -86_400;
+    });
+    let mut enforcer = scene.start();
+    enforcer.take_over().unwrap().unwrap();
+    assert!(enforcer.watch().unwrap());
+    assert!(!scene.world.load("late"));
+    scene.world.change(|state| state.calendar_shift = 0);
+    enforcer.settle().unwrap();
+    assert!(enforcer.watch().unwrap());
+    assert!(scene.world.load("late"));
+}
