@@ -345,6 +345,7 @@ int BPF_PROG(guard_open, struct file *file)
 {
 	if (!(file->f_mode & FMODE_WRITE))
 		return 0;
+	note_memory(file);
 	return deny(refuse_open(file) ?: refuse_pinned(file->f_inode));
 }
 

@@ -8,6 +8,8 @@
  */
 #pragma once
 
+/* "mem" */
+#define NAME_MEM 0x6d656d
 #define PROT_WRITE 2
 #define PROT_EXEC 4
 #define MAP_DENYWRITE 0x0800
@@ -18,12 +20,37 @@ static __always_inline u32 current_generator(void)
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct made *made = bpf_map_lookup_elem(&makers_running, &tgid);
 
-	return made && made->start == started((void *)bpf_get_current_task()) ? made->image : 0;
+	if (!made || made->start != started((void *)bpf_get_current_task()))
+		return 0;
+	if (!is_probed())
+		return made->image;
+	bpf_map_delete_elem(&makers_running, &tgid);
+	return 0;
 }
 
 static __always_inline void lose_mark(u32 tgid)
 {
 	bpf_map_delete_elem(&makers_running, &tgid);
+}
+
+/*
+ * Opens a process its own memory for writing, which asks nobody, whoever gets the descriptor writes its code. Of other
+ * processes' it does no harm to lose the mark.
+ */
+static __always_inline void note_memory(struct file *file)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	const unsigned char *name;
+	u32 text = 0;
+
+	if (BPF_CORE_READ(file, f_inode, i_sb, s_magic) != PROC_SUPER_MAGIC)
+		return;
+	name = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+	bpf_probe_read_kernel(&text, sizeof(text), name);
+	if (text != NAME_MEM)
+		return;
+	lose_mark(tgid);
+	bpf_map_delete_elem(&marks, &tgid);
 }
 
 /* Whoever can write a task's memory decides what everybody makes who shares that memory. */

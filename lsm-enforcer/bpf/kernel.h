@@ -408,8 +408,12 @@ struct kernfs_node___old {
 	struct kernfs_node *parent;
 };
 
+struct qstr {
+	const unsigned char *name;
+};
 struct dentry {
 	struct inode *d_inode;
+	struct qstr d_name;
 };
 
 struct vfsmount;
@@ -421,6 +425,7 @@ struct path {
 struct file {
 	unsigned int f_mode;
 	struct inode *f_inode;
+	struct path f_path;
 	void *private_data;
 };
 
@@ -440,6 +445,14 @@ struct time_namespace {
 struct mm_struct {
 	struct task_struct *owner;
 	struct file *exe_file;
+	unsigned long flags;
+};
+/* From 6.18 on they are a bitmap of its own. */
+struct mm_flags___bitmap {
+	unsigned long first[1];
+};
+struct mm_struct___bitmap {
+	struct mm_flags___bitmap flags;
 };
 struct list_head {
 	struct list_head *next;

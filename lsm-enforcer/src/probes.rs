@@ -100,6 +100,15 @@ const PROBES: &[Probe] = &[
         targeted: false,
     },
     Probe {
+        // haveBPFLinkPerfEvent, before each link to a kprobe, uprobe or tracepoint
+        name: "cilium/ebpf: perf link",
+        prog_type: KPROBE,
+        attach_type: 0,
+        words: &[RETURN_ZERO, EXIT],
+        map: None,
+        targeted: false,
+    },
+    Probe {
         name: "libbpf: uprobe multi link",
         prog_type: KPROBE,
         attach_type: TRACE_UPROBE_MULTI,

@@ -87,6 +87,14 @@ refused "a foreign library without code" $maker library /bin/busybox
 prints "foreign data are no code" loaded $maker data /bin/busybox
 refused "a child" $maker fork
 refused "one who asks to be traced" $maker traceme
+refused "one who opens its own memory to write" $maker memory
+# Breakpoints in its code, which the kernel writes into its copy.
+echo "p:probed $maker:$(attacker entry $maker)" >/sys/kernel/tracing/uprobe_events
+echo 1 >/sys/kernel/tracing/events/uprobes/probed/enable
+fails "one with somebody's breakpoints" 'errno 1' $maker
+echo 0 >/sys/kernel/tracing/events/uprobes/probed/enable
+echo >/sys/kernel/tracing/uprobe_events
+prints "without them it loads" loaded $maker
 refused "what it executes" $maker exec /run/copy load
 prints "itself again" loaded $maker exec $maker load
 attacker follow $maker

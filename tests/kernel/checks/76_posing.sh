@@ -36,6 +36,12 @@ for kind in pid time user; do
     fails "in another namespace of $kind it is not the daemon" 'start the command again' attacker apart $kind $X status
 done
 fails "whose system calls somebody filters is not the daemon" 'start the command again' attacker filtered $X status
+exe=$(command -v bpfseal-enforcer)
+echo "p:probed $exe:$(attacker entry $exe)" >/sys/kernel/tracing/uprobe_events
+echo 1 >/sys/kernel/tracing/events/uprobes/probed/enable
+fails "whose code somebody put breakpoints into is not the daemon" 'start the command again' $X status
+echo 0 >/sys/kernel/tracing/events/uprobes/probed/enable
+echo >/sys/kernel/tracing/uprobe_events
 pins=/sys/fs/bpf/bpfseal
 # One that has the sizes of `own`, where this kernel has it; others differ in theirs from any.
 like=$pins/map_owners

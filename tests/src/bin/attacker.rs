@@ -271,6 +271,7 @@ fn main() -> ExitCode {
         Some("follow") => follow::run(words.get(1).map_or("", String::as_str)),
         Some("cut-off") => check("arming is cut off", renew::cut_off(&words[1..])),
         Some("answer") => return ended(own::answer(words.get(1).map_or("", String::as_str))),
+        Some("entry") => return ended(own::entry(words.get(1).map_or("", String::as_str))),
         Some("lease") => return ended(own::lease(words.get(1).map_or("", String::as_str))),
         Some("truncate") => return own::truncate(words.get(1).map_or("", String::as_str)),
         Some("doors") => done(doors::run()),

@@ -168,6 +168,18 @@ pub fn lease(path: &str) -> io::Result<()> {
     io::stdin().read_line(&mut String::new()).map(drop)
 }
 
+/// Where in a file its first instruction is.
+pub fn entry(path: &str) -> io::Result<()> {
+    let bytes = fs::read(path)?;
+    let elf = goblin::elf::Elf::parse(&bytes).map_err(io::Error::other)?;
+    let holds =
+        |part: &&goblin::elf::ProgramHeader| part.vm_range().contains(&(elf.entry as usize));
+    let part = elf.program_headers.iter().find(holds);
+    let part = part.ok_or(io::ErrorKind::InvalidData)?;
+    println!("{:#x}", elf.entry - part.p_vaddr + part.p_offset);
+    Ok(())
+}
+
 /// Waits for a grace period of the kernel's RCU.
 pub fn grace() -> io::Result<()> {
     // `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu()` (kernel/sched/membarrier.c).
