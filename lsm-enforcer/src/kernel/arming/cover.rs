@@ -1,0 +1,63 @@
+//! What the gate sees on this kernel, and what is not as it should be.
+
+use std::fs;
+
+use super::{BpfGate, object};
+use crate::{
+    gate::Coverage,
+    kernel::{ladder::Ladder, pins::Pins, place},
+};
+
+/// At 2 the kernel blinds constants of programs that root loads, too.
+const JIT_HARDEN: &str = "/proc/sys/net/core/bpf_jit_harden";
+
+impl BpfGate {
+    /// For `status`; works unarmed.
+    pub(super) fn cover(&self) -> Coverage {
+        let mut coverage = Ladder::detect().coverage();
+        if let Some(cover) = Pins::find().cover() {
+            coverage.warnings.push(format!(
+                "somebody mounted something over the gate's pins, at {cover}: the gate holds, and \
+                 `umount {cover}` shows them again"
+            ));
+        }
+        if fs::read_to_string(JIT_HARDEN).is_ok_and(|level| level.trim() == "2") {
+            coverage.blind.push(
+                "which map each instruction uses, as the kernel blinds constants: loaders with threads \
+                 are refused programs with two or more maps and no functions of their own (E411) until \
+                 net.core.bpf_jit_harden is 1"
+                    .into(),
+            );
+        }
+        let guard = self.guard();
+        if guard
+            .as_ref()
+            .is_ok_and(|guard| guard.build != object::build())
+        {
+            coverage.warnings.push(
+                "the gate's programs are those of another build: they are exchanged when the daemon starts"
+                    .into(),
+            );
+        }
+        if guard.is_ok() && !place::is_verified() {
+            coverage.blind.push(
+                "writes to the disk below the daemon's file, which its file system does not verify (fs-verity \
+                 or dm-verity do)"
+                    .into(),
+            );
+        }
+        if guard.is_ok() && !place::is_on_root() {
+            coverage.blind.push(
+                "another device in the place of the one that the daemon's file is on, once that is unmounted, which \
+                 the root file system cannot be"
+                    .into(),
+            );
+        }
+        if guard.is_ok_and(|guard| !guard.static_exe) {
+            coverage.blind.push(
+                "libraries that are loaded into the daemon, which is not linked statically".into(),
+            );
+        }
+        coverage
+    }
+}
