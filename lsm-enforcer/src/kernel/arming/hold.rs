@@ -69,7 +69,7 @@ impl BpfGate {
             if theirs == me {
                 return Ok(Hold::Ours);
             }
-            if let Some(held) = self.holder(&theirs)? {
+            if let Some(held) = holder(holders, self.map("marks")?, &theirs)? {
                 return Ok(Hold::Theirs(held));
             }
             // By its own key: whoever takes it at this moment has another one.
@@ -85,46 +85,10 @@ impl BpfGate {
         }
     }
 
-    /// Whoever has it, unless it has ended.
-    fn holder(&self, key: &[u8]) -> io::Result<Option<Held>> {
-        let mut reader = Reader(key);
-        let (tgid, _spare, started) = (reader.u32(), reader.u32(), reader.u64());
-        // The kernel takes the mark when the process is gone; another with its number has another start. While
-        // somebody arms, his mark becomes one of nanoseconds.
-        let is_his = |mark: u64| mark == started || mark / TICK == started;
-        if !self.mark(tgid)?.is_some_and(is_his) {
-            return Ok(None);
-        }
-        let Some(pid) = Pid::from_raw(tgid.cast_signed()) else {
-            return Ok(None);
-        };
-        let process = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(process) => process,
-            Err(Errno::SRCH) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let role = self.map("holders")?.lookup(key, MapFlags::ANY);
-        let held = Held {
-            pid: tgid,
-            role: match role.map_err(other)? {
-                Some(value) if value != [0; 4] => Role::Daemon,
-                _ => Role::Command,
-            },
-            process: Some(process),
-        };
-        // One that was not waited for yet has ended all the same.
-        Ok((!held.ends_within(Duration::ZERO)?).then_some(held))
-    }
-
-    /// The moment when the process with this mark began.
-    fn mark(&self, tgid: u32) -> io::Result<Option<u64>> {
-        mark(self.map("marks")?, tgid)
-    }
-
     /// Key of this process.
     pub(super) fn me(&self) -> io::Result<Vec<u8>> {
         let tgid = std::process::id();
-        let mark = self.mark(tgid)?.ok_or_else(|| {
+        let mark = mark(self.map("marks")?, tgid)?.ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 "this process is not the daemon's",
@@ -164,10 +128,7 @@ impl BpfGate {
 
     /// Whoever has it now.
     pub(super) fn holding(&self) -> io::Result<Option<Held>> {
-        match self.map("holders")?.keys().next() {
-            Some(key) => self.holder(&key),
-            None => Ok(None),
-        }
+        holding(self.map("holders")?, self.map("marks")?)
     }
 }
 
@@ -185,21 +146,55 @@ pub fn stranger(stream: &UnixStream) -> Result<Option<u32>, GateError> {
         let peer = socket_peercred(stream)?.pid.as_raw_nonzero().get();
         let peer = peer.cast_unsigned();
         // Any command has a mark; the daemon has the gate as well.
-        let Some(holders) = open_pinned(&pins, "holders")? else {
-            return Ok(Some(peer));
+        let holding = match open_pinned(&pins, "holders")? {
+            Some(holders) => holding(&holders, &marks)?,
+            None => None,
         };
-        let (Some(key), Some(mark)) = (holders.keys().next(), mark(&marks, peer)?) else {
-            return Ok(Some(peer));
-        };
-        let role = holders.lookup(&key, MapFlags::ANY).map_err(other)?;
-        let mut reader = Reader(&key);
-        let (tgid, _spare, started) = (reader.u32(), reader.u32(), reader.u64());
-        let is_daemon = tgid == peer && mark / TICK == started && role.is_some_and(|r| r != [0; 4]);
+        let is_daemon = holding.is_some_and(|held| held.pid == peer && held.role == Role::Daemon);
         Ok((!is_daemon).then_some(peer))
     };
     look().doing("looking who answers")
 }
 
+fn holding(holders: &MapHandle, marks: &MapHandle) -> io::Result<Option<Held>> {
+    match holders.keys().next() {
+        Some(key) => holder(holders, marks, &key),
+        None => Ok(None),
+    }
+}
+
+/// The process with this key, unless it has ended.
+fn holder(holders: &MapHandle, marks: &MapHandle, key: &[u8]) -> io::Result<Option<Held>> {
+    let mut reader = Reader(key);
+    let (tgid, _spare, started) = (reader.u32(), reader.u32(), reader.u64());
+    // The kernel takes the mark when the process is gone; another with its number has another start. While
+    // somebody arms, his mark becomes one of nanoseconds.
+    let is_his = |mark: u64| mark == started || mark / TICK == started;
+    let Some(pid) = Pid::from_raw(tgid.cast_signed()) else {
+        return Ok(None);
+    };
+    if !mark(marks, tgid)?.is_some_and(is_his) {
+        return Ok(None);
+    }
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let role = holders.lookup(key, MapFlags::ANY).map_err(other)?;
+    let held = Held {
+        pid: tgid,
+        role: match role {
+            Some(value) if value != [0; 4] => Role::Daemon,
+            _ => Role::Command,
+        },
+        process: Some(process),
+    };
+    // One that was not waited for yet has ended all the same.
+    Ok((!held.ends_within(Duration::ZERO)?).then_some(held))
+}
+
+/// The moment when the process with this mark began.
 fn mark(marks: &MapHandle, tgid: u32) -> io::Result<Option<u64>> {
     let value = marks.lookup(&tgid.to_ne_bytes(), MapFlags::ANY);
     Ok(value.map_err(other)?.map(|value| Reader(&value).u64()))
