@@ -4,7 +4,8 @@
  * within limits. Known is an inode, as long as the kernel has it in memory: the daemon has
  * looked at its contents, and nobody may write it from then on (struct pin). Marked is a
  * process at exec. It loses the mark for good when it executes another file, maps code that is
- * not pinned for it, makes memory executable, or is traced.
+ * not pinned for it, makes memory executable, opens its memory for writing, gets breakpoints, or
+ * is traced.
  */
 #pragma once
 
@@ -13,6 +14,11 @@
 #define PROT_WRITE 2
 #define PROT_EXEC 4
 #define MAP_DENYWRITE 0x0800
+
+static __always_inline void lose_mark(u32 tgid)
+{
+	bpf_map_delete_elem(&makers_running, &tgid);
+}
 
 /* The generator that the current process is, by image, or 0. */
 static __always_inline u32 current_generator(void)
@@ -24,18 +30,13 @@ static __always_inline u32 current_generator(void)
 		return 0;
 	if (!is_probed())
 		return made->image;
-	bpf_map_delete_elem(&makers_running, &tgid);
+	lose_mark(tgid);
 	return 0;
 }
 
-static __always_inline void lose_mark(u32 tgid)
-{
-	bpf_map_delete_elem(&makers_running, &tgid);
-}
-
 /*
- * Opens a process its own memory for writing, which asks nobody, whoever gets the descriptor writes its code. Of other
- * processes' it does no harm to lose the mark.
+ * A process may open its own memory for writing, and no other hook is asked: whoever gets the descriptor then writes
+ * its code. Nobody who is marked opens that of others, so they are not told apart.
  */
 static __always_inline void note_memory(struct file *file)
 {

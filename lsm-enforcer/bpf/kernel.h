@@ -447,7 +447,7 @@ struct mm_struct {
 	struct file *exe_file;
 	unsigned long flags;
 };
-/* From 6.18 on they are a bitmap of its own. */
+/* Newer kernels have them as a bitmap. */
 struct mm_flags___bitmap {
 	unsigned long first[1];
 };

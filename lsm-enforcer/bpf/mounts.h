@@ -76,6 +76,19 @@ static long look_at_peer(u32 i, struct peers *p)
 	return 0;
 }
 
+/* Does what happens to mounts on a peer of `group` happen on this mount, too? Or there are too many masters to say. */
+static __always_inline bool hears_of(struct mount *mount, u32 group)
+{
+	int k;
+
+	for (k = 0; k < MOST_MASTERS && mount && group; k++) {
+		if (BPF_CORE_READ(mount, mnt_group_id) == group)
+			return true;
+		mount = BPF_CORE_READ(mount, mnt_master);
+	}
+	return mount && group;
+}
+
 struct unmounting {
 	struct mount *at;	/* on the way up */
 	struct mount *gone;	/* what is unmounted, */
@@ -101,12 +114,10 @@ static long look_above(u32 i, struct unmounting *u)
 		u->found = 0;
 		return 1;
 	}
-	for (k = 0; k < MOST_MASTERS && master; k++) {
-		u32 group = BPF_CORE_READ(master, mnt_group_id);
-
-		if (group && group == u->group && point == u->point)
-			return 1;
-		if (u->lazy && group) {
+	if (point == u->point && hears_of(parent, u->group))
+		return 1;
+	for (k = 0; u->lazy && k < MOST_MASTERS && master; k++) {
+		if (BPF_CORE_READ(master, mnt_group_id)) {
 			struct peers p = { .first = master, .at = master, .gone = u->gone };
 
 			bpf_loop(MOST_PEERS, look_at_peer, &p, 0);
@@ -115,7 +126,7 @@ static long look_above(u32 i, struct unmounting *u)
 		}
 		master = BPF_CORE_READ(master, mnt_master);
 	}
-	if (master)
+	if (u->lazy && master)
 		return 1;
 	u->at = parent;
 	return 0;
@@ -189,26 +200,14 @@ struct slipping {
 static long look_at_point(u32 i, struct slipping *s)
 {
 	struct mount *at = s->at, *parent = BPF_CORE_READ(at, mnt_parent);
-	struct mount *master = parent;
-	int k;
 
 	s->found = 0;
 	if (!parent || parent == at)
 		return 1;
 	s->found = 1;
-	if (s->point == BPF_CORE_READ(at, mnt_mountpoint)) {
-		if (parent == s->target)
-			return 1;
-		for (k = 0; k < MOST_MASTERS && master; k++) {
-			u32 group = BPF_CORE_READ(master, mnt_group_id);
-
-			if (group && group == s->group)
-				return 1;
-			master = BPF_CORE_READ(master, mnt_master);
-		}
-		if (master)
-			return 1;
-	}
+	if (s->point == BPF_CORE_READ(at, mnt_mountpoint) &&
+	    (parent == s->target || hears_of(parent, s->group)))
+		return 1;
 	s->at = parent;
 	return 0;
 }

@@ -335,7 +335,7 @@ pub struct Held {
     pub pid: u32,
     /// As what.
     pub role: Role,
-    /// To wait for its end.
+    /// To wait for its end; `None` where it is only pretended.
     pub process: Option<OwnedFd>,
 }
 
@@ -377,7 +377,7 @@ pub trait Gate {
     /// What was pinned; `None` while not armed.
     fn armed(&self) -> Result<Option<Armed>, GateError>;
     /// Keeps all other processes from changing anything, if nobody does so now. What was read before counts
-    /// no more. Nothing else here that changes the gate asks for it: see [`crate::enforcer::Enforcer::hold`].
+    /// no more. The other functions do not ask whether it was called: [`crate::enforcer::Enforcer::hold`] is for that.
     fn hold(&mut self, role: Role) -> Result<Hold, GateError>;
     /// Loads, attaches and pins everything, with `admissions` in force from the first moment.
     fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError>;

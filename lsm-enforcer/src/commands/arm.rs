@@ -65,7 +65,7 @@ pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure>
         confirm_within: args.confirm_within,
         permit: read_permit(args.permit.as_deref())?,
     };
-    let has_daemon = places.has_daemon()?;
+    let has_daemon = places.daemon()?.is_some();
     let arming: Arming = places.perform(Request::Arm(Box::new(request)), &[])?;
     if !has_daemon && let Some(time) = args.confirm_within {
         super::confirm::start(places, time)?;

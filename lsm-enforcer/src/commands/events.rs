@@ -3,7 +3,7 @@
 use std::{io::Write as _, thread, time::Duration};
 
 use enforcer::{
-    control::{Reply, Request, Runtime, ask},
+    control::{Reply, Request, ask},
     failure::Failure,
     output::{Output, printable},
     record::Record,
@@ -39,8 +39,7 @@ pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure>
         print(&records, output);
         return Ok(());
     }
-    if let Some(stream) = Runtime::open(&places.runtime)?.connect()? {
-        super::must_be_the_daemon(&stream)?;
+    if let Some(stream) = places.daemon()? {
         let mut failed = None;
         ask(stream, &request, &[], |reply| match reply {
             Reply::Done(value) => match serde_json::from_value::<Vec<Record>>(value) {

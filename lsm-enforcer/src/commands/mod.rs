@@ -171,10 +171,8 @@ impl Places {
         body: &[u8],
     ) -> Result<T, Failure> {
         must_be_root()?;
-        let runtime = Runtime::open(&self.runtime)?;
-        let value = match runtime.connect()? {
+        let value = match self.daemon()? {
             Some(stream) => {
-                must_be_the_daemon(&stream)?;
                 let mut answer = None;
                 ask(stream, &request, body, |reply| {
                     answer = Some(reply);
@@ -186,7 +184,10 @@ impl Places {
                     Some(Reply::Record(_)) | None => Value::Null,
                 }
             }
-            None => perform_alone(&runtime, request, body, || self.enforcer())?,
+            None => {
+                let runtime = Runtime::open(&self.runtime)?;
+                perform_alone(&runtime, request, body, || self.enforcer())?
+            }
         };
         serde_json::from_value(value).map_err(|error| Failure::internal(error.to_string()))
     }
@@ -198,19 +199,21 @@ impl Places {
         Enforcer::open(store, enforcer::tools::real()?)
     }
 
-    /// Does a daemon run?
-    pub fn has_daemon(&self) -> Result<bool, Failure> {
-        Ok(Runtime::open(&self.runtime)?.connect()?.is_some())
-    }
-}
-
-/// Whoever took the socket's place could say that all is well.
-fn must_be_the_daemon(stream: &UnixStream) -> Result<(), Failure> {
-    match kernel::stranger(stream)? {
-        None => Ok(()),
-        Some(pid) => Err(Failure::kernel(stranger(pid)).with_remedy(
-            "Somebody answers in its place: believe nothing that it said, end it, and restart the daemon.",
-        )),
+    /// Connects to the daemon; `None` where none runs.
+    ///
+    /// # Errors
+    ///
+    /// Somebody else listens in its place, who could say that all is well.
+    fn daemon(&self) -> Result<Option<UnixStream>, Failure> {
+        let Some(stream) = Runtime::open(&self.runtime)?.connect()? else {
+            return Ok(None);
+        };
+        match kernel::stranger(&stream)? {
+            None => Ok(Some(stream)),
+            Some(pid) => Err(Failure::kernel(stranger(pid)).with_remedy(
+                "Somebody answers in its place: believe nothing that it said, end it, and restart the daemon.",
+            )),
+        }
     }
 }
 

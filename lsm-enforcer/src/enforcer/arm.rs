@@ -254,7 +254,7 @@ impl Enforcer {
             host: Digest::of(self.host().id().as_bytes()),
             spent: Vec::new(),
             revocation: self.revocations.as_ref().map_or(0, |l| l.list().version),
-            clock: Armed::ahead(self.host().now(), self.host().since_boot()),
+            clock: self.ahead(),
             marks: self.first_marks(),
             protect: policy.policy().protect(),
             permitted: BTreeMap::new(),

@@ -151,7 +151,6 @@ impl Enforcer {
             return Ok(false);
         };
         let policy = self.must_have_policy()?;
-        self.must_know_what_is_revoked(&armed)?;
         let mut bundles = self.known_bundles()?;
         let program = bundles
             .iter_mut()

@@ -350,7 +350,8 @@ impl Enforcer {
         Ok(best)
     }
 
-    /// Without the list in force nobody knows what is revoked, so nothing new is admitted.
+    /// Without the list in force nobody knows what is revoked, so nothing new is admitted. `replace` asks always;
+    /// whoever stores or measures something before asks first.
     pub(super) fn must_know_what_is_revoked(&self, armed: &Armed) -> Result<(), Failure> {
         let known = self
             .revocations

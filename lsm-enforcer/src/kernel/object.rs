@@ -1,8 +1,10 @@
 //! Opening, loading and attaching the BPF object.
 
-use std::{collections::BTreeMap, io, os::fd::AsFd as _};
+use std::{collections::BTreeMap, ffi::OsString, io, os::fd::AsFd as _};
 
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, ObjectBuilder, OpenObject, ProgramHandle};
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, ProgramHandle,
+};
 
 use super::{ladder::Ladder, shared::Reader};
 
@@ -140,7 +142,7 @@ pub const ORDER: &[&str] = &[
 
 /// Loaded, not attached.
 pub struct Loaded {
-    object: libbpf_rs::Object,
+    object: Object,
 }
 
 fn other(error: libbpf_rs::Error) -> io::Error {
@@ -188,31 +190,30 @@ pub fn load(ladder: &Ladder, maps: &Maps<'_>) -> io::Result<Loaded> {
             }
         }
     }
-    let constants: BTreeMap<String, Vec<u8>> = object
+    let constants: BTreeMap<OsString, Vec<u8>> = object
         .maps()
-        .filter_map(|map| {
-            let name = map.name().to_string_lossy().into_owned();
-            let value = map.initial_value()?.to_vec();
-            name.contains(".rodata").then_some((name, value))
-        })
+        .filter(|map| map.name().to_string_lossy().contains(".rodata"))
+        .filter_map(|map| Some((map.name().to_owned(), map.initial_value()?.to_vec())))
         .collect();
     let object = object.load().map_err(other)?;
-    // Until libbpf froze them anybody could write them, by their ids.
+    must_have(&object, &constants)?;
+    Ok(Loaded { object })
+}
+
+/// Until libbpf froze its constants anybody could write them, by the ids of their maps.
+fn must_have(object: &Object, constants: &BTreeMap<OsString, Vec<u8>>) -> io::Result<()> {
     for map in object.maps() {
-        let name = map.name().to_string_lossy();
-        let Some(want) = constants.get(&*name) else {
+        let Some(want) = constants.get(map.name()) else {
             continue;
         };
-        let got = map
-            .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
-            .map_err(other)?;
-        if got.as_ref() != Some(want) {
-            return Err(io::Error::other(format!(
-                "somebody has changed {name} while it was loaded"
-            )));
+        let got = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
+        if got.map_err(other)?.as_ref() != Some(want) {
+            let name = map.name().to_string_lossy();
+            let what = format!("somebody has changed {name} while it was loaded");
+            return Err(io::Error::other(what));
         }
     }
-    Ok(Loaded { object })
+    Ok(())
 }
 
 /// Bytes of a key and of a value of each map, by the name of its pin.

@@ -35,15 +35,11 @@ pub fn survey(guard: &mut Guard) -> io::Result<()> {
     guard.pins_dev = kernel_dev(pins.dev());
     let file = fs::File::open("/proc/self/exe")?;
     // Some kernels from 6.11 on let files be written that are executed.
-    match generators::nobody_writes(&file) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            return Err(io::Error::other(
-                "somebody has the enforcer's file open for writing",
-            ));
-        }
-        // Where its file system has no leases, nobody knows.
-        _ => {}
-    }
+    generators::nobody_writes(&file).map_err(|error| {
+        io::Error::other(format!(
+            "somebody has the enforcer's file open for writing ({error})"
+        ))
+    })?;
     let exe = file.metadata()?;
     guard.exe = exe.ino();
     guard.exe_dev = kernel_dev(exe.dev());

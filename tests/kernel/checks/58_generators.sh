@@ -88,6 +88,7 @@ prints "foreign data are no code" loaded $maker data /bin/busybox
 refused "a child" $maker fork
 refused "one who asks to be traced" $maker traceme
 refused "one who opens its own memory to write" $maker memory
+fails "one whose system calls somebody filters" 'errno 1' attacker filtered $maker
 # Breakpoints in its code, which the kernel writes into its copy.
 echo "p:probed $maker:$(attacker entry $maker)" >/sys/kernel/tracing/uprobe_events
 echo 1 >/sys/kernel/tracing/events/uprobes/probed/enable

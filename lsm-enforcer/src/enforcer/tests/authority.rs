@@ -103,12 +103,15 @@ fn an_older_policy_needs_a_permit() {
 #[test]
 fn a_downgrade_is_not_also_a_permit_for_audit() {
     let scene = Scene::armed();
-    let older = ArmRequest {
+    let older = |mode| ArmRequest {
         permit: Some(permit(Action::Downgrade, 1)),
-        ..request(policy(2, "audit", "tool"))
+        ..request(policy(2, mode, "tool"))
     };
-    assert_eq!(reason(scene.start().arm(older)), Some(Reason::NeedsPermit));
+    let refused = scene.start().arm(older("audit"));
+    assert_eq!(reason(refused), Some(Reason::NeedsPermit));
     scene.assert_shut();
+    // Nor is it spent by that.
+    scene.start().arm(older("enforce")).unwrap();
 }
 
 #[test]

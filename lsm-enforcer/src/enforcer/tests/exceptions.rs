@@ -54,3 +54,29 @@ fn what_was_refused_is_looked_at_again_when_the_calendar_is_set() {
     assert!(enforcer.watch().unwrap());
     assert!(scene.world.load("late"));
 }
+
+/// The end of an exception has everything decided anew: not without the list of what is revoked.
+#[test]
+fn what_is_revoked_does_not_come_back_with_the_end_of_an_exception() {
+    let scene = Scene::armed();
+    let other: &[u8] = b"name=other version=1.0 programs=evil";
+    let mut enforcer = scene.start();
+    let until = enforcer.host().now() + Duration::from_secs(3600);
+    let text = format!(
+        "{}[[exception]]\nbundle = \"{}\"\nreason = \"INC-1\"\nuntil = {until}\n",
+        fake::policy_text(9, "enforce", "tool"),
+        Digest::of(other)
+    );
+    enforcer
+        .arm(request(fake::signed(fake::authority(), &text)))
+        .unwrap();
+    enforcer.admit(other, None).unwrap();
+    let rows = "[[revoke]]\npackage = \"tool\"\nreason = \"CVE\"";
+    enforcer.revoke(&fake::revocations(1, rows)).unwrap();
+    std::fs::remove_dir_all(scene.state.path().join("revocations")).unwrap();
+    let mut enforcer = scene.start();
+    assert!(enforcer.watch().unwrap());
+    scene.world.change(|state| state.since_boot += 2 * 3600);
+    assert_eq!(reason(enforcer.watch()), Some(Reason::OlderRevocation));
+    assert!(!scene.world.load("open"));
+}

@@ -86,7 +86,7 @@ impl BpfGate {
     }
 
     /// Key of this process.
-    pub(super) fn me(&self) -> io::Result<Vec<u8>> {
+    fn me(&self) -> io::Result<Vec<u8>> {
         let tgid = std::process::id();
         let mark = mark(self.map("marks")?, tgid)?.ok_or_else(|| {
             io::Error::new(
@@ -117,13 +117,6 @@ impl BpfGate {
         }
         self.origins = self.store(0).origins()?;
         Ok(())
-    }
-
-    /// Gives it back, where the process with this key has it.
-    pub(super) fn let_go_of(&self, key: &[u8]) {
-        if let Ok(holders) = self.map("holders") {
-            let _somebody_elses_stays = holders.delete(key);
-        }
     }
 
     /// Whoever has it now.
@@ -202,8 +195,8 @@ fn mark(marks: &MapHandle, tgid: u32) -> io::Result<Option<u64>> {
 
 impl Drop for BpfGate {
     fn drop(&mut self) {
-        if let Ok(me) = self.me() {
-            self.let_go_of(&me);
+        if let (Ok(me), Ok(holders)) = (self.me(), self.map("holders")) {
+            let _somebody_elses_stays = holders.delete(&me);
         }
     }
 }
