@@ -5,7 +5,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
-TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # Debian packages that building and testing need, and what for.
 PACKAGES := clang llvm gcc make pkg-config libelf-dev zlib1g-dev linux-libc-dev \
@@ -26,9 +25,8 @@ fetch: deps ## fetch the tools and kernels that the tests use into ~/.cache/bpfs
 	@# A build leaves out packages that only other platforms need; tests look at all of them.
 	$(CARGO) fetch --locked
 
-build: deps ## build everything, and the static enforcer
+build: deps ## build everything; the enforcer as one static file
 	$(CARGO) build --release --workspace --locked
-	@$(MAKE) --no-print-directory static
 
 demo: build ## tell the story on real input and a real kernel
 	@tests/demo/run
@@ -56,15 +54,4 @@ soak: fetch build ## the kernel tests again and again, all four kernels (ROUNDS=
 fuzz: deps ## run each fuzz target for a minute (SECONDS_EACH=60); cargo-fuzz goes into the cache
 	@tests/lab/fuzz.sh
 
-# The enforcer as it is shipped: one static file. Kept apart from target/release, where plain
-# builds would replace it, and rebuilt only when what it is made of has changed.
-static: $(TARGET)/lab/bpfseal-enforcer
-
-$(TARGET)/lab/bpfseal-enforcer: Cargo.toml Cargo.lock \
-		$(shell find bundle policy command gen-loader lsm-enforcer -type f -not -path '*/tests/*') tests/lab/static-rustc
-	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/lab/static-rustc \
-		$(CARGO) build --release --workspace --locked --bin bpfseal-enforcer
-	@mkdir -p $(@D)
-	@cp $(TARGET)/release/bpfseal-enforcer $@.new && mv $@.new $@
-
-.PHONY: help deps fetch build demo test bench bench-registry lint soak fuzz static
+.PHONY: help deps fetch build demo test bench bench-registry lint soak fuzz

@@ -233,7 +233,9 @@ pub fn enforcer(given: Option<&Path>) -> Result<Vec<u8>, Failure> {
         "{} is no static program, and the machine has no libraries",
         path.display()
     ))
-    .with_remedy("Give the static enforcer (`make static` builds it): `--enforcer FILE`."))
+    .with_remedy(
+        "Give the static enforcer (`make build` builds it in `target/release`): `--enforcer FILE`.",
+    ))
 }
 
 fn find_enforcer() -> Result<PathBuf, Failure> {

@@ -39,7 +39,7 @@ fn a_kernel_tries_every_program_and_a_policy_asks_for_it() {
         "pack count_exec.bpf.o invalid.bpf.o -o x.tar --name x",
     );
     ok(&shop, "sign x.tar --key a.key --passphrase-file password");
-    let enforcer = lab::target().join("lab/bpfseal-enforcer");
+    let enforcer = e2e::program("bpfseal-enforcer");
     let (vmlinux, enforcer) = (kernel.vmlinux.display(), enforcer.display());
     let by =
         format!("--kernel {vmlinux} --enforcer {enforcer} --key a.key --passphrase-file password");
@@ -95,7 +95,7 @@ fn what_cannot_be_booted_is_no_evidence() {
     shop.write("password", "secret\n");
     ok(&shop, "keygen -o a --passphrase-file password");
     ok(&shop, "pack x.bpf.o -o x.tar --name x");
-    let enforcer = lab::target().join("lab/bpfseal-enforcer");
+    let enforcer = e2e::program("bpfseal-enforcer");
     let by = format!(
         "--enforcer {} --key a.key --passphrase-file password",
         enforcer.display()

@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     env,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -58,13 +58,7 @@ fn main() -> ExitCode {
             .expect("no thread panics")
             .skip(series, "not chosen (KERNELS)");
     }
-    let programs = match programs() {
-        Ok(programs) => programs,
-        Err(reason) => {
-            println!("test kernel ... FAILED: {reason}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let programs = programs();
     // As many machines as processors: each takes one.
     let next = AtomicUsize::new(0);
     let workers = thread::available_parallelism()
@@ -109,21 +103,10 @@ fn chosen(words: &[String]) -> Vec<&'static str> {
         .collect()
 }
 
-// Our own programs that guests get. The enforcer is the static build that is shipped.
-fn programs() -> Result<Vec<PathBuf>, String> {
-    let make = Command::new("make")
-        .args(["--silent", "--no-print-directory", "static"])
-        .current_dir(lab::workspace())
-        .output()
-        .map_err(|error| format!("make does not start: {error}"))?;
-    if !make.status.success() {
-        return Err(format!(
-            "make static failed: {}",
-            String::from_utf8_lossy(&make.stderr)
-        ));
-    }
-    Ok(vec![
-        lab::target().join("lab/bpfseal-enforcer"),
+// Our own programs that guests get.
+fn programs() -> Vec<PathBuf> {
+    vec![
+        e2e::program("bpfseal-enforcer"),
         e2e::program("bpfseal"),
         PathBuf::from(env!("CARGO_BIN_EXE_loader")),
         PathBuf::from(env!("CARGO_BIN_EXE_attacker")),
@@ -131,7 +114,7 @@ fn programs() -> Result<Vec<PathBuf>, String> {
         PathBuf::from(env!("CARGO_BIN_EXE_crowd")),
         PathBuf::from(env!("CARGO_BIN_EXE_aya-loader")),
         fixtures::folder().join("maker"),
-    ])
+    ]
 }
 
 enum Boot {
