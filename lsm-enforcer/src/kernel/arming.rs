@@ -23,6 +23,7 @@ use renewal::LINK;
 
 use super::{
     event, generators,
+    keeper::Keeper,
     ladder::Ladder,
     loaded,
     object::{self, Maps},
@@ -438,7 +439,11 @@ impl Gate for BpfGate {
         open().doing("opening the gate")?;
         let programs = self.programs_of(LINK).doing("keeping the programs")?;
         self.parting.extend(programs);
+        let links = self.links_of(LINK).doing("keeping the links")?;
+        let keeper = Keeper::of(&links).doing("keeping the links")?;
+        drop(links);
         self.pins.remove().doing("removing the pins")?;
+        drop(keeper);
         self.maps.clear();
         self.held.clear();
         self.origins.clear();
@@ -600,8 +605,13 @@ impl Gate for BpfGate {
     fn adopt(&mut self, path: &Path, content: &[u8]) -> Result<(), GateError> {
         let adopt = || -> io::Result<()> {
             let mut guard = self.guard()?;
-            let now = fs::metadata(path)?;
-            let now = (now.ino(), place::kernel_dev(now.dev()));
+            let found = fs::metadata(path)?;
+            if found.nlink() != 1 {
+                // By which it may have been started, and that would be left as it is.
+                let what = format!("{} has other names (hard links)", path.display());
+                return Err(io::Error::other(what));
+            }
+            let now = (found.ino(), place::kernel_dev(found.dev()));
             if now == (guard.next_exe, guard.next_dev) {
                 // Somebody died after the renaming.
                 (guard.exe, guard.exe_dev) = now;
@@ -625,6 +635,15 @@ impl Gate for BpfGate {
                 (guard.next_exe, guard.next_dev) = (0, 0);
                 let _the_first_error_counts = self.write_guard(&guard);
             })?;
+            let found = fs::metadata(path)?;
+            if (found.ino(), place::kernel_dev(found.dev())) != (guard.next_exe, guard.next_dev) {
+                // Both stay the daemon's, as after a crash here.
+                let what = format!(
+                    "{} is not the next build: somebody mounted something there",
+                    path.display()
+                );
+                return Err(io::Error::other(what));
+            }
             (guard.exe, guard.exe_dev) = (guard.next_exe, guard.next_dev);
             (guard.next_exe, guard.next_dev) = (0, 0);
             self.write_guard(&guard)

@@ -17,6 +17,7 @@ use std::{
 use libbpf_rs::{Link, ProgramHandle};
 
 use super::{BpfGate, other};
+use crate::kernel::keeper::Keeper;
 
 /// Names of pins of such programs, followed by the program's id.
 const KEPT: &str = "kept_";
@@ -25,12 +26,19 @@ const KEPT: &str = "kept_";
 const LONG_ENOUGH: Duration = Duration::from_mins(10);
 
 impl BpfGate {
+    /// The pinned links of a kind.
+    pub(super) fn links_of(&self, kind: &str) -> io::Result<Vec<Link>> {
+        let paths = self.pinned(kind)?.into_values();
+        // Somebody else may have put something else there.
+        Ok(paths.filter_map(|path| Link::open(path).ok()).collect())
+    }
+
     /// The programs of the pinned links of a kind.
     pub(super) fn programs_of(&self, kind: &str) -> io::Result<Vec<ProgramHandle>> {
         let mut programs = Vec::new();
-        for path in self.pinned(kind)?.values() {
-            // Somebody else may have put something else there, with another number in that place.
-            let Ok(link) = Link::open(path).and_then(|link| link.info()) else {
+        for link in self.links_of(kind)? {
+            // What is none has another number in that place.
+            let Ok(link) = link.info() else {
                 continue;
             };
             match ProgramHandle::from_prog_id(link.prog_id) {
@@ -42,8 +50,24 @@ impl BpfGate {
         Ok(programs)
     }
 
+    /// Has pins of these links removed: their programs are kept, and no task lets go of them that somebody can kill
+    /// meanwhile.
+    pub(super) fn part(
+        &self,
+        kind: &str,
+        remove: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.keep_programs_of(kind)?;
+        let links = self.links_of(kind)?;
+        let keeper = Keeper::of(&links)?;
+        drop(links);
+        remove()?;
+        drop(keeper);
+        Ok(())
+    }
+
     /// Keeps these programs by pins of their own.
-    pub(super) fn keep_programs_of(&self, kind: &str) -> io::Result<()> {
+    fn keep_programs_of(&self, kind: &str) -> io::Result<()> {
         let kept = self.kept_programs()?;
         for program in self.programs_of(kind)? {
             if !kept.contains_key(&program.id()) {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use libbpf_rs::{
-    Link, MapCore as _,
+    MapCore as _,
     query::{ProgInfoIter, ProgInfoQueryOptions},
 };
 
@@ -62,16 +62,18 @@ impl BpfGate {
             names.insert(name);
         }
         // Both have every hook now.
-        self.keep_programs_of(LINK)?;
-        for name in &names {
-            let pin = |kind: &str| self.pins.pin(&format!("{kind}{name}"));
-            fs::rename(pin(NEXT), pin(LINK))?;
-        }
-        for (name, path) in self.pinned(LINK)? {
-            if !names.contains(&name) && path.is_file() {
-                fs::remove_file(path)?;
+        self.part(LINK, || {
+            for name in &names {
+                let pin = |kind: &str| self.pins.pin(&format!("{kind}{name}"));
+                fs::rename(pin(NEXT), pin(LINK))?;
             }
-        }
+            for (name, path) in self.pinned(LINK)? {
+                if !names.contains(&name) && path.is_file() {
+                    fs::remove_file(path)?;
+                }
+            }
+            Ok(())
+        })?;
         let guard = Guard {
             build: object::build(),
             ..self.guard()?
@@ -121,9 +123,10 @@ impl BpfGate {
 
     /// Forgets what an exchange that did not come to its end has left, and what one that did has replaced.
     fn forget_unfinished(&self) -> io::Result<()> {
-        self.keep_programs_of(NEXT)?;
-        for path in self.pinned(NEXT)?.values() {
-            fs::remove_file(path).or_else(|_| fs::remove_dir(path))?;
+        let unfinished = self.pinned(NEXT)?;
+        if !unfinished.is_empty() {
+            let remove = |path| fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+            self.part(NEXT, || unfinished.values().try_for_each(remove))?;
         }
         let mut keep = HashSet::new();
         for map in self.maps.values() {
@@ -133,9 +136,8 @@ impl BpfGate {
             keep.insert((OWN_MAP, object::map_id(&set)?));
         }
         let mut programs = HashSet::new();
-        for path in self.pinned(LINK)?.values() {
-            // Somebody else may have put something else there.
-            let Ok(link) = Link::open(path).and_then(|link| link.info()) else {
+        for link in self.links_of(LINK)? {
+            let Ok(link) = link.info() else {
                 continue;
             };
             keep.insert((OWN_LINK, link.id));

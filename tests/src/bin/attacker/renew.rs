@@ -29,7 +29,7 @@ use rustix::{
 };
 
 use super::{
-    PINS, arm, check, evil, explain, must_refuse,
+    Attr, MAP_CREATE, PINS, arm, check, evil, explain, must_refuse,
     own::{self, grace},
     simple,
 };
@@ -54,7 +54,7 @@ pub fn run() -> Result<bool, GateError> {
     };
     let first = programs(&gate)?;
     let ended = Arc::new(AtomicBool::new(false));
-    let threads: Vec<_> = (0..2)
+    let threads: Vec<_> = (0..3)
         .map(|number| {
             let ended = Arc::clone(&ended);
             std::thread::spawn(move || {
@@ -62,7 +62,9 @@ pub fn run() -> Result<bool, GateError> {
                 // Those who exchange come first, or it takes long.
                 own::give_way();
                 while !ended.load(Ordering::Relaxed) {
-                    if number == 0 {
+                    if number == 2 {
+                        seen.refused.extend(allocate_per_processor().err());
+                    } else if number == 0 {
                         // The verifier gives up where a signal waits: of a child that has ended.
                         let interrupted =
                             |error: &io::Error| error.raw_os_error() == Some(libc::EAGAIN);
@@ -110,6 +112,13 @@ pub fn run() -> Result<bool, GateError> {
     fine &= check("then they are as many as before, and all others", gone);
     gate.disarm()?;
     Ok(fine)
+}
+
+/// Keeps the kernel's lock on memory per processor busy, without which it takes no program off a hook.
+fn allocate_per_processor() -> io::Result<()> {
+    const PERCPU_ARRAY: u32 = 6;
+    let map = Attr::new().u32(0, PERCPU_ARRAY).u32(4, 4).u32(8, 8);
+    map.u32(12, 5000).open(MAP_CREATE).map(drop)
 }
 
 /// The kernel detaches programs one by one, so each of them has a hundred grace periods to go in.
