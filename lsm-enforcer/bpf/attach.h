@@ -175,12 +175,39 @@ static __noinline u32 refuse_replacement(int cmd, union attach_attr *attr, struc
 
 /* Every command of bpf() comes by here: all but these leave at once. */
 #define LOOKED_AT                                                                                  \
-	(1ull << BPF_MAP_UPDATE_ELEM | 1ull << BPF_PROG_ATTACH | 1ull << BPF_RAW_TRACEPOINT_OPEN |  \
+	(1ull << BPF_MAP_UPDATE_ELEM | 1ull << BPF_PROG_ATTACH | 1ull << BPF_PROG_TEST_RUN |         \
+	 1ull << BPF_RAW_TRACEPOINT_OPEN |                                                           \
 	 1ull << BPF_LINK_CREATE | 1ull << BPF_LINK_UPDATE | 1ull << BPF_LINK_GET_FD_BY_ID)
 
 static __always_inline bool is_looked_at(u32 cmd)
 {
 	return cmd < 64 && (LOOKED_AT >> cmd & 1);
+}
+
+#define BPF_F_TEST_XDP_LIVE_FRAMES 2
+
+/*
+ * A test run: whoever has the descriptor runs the program on what he made. For most that only brings a result. A raw
+ * tracepoint takes his numbers for the kernel's addresses; live frames leave by real interfaces; and a program with
+ * places runs at those alone. Programs of type syscall are run in no other way.
+ */
+static __noinline int refuse_run(union attach_attr *attr)
+{
+	u32 fd = BPF_PROBE_READ(attr, test.prog_fd), flags = BPF_PROBE_READ(attr, test.flags), type;
+	struct record *r = record_of_fd(fd);
+	struct bpf_prog *prog = prog_of_fd(fd);
+
+	if (!r || !prog || r->class == CLASS_PROBE)
+		return 0;
+	if (is_gone(r, BPF_PROG_TEST_RUN))
+		return -EPERM;
+	type = BPF_CORE_READ(prog, type);
+	if (type == BPF_PROG_TYPE_SYSCALL || mode_in_force() != MODE_ENFORCE)
+		return 0;
+	if (type != BPF_PROG_TYPE_RAW_TRACEPOINT && !(flags & BPF_F_TEST_XDP_LIVE_FRAMES) && !r->places)
+		return 0;
+	emit_attempt(3, REASON_ATTACH_PLACE, BPF_PROG_TEST_RUN);
+	return -EPERM;
 }
 
 /*
@@ -215,6 +242,8 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 		fd = BPF_PROBE_READ(attr, prog_attach.attach_bpf_fd);
 	} else if (cmd == BPF_LINK_UPDATE) {
 		fd = BPF_PROBE_READ(attr, link_update.new_prog_fd);
+	} else if (cmd == BPF_PROG_TEST_RUN) {
+		return refuse_run(attr);
 	} else if (cmd == BPF_LINK_GET_FD_BY_ID) {
 		struct guard *g = locked_guard();
 

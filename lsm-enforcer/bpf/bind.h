@@ -215,6 +215,12 @@ static __noinline bool may_throw(struct bpf_prog_aux *aux)
 	return callback && callback != BPF_CORE_READ(aux, prog, bpf_func);
 }
 
+/* Does it write the registers, and so decide how its target goes on? From 6.18 on. */
+static __always_inline bool writes_registers(struct bpf_prog_aux *aux)
+{
+	return bpf_core_field_exists(aux->kprobe_write_ctx) && BPF_CORE_READ(aux, kprobe_write_ctx);
+}
+
 static __always_inline void *set_in_force(void)
 {
 	u32 zero = 0;
@@ -303,6 +309,10 @@ __noinline int judge_binding(u64 address, struct record *r, struct place *place)
 
 		if (!maker)
 			return REASON_NO_VERDICT;
+		if (writes_registers(aux)) {
+			place->at = LIMIT_REGISTERS;
+			return REASON_GENERATOR_LIMIT;
+		}
 		m.kinds = maker->map_types;
 	}
 	if (maps > MAX_MAPS || (m.shape ? maps > r->maps : maps != r->maps))

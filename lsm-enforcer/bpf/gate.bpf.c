@@ -437,6 +437,24 @@ int BPF_PROG(mark_daemon, struct linux_binprm *bprm)
 	return 0;
 }
 
+/*
+ * A breakpoint was hit. The kernel forgets that a process has any when it meets one that is gone, and only then. As
+ * above, a program on a function may be left out.
+ */
+#define NOTE_TRAP(name, function)                                                                  \
+	SEC("?fentry/" function)                                                                    \
+	int BPF_PROG(name, struct pt_regs *registers)                                               \
+	{                                                                                          \
+		note_breakpoints();                                                                 \
+		return 0;                                                                          \
+	}
+NOTE_TRAP(note_trap_1, "uprobe_pre_sstep_notifier")
+NOTE_TRAP(note_trap_2, "uprobe_pre_sstep_notifier")
+NOTE_TRAP(note_trap_3, "uprobe_pre_sstep_notifier")
+NOTE_TRAP(note_call_1, "handle_syscall_uprobe")
+NOTE_TRAP(note_call_2, "handle_syscall_uprobe")
+NOTE_TRAP(note_call_3, "handle_syscall_uprobe")
+
 SEC("?lsm/task_free")
 int BPF_PROG(unmark_daemon, struct task_struct *task)
 {

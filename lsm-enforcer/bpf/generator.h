@@ -34,6 +34,16 @@ static __always_inline u32 current_generator(void)
 	return 0;
 }
 
+static __always_inline void note_breakpoints(void)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	if (!is_probed())
+		return;
+	lose_mark(tgid);
+	bpf_map_delete_elem(&marks, &tgid);
+}
+
 /*
  * A process may open its own memory for writing, and no other hook is asked: whoever gets the descriptor then writes
  * its code. Nobody who is marked opens that of others, so they are not told apart.

@@ -9,6 +9,7 @@
 #define MMF_HAS_UPROBES (1ull << 19)
 #define FMODE_WRITE 2
 #define MNT_DETACH 2
+#define LSM_UNSAFE_SHARE 1
 #define LSM_UNSAFE_PTRACE 2
 #define PTRACE_MODE_ATTACH 2
 #define PROC_SUPER_MAGIC 0x9fa0
@@ -243,8 +244,8 @@ static __always_inline void note_exec(struct linux_binprm *bprm)
 	if (!g)
 		return;
 	if (!is_daemon_file(g, BPF_CORE_READ(file, f_inode)) ||
-	    (BPF_CORE_READ(bprm, unsafe) & LSM_UNSAFE_PTRACE) || !in_first_namespaces() || !may_load() ||
-	    is_filtered()) {
+	    (BPF_CORE_READ(bprm, unsafe) & (LSM_UNSAFE_SHARE | LSM_UNSAFE_PTRACE)) ||
+	    !in_first_namespaces() || !may_load() || is_filtered()) {
 		bpf_map_delete_elem(&marks, &tgid);
 		return;
 	}

@@ -47,6 +47,7 @@ enum {
 	BPF_MAP_UPDATE_ELEM = 2,
 	BPF_PROG_LOAD = 5,
 	BPF_PROG_ATTACH = 8,
+	BPF_PROG_TEST_RUN = 10,
 	BPF_RAW_TRACEPOINT_OPEN = 17,
 	BPF_LINK_CREATE = 28,
 	BPF_LINK_UPDATE = 29,
@@ -61,6 +62,7 @@ enum {
 	BPF_PROG_TYPE_LWT_SEG6LOCAL = 19,
 	BPF_PROG_TYPE_TRACING = 26,
 	BPF_PROG_TYPE_STRUCT_OPS = 27,
+	BPF_PROG_TYPE_RAW_TRACEPOINT = 17,
 	BPF_PROG_TYPE_EXT = 28,
 	BPF_PROG_TYPE_SYSCALL = 31,
 };
@@ -157,6 +159,7 @@ union attach_attr {
 	struct { u32 link_fd; u32 new_prog_fd; } link_update;
 	struct { u32 target_fd; u32 attach_bpf_fd; u32 attach_type; } prog_attach;
 	struct { u64 name; u32 prog_fd; } raw_tracepoint;
+	struct { u32 prog_fd; u32 results[3]; u64 data[2]; u32 more[4]; u64 contexts[2]; u32 flags; } test;
 	struct { u32 link_id; } get_id;
 	struct { u32 map_fd; u64 key, value, flags; } map_update;
 };
@@ -307,6 +310,7 @@ struct bpf_prog_aux {
 	bool xdp_has_frags;
 	bool exception_cb;
 	void *bpf_exception_cb;
+	bool kprobe_write_ctx;
 	const struct bpf_prog_ops *ops;
 	struct bpf_map **used_maps;
 	struct bpf_prog *prog;

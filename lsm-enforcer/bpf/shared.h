@@ -292,6 +292,7 @@ enum limit {
 	LIMIT_LENGTH = 5,
 	LIMIT_CALLS = 6,
 	LIMIT_VOLUME = 7,
+	LIMIT_REGISTERS = 8,
 };
 /* A file that nobody may write, by inode: whose code it is, as images of generators. */
 #define PIN_LIBRARIES 7

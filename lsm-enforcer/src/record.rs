@@ -213,6 +213,10 @@ impl Attempt {
             _ => String::new(),
         };
         let name = match reason {
+            // BPF_PROG_TEST_RUN
+            Some(Reason::AttachPlace) if self.name.is_empty() && self.detail == 10 => {
+                "in a test run".to_owned()
+            }
             Some(Reason::AttachPlace) if self.name.is_empty() => {
                 "at a place without a name".to_owned()
             }
@@ -290,6 +294,7 @@ const fn limit(number: u64) -> &'static str {
         5 => "too many instructions",
         6 => "a call that it may not make",
         7 => "its dm-verity volume was given another table after its files were looked at",
+        8 => "it writes the registers of what it is attached to",
         _ => "a limit that this version does not know",
     }
 }

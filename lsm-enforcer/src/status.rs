@@ -33,6 +33,12 @@ pub struct Status {
     pub armed: bool,
     /// The mode that is pinned.
     pub mode: Option<Mode>,
+    /// Why nothing is refused, while it is armed for audit only.
+    #[serde(default)]
+    pub why_audit: Option<String>,
+    /// Permits that were used since arming.
+    #[serde(default)]
+    pub permits_used: usize,
     /// Does the policy want nothing in the kernel that nobody judged?
     #[serde(default)]
     pub strict: bool,
@@ -74,6 +80,9 @@ pub struct Status {
     pub selftest: Option<SelfTest>,
     /// The step of the kernel ladder.
     pub rung: String,
+    /// What this kernel lacks and without which nothing can be enforced.
+    #[serde(default)]
+    pub missing: Vec<String>,
     /// What this kernel cannot show the gate.
     pub blind: Vec<String>,
     /// What the gate does not cover on any kernel.
@@ -176,12 +185,19 @@ impl Status {
             .map(|obstacle| obstacle.what)
             .collect();
         let executable = enforcer.host().executable();
+        let generators = enforcer.generators()?;
         let mode = armed.as_ref().map(|armed| armed.mode);
         let mut status = Self {
             headline: String::new(),
             enforcing: biting && mode == Some(Mode::Enforce) && (!strict || unjudged.is_empty()),
             armed: armed.is_some(),
             mode,
+            why_audit: armed
+                .as_ref()
+                .map(|armed| enforcer.why_audit(armed))
+                .transpose()?
+                .flatten(),
+            permits_used: armed.as_ref().map_or(0, |armed| armed.spent.len()),
             strict,
             warnings: [
                 coverage.warnings,
@@ -239,8 +255,9 @@ impl Status {
                 .transpose()?,
             selftest: enforcer.last_selftest().cloned(),
             rung: coverage.rung,
+            missing: coverage.missing,
             blind: coverage.blind,
-            not_covered: not_covered(armed.as_ref()),
+            not_covered: not_covered(armed.as_ref(), !generators.is_empty()),
             obstacles,
             revocation: enforcer.revocation_status()?,
             probes: enforcer.probe_status(armed.as_ref()),
@@ -249,7 +266,7 @@ impl Status {
                     |&switch: &Switch| (switch.word().to_owned(), armed.protect.is_on(switch));
                 Switch::ALL.iter().map(row).collect()
             }),
-            generators: enforcer.generators()?,
+            generators,
             executable: executable.path,
             executable_is_static: executable.is_static,
         };
@@ -285,8 +302,13 @@ impl Status {
         }
         match (mode, self.unconfirmed_seconds) {
             (Mode::Audit, _) => {
-                "Audit only: unsigned BPF programs load and are reported, nothing is refused"
-                    .to_owned()
+                let because = self
+                    .why_audit
+                    .as_ref()
+                    .map_or_else(String::new, |why| format!(", because {why}"));
+                format!(
+                    "Audit only{because}: unsigned BPF programs load and are reported, nothing is refused"
+                )
             }
             (Mode::Enforce, None) => {
                 let first = "Enforcing: unsigned BPF programs are refused, one was just now";
@@ -326,6 +348,13 @@ impl Status {
         }
         if let Some(probes) = &self.probes {
             line("probes", &probes.line());
+        }
+        if self.permits_used > 0 {
+            let used = format!(
+                "{} used since arming; `events` says for what",
+                self.permits_used
+            );
+            line("permits", &used);
         }
         line("host", &self.host);
         for bundle in &self.bundles {
@@ -390,6 +419,9 @@ impl Status {
             }
         }
         line("kernel", &self.rung);
+        for clause in &self.missing {
+            line("missing", clause);
+        }
         for clause in &self.blind {
             line("cannot see", clause);
         }
@@ -522,20 +554,26 @@ fn gates(hooks: &[String]) -> Vec<GateStatus> {
 
 /// Number, purpose, and how the names of its programs begin.
 const GATES: [(u8, &str, &[&str]); 4] = [
-    (1, "admission, before the verifier", &["gate1"]),
-    (2, "binding, before there is a descriptor", &["gate2"]),
+    (1, "admission, before the verifier", &["gate1", "forget"]),
+    (
+        2,
+        "binding, before there is a descriptor",
+        &["gate2", "see"],
+    ),
     (3, "attachment", &["gate3", "gate_"]),
     (0, "self-protection", &["guard", "mark", "note", "unmark"]),
 ];
 /// What no gate covers, and what the policy leaves open.
-fn not_covered(armed: Option<&Armed>) -> Vec<String> {
+fn not_covered(armed: Option<&Armed>, generators: bool) -> Vec<String> {
     let off = armed.map_or_else(BTreeSet::new, |armed| armed.protect.off());
     let open = off.iter().map(|switch| {
         let (what, word) = (switch.refuses(), switch.word());
         format!("{what}: left open by the policy (`{word}` in [protect])")
     });
+    let of_generators = GENERATORS_NOT_COVERED.iter().filter(|_| generators);
     NOT_COVERED
         .iter()
+        .chain(of_generators)
         .map(|&text| text.to_owned())
         .chain(open)
         .collect()
@@ -547,12 +585,27 @@ const NOT_COVERED: &[&str] = &[
     "whoever registers a struct of functions (struct_ops) chooses which admitted members it has, of any bundles, and its flags and name",
     "which module is meant, where several have a function of one name, is decided when the daemon starts, reloads or admits",
     "interfaces in other network namespaces than the daemon's: what was revoked is detached there only from links",
-    "a mount whose target somebody changes between the gate's look and the kernel's: slipped in beneath the pins it \
-     takes the gate away",
-    "the memory of generators, where it is swapped out to a device of somebody's",
+    "mounts and unmounts that somebody changes between the gate's look and the kernel's, by a link on FUSE or by \
+     others at the same moment: slipped in beneath the pins, or going with them, they take the gate away",
+    "a loader that renames functions in the BTF of the program to be replaced picks another one of the same prototype",
+    "which admitted struct of functions an admitted program is associated with (7.2 and later)",
+    "probes of loaders in maps, while no rule names places and nothing is revoked; they return a constant",
+    "a request of io_uring that sets a socket option on the way out of a call of that option (6.7 and later)",
+    "pins of a BPF file system below another, from before arming",
+    "who listened on the daemon's socket before a second daemon was started by hand",
+    "registers of devices that drivers show in debugfs",
     "values of .kconfig and addresses of symbols without types, which are read from /boot and /proc when a bundle is \
      admitted",
     "the kernel's own memory by signed modules that have faults, devices with direct memory access, and mappings of /dev/mem from before arming",
+];
+
+/// The same of generators.
+const GENERATORS_NOT_COVERED: &[&str] = &[
+    "the memory of generators, where it is swapped out to a device of somebody's",
+    "writes to the disk below a generator's file that is known by SHA-256 alone; `fsverity` and `dmverity` see them",
+    "of a volume with dm-verity: pages that a table from before arming let in, and the path that a mount shows",
+    "where generators attach what they made, and what they loaded before the end of a permit",
+    "a generator's control group is the one that /sys/fs/cgroup shows",
 ];
 
 #[cfg(test)]

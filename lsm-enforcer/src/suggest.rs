@@ -166,7 +166,7 @@ impl Suggestion {
     /// For people: the TOML is all one needs.
     pub fn text(&self) -> String {
         if self.rules.is_empty() {
-            return "nothing to suggest: nothing was tried that is not admitted\n".to_owned();
+            return "# nothing to suggest: nothing was tried that is not admitted\n".to_owned();
         }
         self.rules.clone()
     }

@@ -65,7 +65,9 @@ impl FromStr for Action {
             .iter()
             .copied()
             .find(|action| action.word() == word)
-            .ok_or_else(|| format!("unknown action {word:?}: want disarm, audit or downgrade"))
+            .ok_or_else(|| {
+                format!("unknown action {word:?}: want disarm, audit, downgrade or generator")
+            })
     }
 }
 

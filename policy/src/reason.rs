@@ -126,7 +126,7 @@ reasons! {
     MapReference = 404, "map-reference", "an instruction refers to another map than the admitted program does",
         "Load it with an unmodified loader.";
     ModuleBtf = 405, "module-btf", "it refers to a kernel module's BTF for which nothing is admitted",
-        "Admit the program while the module is loaded; after another version of the module came, `bpfseal-enforcer reload`. Programs that call a module's functions cannot be admitted.";
+        "Admit the program while the module is loaded; after another version of the module came, `bpfseal-enforcer reload`.";
     KernelCore = 406, "kernel-core", "it asks the kernel to relocate after the check, and is not admitted in this form",
         "Admit the object; before 6.18, load it with libbpf instead of the light skeleton.";
     LoadFlags = 407, "load-flags", "the load flags differ from the admitted program's",
@@ -134,13 +134,13 @@ reasons! {
     MapIndex = 408, "map-index", "it names maps by index into a table, and is not admitted in this form",
         "Admit the object and its light skeleton; before 6.18, load it with libbpf instead.";
     NoVerdict = 409, "no-verdict", "no verdict was recorded for it, so it is refused",
-        "Try again; if it stays so, the gate's records are full: `bpfseal-enforcer status`.";
+        "Try again, one load at a time; if it stays so, `bpfseal-enforcer status` says whether the gate is whole.";
     Unreadable = 410, "unreadable", "its instructions could not be read by the gate",
         "Is lockdown=confidentiality set? The gate cannot work there.";
     SharedFiles = 411, "shared-files", "its maps could be exchanged during the load by another thread",
         "Load it from a single-threaded program, or set net.core.bpf_jit_harden to 1.";
     RecordsFull = 412, "records-full", "the gate's table of records is full",
-        "Raise `--max-programs` and arm again, or unload programs.";
+        "Unload programs that nobody needs: `bpftool prog` lists them.";
     AttachProgram = 413, "attach-program", "it would replace or trace another BPF program",
         "Only a rule that names the target allows that.";
     KernelKeyring = 420, "kernel-keyring", "the kernel has verified its signature by a keyring that the policy does not name",
@@ -166,7 +166,7 @@ reasons! {
     AttachTarget = 508, "attach-target", "it was loaded for another attach target than measured",
         "Load it as its publisher signed it.";
     ExceptionCallback = 509, "exception-callback", "it has another exception callback than signed",
-        "Load it with an unmodified loader.";
+        "Build it without exceptions (`bpf_throw`): no program that may throw is let in.";
     CoreResult = 510, "core-result", "what the kernel made of it by relocating is not the admitted program",
         "Somebody changed the light skeleton's relocations; make it anew from the signed object.";
 
@@ -182,7 +182,7 @@ reasons! {
     Trace = 605, "trace", "the daemon may not be traced",
         "Stop the daemon first; the gate stays armed.";
     DaemonFile = 606, "daemon-file", "the daemon's executable may not be changed while the gate is armed",
-        "Install the new version beside it and switch with a permit.";
+        "Put the new version in its place with `bpfseal-enforcer upgrade`, as its package does.";
     AttachPlace = 607, "attach-place", "its rule does not allow it to be attached there",
         "Attach it where the rule's `attach` allows, or widen the rule.";
     KernelMemory = 608, "kernel-memory", "it would open a way into kernel memory that the policy closes",

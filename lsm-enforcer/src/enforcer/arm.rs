@@ -286,11 +286,15 @@ impl Enforcer {
             );
             self.note(Level::Alarm, "present before", line);
         }
-        self.note(
-            Level::Info,
-            "arming",
-            format!("armed, {}, policy version {}", word(mode), policy.version()),
+        let because = why_audit
+            .as_ref()
+            .map_or_else(String::new, |why| format!(" because {why}"));
+        let line = format!(
+            "armed, {}{because}, policy version {}",
+            word(mode),
+            policy.version()
         );
+        self.note(Level::Info, "arming", line);
         Ok(Arming {
             first: true,
             mode,
@@ -476,6 +480,20 @@ impl Enforcer {
         } else {
             (mode, why)
         }
+    }
+
+    /// Why nothing is refused; `None` where it is.
+    pub(crate) fn why_audit(&self, armed: &Armed) -> Result<Option<String>, Failure> {
+        if armed.mode == Mode::Enforce {
+            return Ok(None);
+        }
+        let intent = self.store.intent().map_err(|e| state(&self.store, &e))?;
+        if intent.is_some_and(|intent| intent.audit_only) {
+            let why = "`--audit-only` was asked for, or nobody confirmed the arming in time";
+            return Ok(Some(why.to_owned()));
+        }
+        let policy = self.policy.as_ref();
+        Ok(policy.and_then(|policy| self.wanted_mode(policy, false).1))
     }
 
     /// Refuses to arm where it would only look as if.

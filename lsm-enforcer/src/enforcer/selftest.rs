@@ -128,17 +128,23 @@ impl Enforcer {
     /// In enforce mode the load must fail; in audit mode it must at least be seen.
     pub(super) fn check_refusal(&self, mode: Mode) -> Result<Check, Failure> {
         let gate = &self.tools.gate;
-        let before = gate.counters()?.audited;
+        let before = gate.counters()?;
         let refused = gate.probe_refused()?;
+        let after = gate.counters()?;
         Ok(match mode {
             Mode::Enforce => Check {
                 name: "an unsigned program is refused".to_owned(),
-                passed: refused,
+                passed: refused && after.refused > before.refused,
                 vital: true,
-                detail: if refused { "EPERM" } else { "it loaded" }.to_owned(),
+                detail: match (refused, after.refused > before.refused) {
+                    (true, true) => "EPERM",
+                    (true, false) => "EPERM, but not by the gate: it counted no refusal",
+                    (false, _) => "it loaded",
+                }
+                .to_owned(),
             },
             Mode::Audit => {
-                let seen = gate.counters()?.audited > before;
+                let seen = after.audited > before.audited;
                 Check {
                     name: "an unsigned program is seen".to_owned(),
                     passed: seen && !refused,

@@ -37,15 +37,26 @@ const CAPABLE_PROGRAMS: &[&str] = &[
     "forget_aux",
 ];
 
-/// Programs that see a program's references to maps before dead code is taken away, and the
-/// function of the kernel that they are attached to.
-const SEE_PROGRAMS: &[&str] = &[
-    "see_references_1",
-    "see_references_2",
-    "see_references_3",
-    "see_references_4",
+/// Programs on functions of the kernel that are no hooks, and which function.
+const ON_FUNCTIONS: &[(&str, &str)] = &[
+    // A program's references to maps, before dead code is taken away.
+    ("see_references_1", SEE_FUNCTION),
+    ("see_references_2", SEE_FUNCTION),
+    ("see_references_3", SEE_FUNCTION),
+    ("see_references_4", SEE_FUNCTION),
+    // Breakpoints that were hit.
+    ("note_trap_1", "uprobe_pre_sstep_notifier"),
+    ("note_trap_2", "uprobe_pre_sstep_notifier"),
+    ("note_trap_3", "uprobe_pre_sstep_notifier"),
+    // The same where the kernel made calls of them (6.18).
+    ("note_call_1", "handle_syscall_uprobe"),
+    ("note_call_2", "handle_syscall_uprobe"),
+    ("note_call_3", "handle_syscall_uprobe"),
 ];
 const SEE_FUNCTION: &str = "bpf_remove_insns";
+/// What programs on functions are entered by since LSM programs are not (commit 271de525e1d7, 6.2; 6.1.54): before,
+/// one was left out on a processor where it had been interrupted.
+const NEVER_SKIPPED: &str = "__bpf_prog_enter_recur";
 /// Programs for hooks that not every kernel has. Kernels without `file_ioctl_compat` ask
 /// `file_ioctl` for 32-bit programs too; those without `file_truncate` ask `path_truncate`.
 /// Without `bdev_setintegrity` (6.12) no file is known by its dm-verity volume.
@@ -114,22 +125,15 @@ impl Ladder {
         let (mut kprobes, mut tracepoints, mut uprobes) = (0, 0, 0);
         let rung = match Btf::from_vmlinux() {
             Ok(btf) => {
-                if named::<Func<'_>>(&btf, SEE_FUNCTION, BtfKind::Func).is_none() {
-                    lacks.extend(SEE_PROGRAMS);
-                }
+                let is_there =
+                    |function: &str| named::<Func<'_>>(&btf, function, BtfKind::Func).is_some();
                 kprobes = enumerator(&btf, "TRACE_EVENT_FL_KPROBE");
                 uprobes = enumerator(&btf, "TRACE_EVENT_FL_UPROBE");
                 tracepoints = enumerator(&btf, "TRACE_EVENT_FL_TRACEPOINT");
-                let has = |hook: &&str| {
-                    let function = format!("bpf_lsm_{hook}");
-                    named::<Func<'_>>(&btf, &function, BtfKind::Func).is_some()
-                };
-                lacks.extend(
-                    OPTIONAL
-                        .iter()
-                        .filter(|(_, hook)| !has(hook))
-                        .map(|(program, _)| program),
-                );
+                let has = |hook: &&str| is_there(&format!("bpf_lsm_{hook}"));
+                let optional = OPTIONAL.iter().filter(|(_, hook)| !has(hook));
+                let functions = ON_FUNCTIONS.iter().filter(|(_, name)| !is_there(name));
+                lacks.extend(optional.chain(functions).map(|(program, _)| program));
                 let rung = if LOAD.iter().all(has) {
                     Some(Rung::Load)
                 } else if CAPABLE.iter().all(has) {
@@ -142,6 +146,12 @@ impl Ladder {
                     );
                     None
                 };
+                if !is_there(NEVER_SKIPPED) {
+                    missing.push(
+                        "this kernel leaves out LSM programs that were interrupted (6.1 before 6.1.54)"
+                            .into(),
+                    );
+                }
                 missing.extend(
                     COMMON
                         .iter()
@@ -195,7 +205,7 @@ impl Ladder {
         if !cfg!(target_arch = "x86_64") {
             blind.push("which program is attached to a socket by an option (SO_ATTACH_BPF)".into());
         }
-        if self.lacks.contains(&SEE_PROGRAMS[0]) {
+        if !self.has("see_references_1") {
             blind.push(format!(
                 "which map each instruction of a program with dead code uses, as {SEE_FUNCTION} is \
                  not there: loaders with threads are refused such programs"

@@ -4,7 +4,10 @@
 //! gate cannot be found any more. A thread in a mount namespace of its own takes such mounts
 //! off, where nobody else sees it, and opens what is below.
 
-#![expect(unsafe_code, reason = "a mount namespace for one thread")]
+#![expect(
+    unsafe_code,
+    reason = "a mount namespace, or a working directory, for one thread"
+)]
 
 use std::{
     fs::{self, File},
@@ -98,8 +101,8 @@ impl Pins {
         format!("{}/{name}", self.folder())
     }
 
-    /// Makes the folder with this inode the working directory: whatever somebody mounts over its path from then on,
-    /// pins come and go in this one.
+    /// Makes the folder with this inode this thread's working directory: whatever somebody mounts over its path from
+    /// then on, pins come and go in this one.
     ///
     /// # Errors
     ///
@@ -110,6 +113,11 @@ impl Pins {
         if (found.ino(), kernel_dev(found.dev())) != identity {
             let what = format!("{} is not the folder of the gate's pins", self.folder);
             return Err(io::Error::other(what));
+        }
+        // Whoever shares it could lead this thread elsewhere (clone(2), CLONE_FS), and exec leaves it shared.
+        // SAFETY: it makes a copy for this thread and takes no pointers.
+        if unsafe { libc::unshare(libc::CLONE_FS) } < 0 {
+            return Err(io::Error::last_os_error());
         }
         rustix::process::fchdir(&folder)?;
         self.entered.store(true, Ordering::Relaxed);

@@ -30,6 +30,7 @@ pub fn make_pins() -> io::Result<()> {
 
 /// What the guard compares with, for this process and the folder of pins.
 pub fn survey(guard: &mut Guard) -> io::Result<()> {
+    must_not_be_filtered(&fs::read_to_string("/proc/thread-self/status")?)?;
     let pins = fs::metadata(PINS)?;
     guard.pins = pins.ino();
     guard.pins_dev = kernel_dev(pins.dev());
@@ -53,6 +54,21 @@ pub fn survey(guard: &mut Guard) -> io::Result<()> {
         .lines()
         .any(|line| line.contains("/ld-") || line.contains("libc.so"));
     Ok(())
+}
+
+/// Nobody is the daemon under a filter of system calls (bpf/guard.h, `note_exec`): who arms under one could not be
+/// started again.
+fn must_not_be_filtered(status: &str) -> io::Result<()> {
+    let mode = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp:"));
+    match mode.map(str::trim) {
+        None | Some("0") => Ok(()),
+        Some(_) => Err(io::Error::other(
+            "this process is under a filter of system calls (seccomp), under which no later one would be the daemon: \
+             take SystemCallFilter=, SystemCallArchitectures= and their kin from the unit and from system.conf",
+        )),
+    }
 }
 
 /// Does the kernel verify each page of this executable that it reads from the disk?
@@ -94,4 +110,21 @@ pub fn start_ticks() -> io::Result<u64> {
 pub fn boot_time() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_arms_under_a_filter_of_system_calls() {
+        for (status, want) in [
+            ("Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n", true),
+            ("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n", false),
+            // A kernel without.
+            ("Name:\tx\n", true),
+        ] {
+            assert_eq!(must_not_be_filtered(status).is_ok(), want, "{status}");
+        }
+    }
 }

@@ -30,6 +30,19 @@ fn the_headline_says_what_was_measured() {
         headline(&world, state.path()),
         "NOT enforcing: the gate is armed but does not bite: an unsigned program loaded a moment ago"
     );
+    // The gate counts what it refuses: this was another one, or the process has not the rights.
+    world.change(|state| (state.toothless, state.others_refuse) = (false, true));
+    let status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
+    assert!(
+        status
+            .headline
+            .starts_with("NOT enforcing: the gate is armed but does not bite")
+    );
+    assert!(
+        status
+            .text()
+            .contains("FAILED: an unsigned program is refused: EPERM, but not by the gate")
+    );
 }
 
 #[test]
@@ -97,7 +110,8 @@ fn audit_never_looks_like_enforcing() {
         (status.enforcing, status.headline.as_str()),
         (
             false,
-            "Audit only: unsigned BPF programs load and are reported, nothing is refused"
+            "Audit only, because the policy says mode = \"audit\": unsigned BPF programs load and are reported, nothing \
+             is refused"
         )
     );
     assert!(
@@ -105,6 +119,40 @@ fn audit_never_looks_like_enforcing() {
         "{}",
         status.text()
     );
+}
+
+#[test]
+fn what_was_done_in_an_emergency_is_said() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    world.change(|state| state.audit_at_boot = true);
+    let status = || Status::measure(&mut world.enforcer(state.path()), true).unwrap();
+    let arm = || {
+        world
+            .enforcer(state.path())
+            .arm(request(policy(1, "enforce", "tool")))
+    };
+    arm().unwrap();
+    assert!(
+        status()
+            .headline
+            .starts_with("Audit only, because the kernel's command line says bpfseal=audit: "),
+        "{}",
+        status().headline
+    );
+    assert_eq!(status().permits_used, 0);
+    world.change(|state| state.audit_at_boot = false);
+    arm().unwrap();
+    let permit = fake::permit(policy::permit::Action::Audit, 1);
+    let mut request = request(policy(2, "enforce", "tool"));
+    (request.audit_only, request.permit) = (true, Some(permit));
+    world.enforcer(state.path()).arm(request).unwrap();
+    assert!(
+        status()
+            .headline
+            .starts_with("Audit only, because `--audit-only` was asked for")
+    );
+    assert_eq!(status().permits_used, 1);
+    assert!(status().text().contains("1 used since arming"));
 }
 
 #[test]

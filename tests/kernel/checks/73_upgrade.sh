@@ -34,6 +34,9 @@ fails "nor does it go to a file system of somebody's" 'on another file system th
 umount elsewhere/${exe##*/} && umount elsewhere
 check "the daemon starts again" daemon
 prints "admitted before" admitted admitted watch_open
+ln $exe other-name
+fails "nor while the file has another name" 'has other names' $X upgrade next
+rm other-name
 prints "the next one does" "is sha256:$(sum next) now; restart the daemon" $X upgrade next
 check "its file is the next build" cmp next $exe
 # As packages do, by a daemon that was not restarted.

@@ -36,6 +36,7 @@ for kind in pid time user; do
     fails "in another namespace of $kind it is not the daemon" 'start the command again' attacker apart $kind $X status
 done
 fails "whose system calls somebody filters is not the daemon" 'start the command again' attacker filtered $X status
+fails "who shares a working directory with somebody is not the daemon" 'start the command again' attacker sharing $X status
 exe=$(command -v bpfseal-enforcer)
 echo "p:probed $exe:$(attacker entry $exe)" >/sys/kernel/tracing/uprobe_events
 echo 1 >/sys/kernel/tracing/events/uprobes/probed/enable

@@ -289,6 +289,7 @@ fn main() -> ExitCode {
             ));
         }
         Some("filtered") => return exits(pose::filtered(&words[1..])),
+        Some("sharing") => return exits(pose::sharing(&words[1..])),
         Some("window") => {
             match pose::window(words.get(1).map_or("", String::as_str), &words[2..]) {
                 Ok(fine) => fine,

@@ -36,6 +36,8 @@ fn program(name: &'static str, prog_type: u32, number: u32) -> Load {
     Load::new(name, prog_type, &[r0(number), r0(2), EXIT])
 }
 
+const LIVE_FRAMES: u32 = 2;
+
 fn unlink() -> Load {
     program("on_unlink", KPROBE, 0x71)
 }
@@ -57,6 +59,12 @@ fn classify() -> Load {
 fn action() -> Load {
     program("action", SCHED_ACT, 0x78)
 }
+fn anywhere() -> Load {
+    program("anywhere", XDP, 0x7a)
+}
+fn enter_anywhere() -> Load {
+    program("enter_anywhere", RAW_TRACEPOINT, 0x7b)
+}
 fn probe_of(prog_type: u32) -> Load {
     program("probe", prog_type, 0x79)
 }
@@ -71,6 +79,7 @@ fn entries() -> Vec<Entry> {
     let mut all: Vec<Entry> = [XDP, SCHED_CLS]
         .map(|prog_type| entry(&probe_of(prog_type), vec![], Class::Probe))
         .into();
+    all.extend([anywhere(), enter_anywhere()].map(|load| entry(&load, vec![], Class::Signed)));
     let placed = [
         (unlink(), "vfs_unl*"),
         (exec(), "syscalls/sys_*_execve"),
@@ -307,6 +316,17 @@ fn by_device_netlink(program: &OwnedFd, before: Vec<Vec<u8>>) -> io::Result<()> 
     result
 }
 
+/// `BPF_PROG_TEST_RUN`, on a packet of zeros.
+fn run_on(program: &OwnedFd, packet: &[u8], flags: u32) -> io::Result<()> {
+    const TEST_RUN: u32 = 10;
+    let attr = Attr::new()
+        .u32(0, program.as_raw_fd().cast_unsigned())
+        .u32(8, packet.len() as u32)
+        .u64(16, packet.as_ptr() as u64)
+        .u32(64, flags);
+    attr.call(TEST_RUN).map(drop)
+}
+
 type Way = Box<dyn Fn(&OwnedFd) -> io::Result<()>>;
 
 struct Try {
@@ -354,6 +374,30 @@ fn tries() -> Vec<Try> {
         attempt("XDP by netlink", on_lo(), None, |program| {
             by_device_netlink(program, vec![])
         }),
+        attempt(
+            "a test run of XDP without places",
+            anywhere(),
+            None,
+            |program| run_on(program, &[0; 64], 0),
+        ),
+        attempt(
+            "a test run on live frames",
+            anywhere(),
+            elsewhere,
+            |program| run_on(program, &[0; 64], LIVE_FRAMES),
+        ),
+        attempt(
+            "a test run of XDP with a place",
+            on_lo(),
+            elsewhere,
+            |program| run_on(program, &[0; 64], 0),
+        ),
+        attempt(
+            "a test run of a raw tracepoint",
+            enter_anywhere(),
+            elsewhere,
+            |program| run_on(program, &[], 0),
+        ),
         attempt(
             "a kprobe elsewhere by link",
             unlink(),
