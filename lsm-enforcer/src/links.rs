@@ -9,7 +9,7 @@
 #![expect(unsafe_code, reason = "libbpf-rs has no link by id")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -19,13 +19,15 @@ use std::{
 
 use libbpf_rs::{
     libbpf_sys,
-    query::{LinkInfoIter, LinkTypeInfo, PerfEventType},
+    query::{LinkInfo, LinkInfoIter, LinkTypeInfo, PerfEventType},
 };
 use serde::{Deserialize, Serialize};
 
 mod commands;
 mod filters;
 mod maps;
+mod mounts;
+mod networks;
 
 /// One attachment of a program, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +63,7 @@ pub struct Spot {
 }
 
 /// Is shown each place with what takes the program off it.
-type Show<'a> = dyn FnMut(Spot, &dyn Fn() -> io::Result<()>) + 'a;
+type Show<'a> = dyn FnMut(Spot, &dyn Fn() -> io::Result<()>) + Send + 'a;
 
 /// Detaches these programs wherever the kernel allows it.
 pub fn detach(programs: &[u32]) -> Vec<Attachment> {
@@ -78,8 +80,7 @@ pub fn detach(programs: &[u32]) -> Vec<Attachment> {
     done
 }
 
-/// Where these programs are attached, as far as the kernel says: devices of this network namespace
-/// alone, no function of a link to many.
+/// Where these programs are attached, as far as the kernel says: no function of a link to many.
 pub fn spots(programs: &[u32]) -> Vec<Spot> {
     let mut found = Vec::new();
     each(programs, &mut |spot, _| found.push(spot));
@@ -90,24 +91,15 @@ fn each(programs: &[u32], show: &mut Show<'_>) {
     if programs.is_empty() {
         return;
     }
-    let interfaces = interfaces(Path::new("/sys/class/net"));
-    let mut xdp = Vec::new();
-    for (name, index) in &interfaces {
-        for mode in [XDP_DRIVER, XDP_GENERIC, XDP_HARDWARE] {
-            if let Some(program) = xdp_program(*index, mode).filter(|id| programs.contains(id)) {
-                xdp.push((program, name, *index, mode));
-            }
-        }
-    }
-    for link in LinkInfoIter::default().filter(|link| programs.contains(&link.prog_id)) {
+    let interfaces = networks::interfaces();
+    let xdp = Xdp::of(programs, &interfaces);
+    for link in links_of(programs) {
         let names = match &link.info {
+            // The program of a link shows at its interface as well.
             LinkTypeInfo::Xdp(at) => {
-                // The program of a link shows at its interface as well.
-                xdp.extract_if(.., |(program, _, index, _)| {
-                    (*program, *index as u32) == (link.prog_id, at.ifindex)
-                })
-                .map(|(_, name, ..)| name.clone())
-                .collect()
+                let at = (link.prog_id, at.ifindex);
+                let here = xdp.iter().filter(|xdp| xdp.key() == at);
+                here.map(|xdp| xdp.interface.clone()).collect()
             }
             info => names(info, Path::new(EVENTS)),
         };
@@ -120,17 +112,81 @@ fn each(programs: &[u32], show: &mut Show<'_>) {
         };
         show(spot, &|| detach_link(link.id));
     }
-    for (program, name, index, mode) in xdp {
-        let spot = Spot {
-            program,
-            place: format!("interface {name} (xdp)"),
-            names: vec![name.clone()],
-        };
-        show(spot, &|| detach_xdp(index, mode));
-    }
-    commands::each(programs, &interfaces, show);
-    filters::each(programs, &interfaces, show);
+    // A link that was detached has no interface any more: what is left of XDP there has none.
+    let by_links: BTreeSet<(u32, u32)> = links_of(programs)
+        .filter_map(|link| match link.info {
+            LinkTypeInfo::Xdp(at) => Some((link.prog_id, at.ifindex)),
+            _ => None,
+        })
+        .collect();
+    at_devices(programs, &interfaces, &by_links, show);
+    commands::at_groups(programs, show);
     maps::each(programs, show);
+    networks::visit_others(&mut |network| {
+        let interfaces = networks::interfaces();
+        // A link has its interface's number and not the namespace: none is left out for it.
+        let by_links = BTreeSet::new();
+        at_devices(programs, &interfaces, &by_links, &mut |spot, take_off| {
+            let place = format!("{} of network namespace {network}", spot.place);
+            show(Spot { place, ..spot }, take_off);
+        });
+    });
+}
+
+fn links_of(programs: &[u32]) -> impl Iterator<Item = LinkInfo> {
+    LinkInfoIter::default().filter(|link| programs.contains(&link.prog_id))
+}
+
+/// Devices of this thread's network namespace.
+fn at_devices(
+    programs: &[u32],
+    interfaces: &[(String, i32)],
+    by_links: &BTreeSet<(u32, u32)>,
+    show: &mut Show<'_>,
+) {
+    for xdp in Xdp::of(programs, interfaces) {
+        if by_links.contains(&xdp.key()) {
+            continue;
+        }
+        let spot = Spot {
+            program: xdp.program,
+            place: format!("interface {} (xdp)", xdp.interface),
+            names: vec![xdp.interface.clone()],
+        };
+        show(spot, &|| detach_xdp(xdp.index, xdp.mode));
+    }
+    commands::at_devices(programs, interfaces, show);
+    filters::each(programs, interfaces, show);
+}
+
+/// An XDP program at an interface, by a link or without.
+struct Xdp {
+    program: u32,
+    interface: String,
+    index: i32,
+    mode: u32,
+}
+
+impl Xdp {
+    fn of(programs: &[u32], interfaces: &[(String, i32)]) -> Vec<Self> {
+        let mut found = Vec::new();
+        for (interface, index) in interfaces {
+            for mode in [XDP_DRIVER, XDP_GENERIC, XDP_HARDWARE] {
+                let program = xdp_program(*index, mode).filter(|id| programs.contains(id));
+                found.extend(program.map(|program| Self {
+                    program,
+                    interface: interface.clone(),
+                    index: *index,
+                    mode,
+                }));
+            }
+        }
+        found
+    }
+
+    fn key(&self) -> (u32, u32) {
+        (self.program, self.index as u32)
+    }
 }
 
 /// Where tracepoints are listed, by system.
@@ -194,20 +250,6 @@ fn detach_xdp(interface: i32, mode: u32) -> io::Result<()> {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(-error)),
     }
-}
-
-fn interfaces(net: &Path) -> Vec<(String, i32)> {
-    let Ok(entries) = fs::read_dir(net) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let index = fs::read_to_string(entry.path().join("ifindex")).ok()?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            Some((name, index.trim().parse().ok()?))
-        })
-        .collect()
 }
 
 /// Which processes hold these programs, by program id: descriptors of the program itself and
@@ -341,14 +383,5 @@ mod tests {
         assert_eq!(at(kprobe(Some("do_exit"))), ["do_exit"]);
         assert!(at(kprobe(None)).is_empty());
         assert_eq!(at(raw), ["sched_switch"]);
-    }
-
-    #[test]
-    fn interfaces_have_numbers() {
-        let net = tempfile::tempdir().unwrap();
-        fs::create_dir(net.path().join("eth0")).unwrap();
-        fs::write(net.path().join("eth0/ifindex"), "2\n").unwrap();
-        fs::create_dir(net.path().join("broken")).unwrap();
-        assert_eq!(interfaces(net.path()), [("eth0".to_owned(), 2)]);
     }
 }

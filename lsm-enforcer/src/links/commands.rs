@@ -23,11 +23,13 @@ use libbpf_rs::libbpf_sys::{
     BPF_NETKIT_PRIMARY, BPF_TCX_EGRESS, BPF_TCX_INGRESS,
 };
 
-use super::{Show, Spot};
+use super::{Show, Spot, mounts};
 
-/// Shows every control group and device that has one of these programs, by a command or a link.
-pub fn each(programs: &[u32], interfaces: &[(String, i32)], show: &mut Show<'_>) {
-    for root in group_roots(Path::new("/proc/self/mountinfo")) {
+/// Shows every control group that has one of these programs, by a command or a link.
+pub fn at_groups(programs: &[u32], show: &mut Show<'_>) {
+    // The hierarchy of version 2, the only one that programs are attached to; one mount shows all that others do.
+    for mount in mounts::of_type("cgroup2").into_iter().take(1) {
+        let root = mount.point;
         for folder in folders_below(&root) {
             let Ok(group) = File::open(&folder) else {
                 continue;
@@ -42,6 +44,10 @@ pub fn each(programs: &[u32], interfaces: &[(String, i32)], show: &mut Show<'_>)
             }
         }
     }
+}
+
+/// Shows every device of this thread's network namespace that has one, by a command or a link.
+pub fn at_devices(programs: &[u32], interfaces: &[(String, i32)], show: &mut Show<'_>) {
     for (name, index) in interfaces {
         let place = format!("interface {name} (tcx or netkit)");
         for &kind in DEVICE_TYPES {
@@ -97,20 +103,6 @@ fn detach_one(id: u32, target: i32, kind: u32) -> io::Result<()> {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(-error)),
     }
-}
-
-/// Where the hierarchy of version 2 is mounted, the only one that programs are attached to.
-fn group_roots(mountinfo: &Path) -> Vec<PathBuf> {
-    let text = fs::read_to_string(mountinfo).unwrap_or_default();
-    let mut roots: Vec<PathBuf> = text
-        .lines()
-        .filter(|line| line.contains(" - cgroup2 "))
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from)
-        .collect();
-    // One shows all that the others do.
-    roots.truncate(1);
-    roots
 }
 
 fn folders_below(root: &Path) -> Vec<PathBuf> {
@@ -175,18 +167,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_groups_are_found_where_they_are_mounted() {
+    fn folders_are_found_below_each_other() {
         let folder = tempfile::tempdir().unwrap();
-        let info = folder.path().join("mountinfo");
-        let lines = "24 1 0:22 / /proc rw - proc proc rw\n\
-                     30 25 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n\
-                     31 25 0:27 / /other rw - cgroup2 none rw\n";
-        fs::write(&info, lines).unwrap();
-        assert_eq!(group_roots(&info), [PathBuf::from("/sys/fs/cgroup")]);
-        assert_eq!(
-            group_roots(&folder.path().join("absent")),
-            [""; 0].map(PathBuf::from)
-        );
         let tree = folder.path().join("tree");
         fs::create_dir_all(tree.join("a/b")).unwrap();
         fs::write(tree.join("cgroup.procs"), "").unwrap();

@@ -1,5 +1,5 @@
 //! Classifiers of tc that run a BPF program (`cls_bpf`): found in what rtnetlink tells of each
-//! queueing discipline and class of this network namespace, and deleted one by one.
+//! queueing discipline and class of this thread's network namespace, and deleted one by one.
 #![expect(unsafe_code, reason = "a socket of rtnetlink")]
 
 use std::{

@@ -1,5 +1,5 @@
 # What was revoked is taken off devices, and nobody puts it back: tcx and netkit by link and by
-# command, a classifier of tc, a struct of functions. Packets pass again.
+# command, a classifier of tc, in other network namespaces as well, a struct of functions. Packets pass again.
 # kernels: 6.12 7.2 7.3
 # tool: iproute2 ip tc
 # modules: sch_ingress cls_bpf
@@ -8,7 +8,8 @@ ip=/usr/sbin/ip tc=/usr/sbin/tc
 pins=/sys/fs/bpf/detach
 mkdir -p $pins
 for module in sch_ingress cls_bpf; do check "$module is there" insmod /lab/modules/$module.ko; done
-passes() { ping -c 1 -W 2 "$1" >/dev/null 2>&1; }
+inside=
+passes() { $inside ping -c 1 -W 2 "$1" >/dev/null 2>&1; }
 held_back() { ! passes "$1"; }
 # A pair of devices with an end in another network namespace.
 holding unshare -n sh -c 'echo there; exec cat >/dev/null'
@@ -77,6 +78,25 @@ $tc filter add dev lo ingress bpf direct-action object-pinned $pins/one/hold_bac
 F
 hook 'a classifier' 'interface lo .tc ingress' 127.0.0.1 sh filter.sh
 check "no classifier is left" sh -c "! $tc filter show dev lo ingress | grep -q hold_back"
+# Where the daemon is not: in the network namespace of a process, and in one that is only mounted.
+there="nsenter -t $other -n"
+network='of network namespace [0-9]+'
+hook 'tcx in another namespace' "interface hold1 .tcx or netkit. $network" 10.9.0.2 \
+    $there attacker attach tcx-command $pins/one/hold_back hold1
+check "clsact there" $there $tc qdisc add dev hold1 clsact
+cat >filter.sh <<F
+$there $tc filter add dev hold1 ingress bpf direct-action object-pinned $pins/one/hold_back && echo attached
+F
+hook 'a classifier in another namespace' "interface hold1 .tc ingress.* $network" 10.9.0.2 sh filter.sh
+check "a namespace of nobody" $ip netns add nobody
+inside="nsenter --net=/run/netns/nobody"
+$inside $ip link set lo up
+check "packets pass in it" passes 127.0.0.1
+hook 'tcx in a mounted namespace' "interface lo .tcx or netkit. $network" 127.0.0.1 \
+    $inside attacker attach tcx-command $pins/one/hold_back lo
+inside=
+$ip netns del nobody
+umount /run/netns
 
 # Others stay: two classifiers, of which one is revoked.
 check "both load" eval 'bpftool prog loadall $objects/hold_back.bpf.o $pins/one && bpftool prog loadall $objects/classify.bpf.o $pins/two'

@@ -12,12 +12,30 @@ versions = "<=1.0"' | list 1
 { row 'package = "drop_port"'; row 'package = "count_exec"'; row 'package = "keep_out"'; } | list 2
 printf '' | list 9 release
 
+# beside FIFO COMMAND...: one more that stays until it is killed; waits for its first line, $beside is its process.
+mkfifo open
+exec 6<>open
+beside() {
+    into=$1
+    shift
+    mkfifo $into
+    "$@" <&6 >$into &
+    beside=$!
+    read -r -t 60 line <$into
+}
+
 check "the daemon starts" daemon
 prints "arm" '^Enforcing' $arm
 for name in drop_port keep_out count_exec watch_open; do prints "admit $name" admitted $X admit $name.tar; done
 check "drop_port loads" bpftool prog loadall $objects/drop_port.bpf.o /sys/fs/bpf/drop
 check "it is attached to an interface" bpftool net attach xdpgeneric pinned /sys/fs/bpf/drop/drop_port dev lo
 prints "XDP is there" 'drop_port|id [0-9]+' bpftool net show dev lo
+# In another network namespace as well.
+beside there unshare -n sh -c 'echo there; exec cat >/dev/null'
+elsewhere=$beside
+check "it is attached in another network namespace" \
+    nsenter -t $elsewhere -n bpftool net attach xdpgeneric pinned /sys/fs/bpf/drop/drop_port dev lo
+prints "XDP is there, too" 'generic id' nsenter -t $elsewhere -n bpftool net show dev lo
 # By command, without a link.
 mkdir -p /sys/fs/cgroup/kept/out
 check "keep_out loads" bpftool prog loadall $objects/keep_out.bpf.o /sys/fs/bpf/keep
@@ -34,6 +52,9 @@ prints "revoke" 'list version 1 is in force' $X revoke list-1.json
 refused "revoked is refused at once" bpftool prog loadall $objects/drop_port.bpf.o /sys/fs/bpf/again
 prints "the event names the entry" 'drop_port.*INC-4711' $X events
 check "XDP is gone from the interface" sh -c '! bpftool net show dev lo | grep -q "generic id"'
+check "XDP is gone from the other network namespace" \
+    sh -c "! nsenter -t $elsewhere -n bpftool net show dev lo | grep -q 'generic id'"
+prints "which is named" 'drop_port.*detached from .*interface lo \(xdp\) of network namespace [0-9]+' $X events
 prints "still loaded is said" 'revoked programs are STILL LOADED' $X status
 prints "by JSON as well" '"still_loaded": ?1' $X status --json
 fails "it is not admitted again" 'E309 revoked' $X admit drop_port.tar
@@ -63,6 +84,9 @@ prints "status says why" 'NOT taken: E706' $X status
 prints "the list comes back" 'version 2 is in force' $X revoke list-2.json
 prints "admit again" admitted $X admit watch_open.tar
 released
+kill $elsewhere
+wait $elsewhere 2>/dev/null
+exec 6>&-
 rm -rf /sys/fs/bpf/drop /sys/fs/bpf/keep
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit

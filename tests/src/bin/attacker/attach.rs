@@ -1,9 +1,10 @@
 //! Attaches a pinned program, as the scripts of revocation need it: by a link that is held, or by a
 //! command, which holds nothing.
+#![expect(unsafe_code, reason = "libc knows the numbers of devices")]
 
 use std::{
     ffi::CString,
-    fs, io,
+    io,
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -18,8 +19,7 @@ fn attach(how: &str, pin: &str, device: &str) -> io::Result<Option<OwnedFd>> {
     let pin = CString::new(pin)?;
     let program = Attr::new().u64(0, pin.as_ptr() as u64).open(OBJ_GET)?;
     let fd = program.as_raw_fd() as u32;
-    let index = fs::read_to_string(format!("/sys/class/net/{device}/ifindex"))?;
-    let index = index.trim().parse().map_err(io::Error::other)?;
+    let index = number_of(device)?;
     let link = |attach_type| {
         Attr::new()
             .u32(0, fd)
@@ -43,6 +43,16 @@ fn attach(how: &str, pin: &str, device: &str) -> io::Result<Option<OwnedFd>> {
         "netkit-link" => link(NETKIT_PRIMARY),
         "netkit-command" => command(NETKIT_PRIMARY),
         _ => Err(io::Error::other(format!("{how} is no way to attach"))),
+    }
+}
+
+/// In this network namespace, whichever one /sys shows.
+fn number_of(device: &str) -> io::Result<u32> {
+    let name = CString::new(device)?;
+    // SAFETY: the name ends with zero.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        number => Ok(number),
     }
 }
 
