@@ -29,7 +29,7 @@ use crate::{
         GeneratorState, Held, Hold, Loaded, Mode, Revoked, Role,
     },
     host::{Executable, Host, Obstacle},
-    links::{Attachment, Holder, Spot},
+    links::{Attachment, Holder, Pin, Spot},
     sample::Sample,
     store::Store,
 };
@@ -95,6 +95,8 @@ pub struct State {
     pub attached: Vec<Attachment>,
     /// Where programs are.
     pub spots: Vec<Spot>,
+    /// Where programs are pinned, by their ids.
+    pub pins: BTreeMap<u32, Vec<Pin>>,
     /// Processes that change the gate, the last one first: each one at one look.
     pub holders: Vec<(u32, Role)>,
     /// Whose programs are in the kernel.
@@ -458,6 +460,12 @@ impl Host for World {
             .iter()
             .map(|&id| (id, vec![agent.clone()]))
             .collect()
+    }
+
+    fn pins(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Pin>> {
+        let mut pins = self.change(|state| state.pins.clone());
+        pins.retain(|id, _| programs.contains(id));
+        pins
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     clock,
-    links::{self, Attachment, Holder, Spot},
+    links::{self, Attachment, Holder, Pin, Spot},
     modules,
     sample::{self, Sample},
 };
@@ -38,6 +38,8 @@ pub trait Host {
     fn spots(&self, programs: &[u32]) -> Vec<Spot>;
     /// Which processes hold these programs, by program id.
     fn holders(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>>;
+    /// Where these programs and links to them are pinned, by program id.
+    fn pins(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Pin>>;
     /// The kernel's numbers of the types of loaded modules.
     fn modules(&self) -> BTreeMap<ModuleBtf, u32>;
 }
@@ -123,6 +125,10 @@ impl Host for Machine {
 
     fn holders(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>> {
         links::holders(programs)
+    }
+
+    fn pins(&self, programs: &[u32]) -> BTreeMap<u32, Vec<Pin>> {
+        links::pins(programs)
     }
 }
 

@@ -5,11 +5,11 @@
 //! detached by whoever gets a descriptor; so can an XDP program without a link, and what a command
 //! attached to a control group or a device, a classifier of tc, and what a map runs. Tracing,
 //! LSM, kprobe and perf links cannot (the kernel says `EOPNOTSUPP`): those live as long as
-//! some process or pin holds them, so the processes are named.
+//! some process or pin holds them, so these are named.
 #![expect(unsafe_code, reason = "libbpf-rs has no link by id")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     ffi::OsString,
     fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -25,9 +25,14 @@ use serde::{Deserialize, Serialize};
 
 mod commands;
 mod filters;
+mod holders;
 mod maps;
 mod mounts;
 mod networks;
+mod pins;
+
+pub use holders::{Holder, holders};
+pub use pins::{Pin, pins};
 
 /// One attachment of a program, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,15 +45,6 @@ pub struct Attachment {
     pub detached: bool,
     /// Why not, in the kernel's words.
     pub why: Option<String>,
-}
-
-/// A process that holds a program or a link of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Holder {
-    /// Process id.
-    pub pid: u32,
-    /// Path of its executable, or its name.
-    pub exe: String,
 }
 
 /// A place where a program is attached.
@@ -252,56 +248,6 @@ fn detach_xdp(interface: i32, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Which processes hold these programs, by program id: descriptors of the program itself and
-/// of links to it say its id in `/proc/PID/fdinfo`. Perf events do not.
-pub fn holders(programs: &[u32]) -> BTreeMap<u32, Vec<Holder>> {
-    holders_below(Path::new("/proc"), programs)
-}
-
-fn holders_below(proc: &Path, programs: &[u32]) -> BTreeMap<u32, Vec<Holder>> {
-    let mut found: BTreeMap<u32, Vec<Holder>> = BTreeMap::new();
-    let Ok(processes) = fs::read_dir(proc) else {
-        return found;
-    };
-    for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|n| n.parse().ok()) else {
-            continue;
-        };
-        let Ok(files) = fs::read_dir(process.path().join("fdinfo")) else {
-            continue;
-        };
-        let mut held: Vec<u32> = files
-            .flatten()
-            .filter_map(|file| fs::read_to_string(file.path()).ok())
-            .filter_map(|text| program_of(&text))
-            .filter(|id| programs.contains(id))
-            .collect();
-        held.sort_unstable();
-        held.dedup();
-        for id in held {
-            let holder = Holder {
-                pid,
-                exe: name(&process.path()),
-            };
-            found.entry(id).or_default().push(holder);
-        }
-    }
-    found
-}
-
-fn program_of(fdinfo: &str) -> Option<u32> {
-    fdinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("prog_id:"))
-        .and_then(|id| id.trim().parse().ok())
-}
-
-fn name(process: &Path) -> String {
-    let exe = fs::read_link(process.join("exe")).map(|path| path.display().to_string());
-    exe.or_else(|_| fs::read_to_string(process.join("comm")).map(|name| name.trim().to_owned()))
-        .unwrap_or_default()
-}
-
 /// `XDP_FLAGS_SKB_MODE`.
 const XDP_GENERIC: u32 = 2;
 /// `XDP_FLAGS_DRV_MODE`.
@@ -314,28 +260,6 @@ mod tests {
     use libbpf_rs::query::{PerfEventLinkInfo, RawTracepointLinkInfo};
 
     use super::*;
-
-    #[test]
-    fn who_holds_a_program_is_read_from_fdinfo() {
-        let proc = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = proc.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        write("7/comm", "agent\n");
-        write("7/fdinfo/3", "pos:\t0\nlink_type:\ttracing\nprog_id:\t12\n");
-        write("7/fdinfo/4", "pos:\t0\nprog_type:\t5\nprog_id:\t12\n");
-        write("8/comm", "other\n");
-        write("8/fdinfo/3", "pos:\t0\nprog_id:\t13\n");
-        write("net/fdinfo/3", "prog_id:\t12\n");
-        let holder = Holder {
-            pid: 7,
-            exe: "agent".to_owned(),
-        };
-        let want = BTreeMap::from([(12, vec![holder])]);
-        assert_eq!(holders_below(proc.path(), &[12, 14]), want);
-    }
 
     #[test]
     fn a_tracepoint_has_the_names_of_all_systems_that_have_it() {

@@ -6,12 +6,12 @@ use super::{ListArgs, Places};
 
 /// Puts a revocation list in force that the authority signed (`bpfseal revoke`): what it
 /// names loads no more, and is taken off its hooks where the kernel allows that. What cannot
-/// be taken off is listed with the processes that hold it. A file put into `revocations/` of
+/// be taken off is listed with the processes and pins that hold it. A file put into `revocations/` of
 /// the state folder does the same.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   bpfseal-enforcer revoke revoked.json
-  bpfseal-enforcer revoke revoked.json --json | jq '.reached[] | {id, holders}'")]
+  bpfseal-enforcer revoke revoked.json --json | jq '.reached[] | {id, holders, pins}'")]
 pub struct Args {
     #[command(flatten)]
     list: ListArgs,

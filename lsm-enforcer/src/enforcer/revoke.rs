@@ -19,7 +19,7 @@ use super::{Accepted, Enforcer, Rejected, state};
 use crate::{
     failure::Failure,
     gate::{Admissions, Armed, Loaded, Revoked, kept_name},
-    links::{Attachment, Holder},
+    links::{Attachment, Holder, Pin},
     record::{Level, type_name},
     workshop::Verdict,
 };
@@ -53,10 +53,13 @@ pub struct Reached {
     pub bundle: Digest,
     /// Who loaded it, where recorded.
     pub loaded_by: Option<String>,
-    /// Where it was attached, as far as links and XDP interfaces show it.
+    /// Where it was attached, as far as the kernel shows it.
     pub attachments: Vec<Attachment>,
     /// Which processes hold it or a link of it.
     pub holders: Vec<Holder>,
+    /// Where it or a link of it is pinned.
+    #[serde(default)]
+    pub pins: Vec<Pin>,
 }
 
 /// The list in force, for `status`.
@@ -193,6 +196,7 @@ impl Enforcer {
         let ids: Vec<u32> = loaded.iter().map(|(program, _)| program.id).collect();
         let attachments = self.host().detach(&ids);
         let mut holders = self.host().holders(&ids);
+        let mut pins = self.host().pins(&ids);
         let reached: Vec<Reached> = loaded
             .into_iter()
             .map(|(program, bundle)| Reached {
@@ -202,6 +206,7 @@ impl Enforcer {
                     .cloned()
                     .collect(),
                 holders: holders.remove(&program.id).unwrap_or_default(),
+                pins: pins.remove(&program.id).unwrap_or_default(),
                 loaded_by: program.comm.as_ref().map(|comm| {
                     format!(
                         "{comm} (pid {}, uid {})",
@@ -499,14 +504,37 @@ impl Reached {
         if let Some(by) = &self.loaded_by {
             line += &format!("; loaded by {by}");
         }
-        if !self.holders.is_empty() {
-            let holders: Vec<String> = self
-                .holders
-                .iter()
-                .map(|holder| format!("{} (pid {})", holder.exe, holder.pid))
-                .collect();
-            line += &format!("; held by {}: end it", holders.join(", "));
+        line + &self.owners()
+    }
+
+    /// What keeps it in the kernel, and what to do about that.
+    fn owners(&self) -> String {
+        if self.holders.is_empty() && self.pins.is_empty() {
+            return UNKNOWN_OWNER.to_owned();
         }
-        line
+        let mut text = String::new();
+        let holders = self.holders.iter();
+        let holders: Vec<String> = holders
+            .map(|holder| format!("{} (pid {})", holder.exe, holder.pid))
+            .collect();
+        if !holders.is_empty() {
+            text += &format!("; held by {}: end it", holders.join(", "));
+        }
+        let pins = self.pins.iter();
+        let pins: Vec<String> = pins
+            .map(|pin| match pin.is_link {
+                true => format!("{} (link)", pin.path),
+                false => pin.path.clone(),
+            })
+            .collect();
+        if !pins.is_empty() {
+            text += &format!("; pinned at {}: remove that", pins.join(", "));
+        }
+        text
     }
 }
+
+/// What does not show to anybody, or not from here.
+const UNKNOWN_OWNER: &str = "; nobody was found who holds it: if it stays (`status` counts it), a socket, an action \
+                             of tc, sampling by a perf event, a pin in another mount namespace or a device in a \
+                             hidden network namespace may: restart its owner, or reboot";

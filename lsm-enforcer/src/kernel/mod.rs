@@ -18,6 +18,6 @@ mod volumes;
 pub(crate) mod ways;
 
 pub use arming::{BpfGate, stranger};
-pub use pins::Pins;
+pub use pins::{PINS, Pins};
 pub(crate) use place::kernel_dev;
 pub use store::ANY_TARGET;

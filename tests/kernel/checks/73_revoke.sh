@@ -23,6 +23,7 @@ beside() {
     beside=$!
     read -r -t 60 line <$into
 }
+gone() { [ "$(programs $1)" = 0 ]; }
 
 check "the daemon starts" daemon
 prints "arm" '^Enforcing' $arm
@@ -36,15 +37,23 @@ elsewhere=$beside
 check "it is attached in another network namespace" \
     nsenter -t $elsewhere -n bpftool net attach xdpgeneric pinned /sys/fs/bpf/drop/drop_port dev lo
 prints "XDP is there, too" 'generic id' nsenter -t $elsewhere -n bpftool net show dev lo
-# By command, without a link.
+# By command, without a link; nothing but the control group holds it.
 mkdir -p /sys/fs/cgroup/kept/out
 check "keep_out loads" bpftool prog loadall $objects/keep_out.bpf.o /sys/fs/bpf/keep
 check "it is attached to a control group" \
     bpftool cgroup attach /sys/fs/cgroup/kept/out cgroup_inet_egress pinned /sys/fs/bpf/keep/keep_out multi
+rm -rf /sys/fs/bpf/keep
 prints "it is there" 'keep_out' bpftool cgroup show /sys/fs/cgroup/kept/out
 holding loader $objects/count_exec.bpf.o
 loader=$held
 case "$line" in *attached) ok "count_exec is attached" "$line" ;; *) failed "count_exec is attached" "$line" ;; esac
+check "another one is attached by a pinned link" \
+    bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/linked autoattach
+check "and one loads for a perf event" bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/event
+beside event.said attacker attach event-ioctl /sys/fs/bpf/event/count_exec sched/sched_process_exec
+event=$beside
+prints "it is attached by ioctl" '^attached' echo "$line"
+rm -rf /sys/fs/bpf/event
 
 fails "a list that the authority did not sign is refused" 'E701 bad-authority' $X revoke list-9.json
 check "and changes nothing" loads watch_open
@@ -55,6 +64,7 @@ check "XDP is gone from the interface" sh -c '! bpftool net show dev lo | grep -
 check "XDP is gone from the other network namespace" \
     sh -c "! nsenter -t $elsewhere -n bpftool net show dev lo | grep -q 'generic id'"
 prints "which is named" 'drop_port.*detached from .*interface lo \(xdp\) of network namespace [0-9]+' $X events
+prints "a pin of it is named" 'drop_port.*pinned at /sys/fs/bpf/drop/drop_port: remove that' $X events
 prints "still loaded is said" 'revoked programs are STILL LOADED' $X status
 prints "by JSON as well" '"still_loaded": ?1' $X status --json
 fails "it is not admitted again" 'E309 revoked' $X admit drop_port.tar
@@ -72,6 +82,9 @@ refused "what it names is refused" $again
 check "it is gone from the control group" sh -c '! bpftool cgroup show /sys/fs/cgroup/kept/out | grep -q keep_out'
 prints "and where it was is said" 'keep_out.*control group /kept/out' $X events
 prints "its owner is named" "count_exec.*loaded by loader \\(pid $loader.*held by [^ ]*loader" $X events
+prints "who has a perf event of it is named" "count_exec.*held by [^ ]*attacker \\(pid $event\\): end it" $X events
+prints "a pinned link is named" 'count_exec.*pinned at /sys/fs/bpf/linked/count_exec \(link\): remove that' $X events
+prints "it is said when nobody is found" 'keep_out.*nobody was found who holds it.*reboot' $X events
 fails "an older list is refused" 'E706 older-revocation' $X revoke list-1.json
 rm -rf state/revocations/*
 kill -9 $daemon
@@ -83,11 +96,15 @@ fails "nothing is admitted without the list" 'E706 older-revocation' $X admit wa
 prints "status says why" 'NOT taken: E706' $X status
 prints "the list comes back" 'version 2 is in force' $X revoke list-2.json
 prints "admit again" admitted $X admit watch_open.tar
+# What the lines say is to be done.
+rm -rf /sys/fs/bpf/drop
+check "without its pin the program is gone" awaits gone drop_port
 released
-kill $elsewhere
-wait $elsewhere 2>/dev/null
+kill $event $elsewhere
+wait $event $elsewhere 2>/dev/null
 exec 6>&-
-rm -rf /sys/fs/bpf/drop /sys/fs/bpf/keep
+rm -rf /sys/fs/bpf/linked
+check "without its holders the other one is gone" awaits gone count_exec
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit
 kill -TERM $daemon

@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::{
     fake::{revocations, revocations_by},
     gate::{Class, Loaded},
-    links::{Attachment, Holder},
+    links::{Attachment, Holder, Pin},
 };
 
 fn by_package(versions: &str) -> String {
@@ -226,6 +228,11 @@ fn loaded_programs_are_taken_off_their_hooks_or_named() {
         attachment(12, "link 2 (tracing)", false),
     );
     let other = attachment(13, "link 3 (xdp)", true);
+    let pin = |path: &str, is_link| Pin {
+        path: path.to_owned(),
+        is_link,
+    };
+    let pins = vec![pin("/sys/fs/bpf/a", false), pin("/sys/fs/bpf/b", true)];
     scene.world.change(|state| {
         state.loaded = vec![loaded(11, "open"), loaded(12, "close")];
         state.loaded.push(Loaded {
@@ -233,6 +240,7 @@ fn loaded_programs_are_taken_off_their_hooks_or_named() {
             ..loaded(13, "other")
         });
         state.attached = vec![xdp.clone(), tracing.clone(), other.clone()];
+        state.pins = BTreeMap::from([(12, pins.clone()), (13, pins.clone())]);
     });
     let mut enforcer = scene.start();
     let reached = enforcer
@@ -243,7 +251,7 @@ fn loaded_programs_are_taken_off_their_hooks_or_named() {
         pid: 7,
         exe: "/usr/sbin/agent".to_owned(),
     }];
-    let want = |id, name: &str, attachment: &Attachment| Reached {
+    let want = |id, name: &str, attachment: &Attachment, pins: &[Pin]| Reached {
         id,
         name: name.to_owned(),
         kind: "xdp".to_owned(),
@@ -251,10 +259,14 @@ fn loaded_programs_are_taken_off_their_hooks_or_named() {
         loaded_by: Some("agent (pid 7, uid 0)".to_owned()),
         attachments: vec![attachment.clone()],
         holders: holders.clone(),
+        pins: pins.to_owned(),
     };
     assert_eq!(
         reached,
-        [want(11, "open", &xdp), want(12, "close", &tracing)]
+        [
+            want(11, "open", &xdp, &[]),
+            want(12, "close", &tracing, &pins)
+        ]
     );
     // Nothing but what was revoked lost its place.
     assert_eq!(
@@ -269,8 +281,43 @@ fn loaded_programs_are_taken_off_their_hooks_or_named() {
     assert!(!scene.world.change(|state| state.attached.contains(&xdp)));
     let said: Vec<String> = enforcer.take_fresh().iter().map(Record::line).collect();
     let owner = "still attached by link 2 (tracing) (not supported), is revoked and loaded; \
-                 loaded by agent (pid 7, uid 0); held by /usr/sbin/agent (pid 7): end it";
+                 loaded by agent (pid 7, uid 0); held by /usr/sbin/agent (pid 7): end it; \
+                 pinned at /sys/fs/bpf/a, /sys/fs/bpf/b (link): remove that";
     assert!(said.iter().any(|line| line.ends_with(owner)), "{said:?}");
+}
+
+#[test]
+fn each_owner_is_named_with_what_to_do() {
+    let process = Holder {
+        pid: 7,
+        exe: "agent".to_owned(),
+    };
+    let pin = Pin {
+        path: "/sys/fs/bpf/a".to_owned(),
+        is_link: false,
+    };
+    let nobody = "; nobody was found who holds it: if it stays (`status` counts it), a socket, an action of tc, \
+                  sampling by a perf event, a pin in another mount namespace or a device in a hidden network \
+                  namespace may: restart its owner, or reboot";
+    for (holders, pins, want) in [
+        (vec![], vec![], nobody),
+        (vec![process], vec![], "; held by agent (pid 7): end it"),
+        (vec![], vec![pin], "; pinned at /sys/fs/bpf/a: remove that"),
+    ] {
+        let reached = Reached {
+            id: 11,
+            name: "open".to_owned(),
+            kind: "xdp".to_owned(),
+            bundle: Digest::of(TOOL),
+            loaded_by: None,
+            attachments: Vec::new(),
+            holders,
+            pins,
+        };
+        let line = reached.line();
+        let owner = line.split_once("is revoked and loaded").unwrap().1;
+        assert_eq!(owner, want);
+    }
 }
 
 #[test]

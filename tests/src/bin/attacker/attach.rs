@@ -1,5 +1,5 @@
-//! Attaches a pinned program, as the scripts of revocation need it: by a link that is held, or by a
-//! command, which holds nothing.
+//! Attaches a pinned program, as the scripts of revocation need it: by a link or perf event that is held, or
+//! by a command, which holds nothing.
 #![expect(unsafe_code, reason = "libc knows the numbers of devices")]
 
 use std::{
@@ -8,18 +8,23 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use super::{Attr, LINK_CREATE, OBJ_GET, PROG_ATTACH};
+use super::{Attr, LINK_CREATE, OBJ_GET, PROG_ATTACH, place};
 
 const XDP: u32 = 37;
 const TCX_INGRESS: u32 = 46;
 const NETKIT_PRIMARY: u32 = 54;
 
-/// `HOW PIN DEVICE`. What a link needs is returned: it lives as long as its holder.
-fn attach(how: &str, pin: &str, device: &str) -> io::Result<Option<OwnedFd>> {
+/// `HOW PIN DEVICE`, or a tracepoint for the device. What must be held is returned: it lives as long as its holder.
+fn attach(how: &str, pin: &str, at: &str) -> io::Result<Option<OwnedFd>> {
     let pin = CString::new(pin)?;
     let program = Attr::new().u64(0, pin.as_ptr() as u64).open(OBJ_GET)?;
     let fd = program.as_raw_fd() as u32;
-    let index = number_of(device)?;
+    if how == "event-ioctl" {
+        let event = place::event(at)?;
+        place::set_program(&event, &program)?;
+        return Ok(Some(event));
+    }
+    let index = number_of(at)?;
     let link = |attach_type| {
         Attr::new()
             .u32(0, fd)
@@ -56,12 +61,12 @@ fn number_of(device: &str) -> io::Result<u32> {
     }
 }
 
-/// Says that it is attached, and holds the link until its input ends.
+/// Says that it is attached, and holds what must be held until its input ends.
 pub fn run(words: &[String]) -> io::Result<()> {
-    let [how, pin, device] = words else {
+    let [how, pin, at] = words else {
         return Err(io::Error::other("want HOW PIN DEVICE"));
     };
-    let held = attach(how, pin, device)?;
+    let held = attach(how, pin, at)?;
     println!("attached");
     if held.is_some() {
         io::copy(&mut io::stdin(), &mut io::sink())?;

@@ -128,7 +128,7 @@ fn function(name: &str, offset: u64) -> io::Result<OwnedFd> {
     perf_event(kind as u32, 0, name.as_ptr() as u64, offset)
 }
 
-fn event(name: &str) -> io::Result<OwnedFd> {
+pub fn event(name: &str) -> io::Result<OwnedFd> {
     let id = number_in(&format!("/sys/kernel/tracing/events/{name}/id"))?;
     perf_event(2, id, 0, 0)
 }
@@ -181,8 +181,12 @@ pub fn by_link(program: &OwnedFd, event: io::Result<OwnedFd>) -> io::Result<()> 
 }
 
 pub fn by_ioctl(program: &OwnedFd, event: io::Result<OwnedFd>) -> io::Result<()> {
+    set_program(&event?, program)
+}
+
+pub fn set_program(event: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
     // SAFETY: two descriptors that are open.
-    match unsafe { libc::ioctl(event?.as_raw_fd(), SET_BPF, program.as_raw_fd()) } {
+    match unsafe { libc::ioctl(event.as_raw_fd(), SET_BPF, program.as_raw_fd()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
