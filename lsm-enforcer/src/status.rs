@@ -584,7 +584,8 @@ const NOT_COVERED: &[&str] = &[
     "contents of ordinary maps, .data and program arrays belong to whoever holds them",
     "whoever registers a struct of functions (struct_ops) chooses which admitted members it has, of any bundles, and its flags and name",
     "which module is meant, where several have a function of one name, is decided when the daemon starts, reloads or admits",
-    "interfaces in other network namespaces than the daemon's: what was revoked is detached there only from links",
+    "interfaces in network namespaces that no process and no mount keeps: what was revoked is detached there only from \
+     links",
     "mounts and unmounts that somebody changes between the gate's look and the kernel's, by a link on FUSE or by \
      others at the same moment: slipped in beneath the pins, or going with them, they take the gate away",
     "a loader that renames functions in the BTF of the program to be replaced picks another one of the same prototype",

@@ -18,7 +18,7 @@ mkdir -p "$work"
 # What each target begins with: real input, so that minutes are enough to get deep.
 seeds() {
     case $1 in
-        object|executable) find target/release/build "$cache/tools/libbpf-tools/root/usr/sbin" \
+        object|executable|explain) find target/release/build "$cache/tools/libbpf-tools/root/usr/sbin" \
             "$cache/tools/xdp-tools/root/usr/lib" -maxdepth 4 \
             \( -name '*.bpf.o' -o -name 'tcp*-libbpf' -o -name 'xdp*.o' \) -size -200k 2>/dev/null | head -40 ;;
         registry_config) find docs/examples/registry -name '*.toml' ;;

@@ -44,8 +44,9 @@ fn main() -> ExitCode {
         .into_iter()
         .partition(|word| SERIES.iter().any(|(series, _)| series == word));
     let chosen = chosen(&words);
-    let machines = match machines(&chosen, &wanted) {
-        Ok(machines) => machines,
+    let is_asked_for = !words.is_empty() || !wanted.is_empty() || env::var_os("KERNELS").is_some();
+    let (machines, spared) = match machines(&chosen, &wanted, is_asked_for) {
+        Ok(found) => found,
         Err(error) => {
             println!("test kernel ... FAILED: tests/kernel/checks: {error}");
             return ExitCode::FAILURE;
@@ -57,6 +58,10 @@ fn main() -> ExitCode {
             .lock()
             .expect("no thread panics")
             .skip(series, "not chosen (KERNELS)");
+    }
+    for name in spared {
+        let count = count.lock().expect("no thread panics");
+        count.skip(&name, "tried on other kernels (KERNELS, make soak)");
     }
     let programs = programs();
     // As many machines as processors: each takes one.
@@ -127,25 +132,31 @@ enum Boot {
 /// processors busy to the end. Those of a number share what they left behind.
 const SECOND_HALF: &str = "75";
 
-/// Scripts of one kernel that share a machine, the ones without wishes first.
+/// Scripts of one kernel that share a machine.
+type Shared = (&'static str, Vec<Script>);
+
+/// Machines, the ones without wishes first; and which scripts are left out.
 fn machines(
     chosen: &[&'static str],
     wanted: &[String],
-) -> std::io::Result<Vec<(&'static str, Vec<Script>)>> {
+    is_asked_for: bool,
+) -> std::io::Result<(Vec<Shared>, Vec<String>)> {
     let checks = lab::workspace().join("tests/kernel/checks");
-    let mut machines = Vec::new();
+    let (mut machines, mut spared) = (Vec::new(), Vec::new());
     for series in chosen {
         let mut groups: BTreeMap<(String, bool), Vec<Script>> = BTreeMap::new();
         for script in lab::scripts(Path::new(&checks), series)? {
             let asked = |word: &String| script.name.starts_with(word.as_str());
-            if wanted.is_empty() || wanted.iter().any(asked) {
+            if !is_asked_for && script.spare.iter().any(|spare| spare == series) {
+                spared.push(format!("{series} {}", script.name));
+            } else if wanted.is_empty() || wanted.iter().any(asked) {
                 let group = (script.boot.clone(), is_late(&script));
                 groups.entry(group).or_default().push(script);
             }
         }
         machines.extend(groups.into_values().map(|scripts| (*series, scripts)));
     }
-    Ok(machines)
+    Ok((machines, spared))
 }
 
 fn is_late(script: &Script) -> bool {

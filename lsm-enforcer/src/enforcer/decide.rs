@@ -108,8 +108,13 @@ impl Enforcer {
         for stored in self.store.bundles().map_err(|e| state(&self.store, &e))? {
             let decided = self.decide_stored(&stored, policy).and_then(|bundle| {
                 // What the gate does not have yet comes from a crash, or from whoever brought
-                // an old state folder back.
-                if armed.is_some() && !in_force.contains(&bundle.verdict.bundle) {
+                // an old state folder back. What it has by an exception alone does not stay.
+                let digest = bundle.verdict.bundle;
+                let is_excepted = policy.policy().exception_for(digest).is_some()
+                    || self.bundles.iter().flatten().any(|known| {
+                        known.verdict.bundle == digest && known.verdict.until.is_some()
+                    });
+                if armed.is_some() && (is_excepted || !in_force.contains(&digest)) {
                     self.must_not_fall_back(&bundle)?;
                 }
                 match self.revoked(&bundle.verdict) {

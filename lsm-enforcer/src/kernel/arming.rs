@@ -23,7 +23,6 @@ use renewal::LINK;
 
 use super::{
     event, generators,
-    keeper::Keeper,
     ladder::Ladder,
     loaded,
     object::{self, Maps},
@@ -439,11 +438,8 @@ impl Gate for BpfGate {
         open().doing("opening the gate")?;
         let programs = self.programs_of(LINK).doing("keeping the programs")?;
         self.parting.extend(programs);
-        let links = self.links_of(LINK).doing("keeping the links")?;
-        let keeper = Keeper::of(&links).doing("keeping the links")?;
-        drop(links);
-        self.pins.remove().doing("removing the pins")?;
-        drop(keeper);
+        self.part(LINK, || self.pins.remove())
+            .doing("removing the pins")?;
         self.maps.clear();
         self.held.clear();
         self.origins.clear();

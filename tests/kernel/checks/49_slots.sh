@@ -1,2 +1,3 @@
 # Every place of a hook is taken before the gate is armed: arming must not fail half-way.
+# spare: 6.12
 attacker slots

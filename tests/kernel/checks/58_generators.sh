@@ -5,14 +5,6 @@ maker=/run/maker
 cp /lab/bin/maker $maker
 sum=$(sha256sum $maker | cut -d' ' -f1)
 real=$(which bpftool)
-libraries() { # the rows of a program's libraries, by its own dynamic loader
-    for library in $(ldd_of $1); do
-        printf '{ path = "%s", sha256 = "%s" },\n' $library $(sha256sum $library | cut -d' ' -f1)
-    done
-}
-ldd_of() { # every file that a run of it maps as code
-    LD_TRACE_LOADED_OBJECTS=1 $1 | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) (.*/\1/p' | sort -u
-}
 generators() {
     cat policy.toml
     cat <<P
@@ -39,10 +31,7 @@ program_types = ["socket_filter", "kprobe"]
 permit = true
 [[generator]]
 name = "dynamic"
-exe = { path = "$real", sha256 = "$(sha256sum $real | cut -d' ' -f1)" }
-libraries = [
-$(libraries $real)
-]
+$(pinned $real)
 program_types = ["socket_filter", "kprobe", "tracepoint", "xdp", "tracing", "cgroup_sock"]
 P
 }

@@ -1,5 +1,6 @@
 # Commands without a daemon: audit first, then an arming that nobody confirms, then one that
 # somebody does. Works on with the keys and policies of 70_daemon.
+# spare: 7.3
 X=bpfseal-enforcer
 cd /run/daemon
 PATH=/run/daemon:$PATH
@@ -47,4 +48,12 @@ check "confirm" $X arm --confirm
 prints "confirmed" '^Enforcing: ' $X status
 permit four
 check "disarm at last" $X disarm --permit four.permit
-:
+
+# The way in when nobody can sign: as if it stood on the kernel's command line.
+sed 's/$/ bpfseal=audit/' /proc/cmdline >cmdline
+mount --bind cmdline /proc/cmdline
+prints "the boot parameter arms for audit" "^Audit only, because the kernel's command line says bpfseal=audit" $arm
+prints "and status says why" "^Audit only, because the kernel's command line says bpfseal=audit: " $X status
+umount /proc/cmdline
+permit five
+check "disarm after that" $X disarm --permit five.permit

@@ -1,5 +1,6 @@
 # kill -9 at random moments, while commands are under way: the gate never opens, and what a
 # command said is done stays done. `kills=N` on the kernel's command line says how often.
+# spare: 6.1 7.3
 . /lab/policy.sh
 kills=$(sed -n 's/.*kills=\([0-9]*\).*/\1/p' /proc/cmdline)
 kills=${kills:-8}

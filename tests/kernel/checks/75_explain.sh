@@ -1,5 +1,5 @@
 # Why something is refused, in words; and what would load on another kernel.
-# kernels: 6.1 7.2 7.3
+# spare: 6.12
 . /lab/policy.sh
 check "bundles are sealed" eval 'sealed count_exec 1.0 && sealed watch_open 1.0'
 prints "arm" '^Enforcing' $arm

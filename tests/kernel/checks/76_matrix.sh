@@ -1,6 +1,6 @@
 # Debian's oldest and newest libbpf, iproute2 and libxdp's dispatcher, unmodified: refused before
 # their objects are admitted, loaded after.
-# kernels: 6.1 7.2 7.3
+# spare: 6.12 7.3
 # tool: iproute2 ip tc
 # tool: xdp-tools xdp-loader
 # apart: bpftool-bookworm bpftool

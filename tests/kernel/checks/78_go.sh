@@ -1,6 +1,6 @@
 # cilium/ebpf, whose process has threads that share one table of descriptors: refused before its
 # objects are admitted, loaded after, also by many threads at a time.
-# kernels: 6.1 7.2 7.3
+# spare: 6.1 6.12
 # tool: go-loader go-loader
 . /lab/policy.sh
 sed -e 's/^scope = .*/scope = "*"\nprogram_types = ["xdp", "tracing", "tracepoint", "kprobe", "sched_cls", "lsm"]\nload_targets = ["*"]\ntunables = { "*" = "any" }/' -i policy.toml

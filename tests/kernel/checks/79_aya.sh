@@ -1,6 +1,6 @@
 # aya, which reads, relocates and orders objects itself: refused before its objects are admitted,
 # loaded after.
-# kernels: 6.1 7.2 7.3
+# spare: 6.12 7.3
 . /lab/policy.sh
 sed -e 's/^scope = .*/scope = "*"\nprogram_types = ["xdp", "tracing", "tracepoint", "kprobe", "sched_cls", "lsm"]\nload_targets = ["*"]\ntunables = { "*" = "any" }/' -i policy.toml
 check "the policy is signed" bpfseal policy sign policy.toml --key authority.key

@@ -178,3 +178,17 @@ awaits() {
 
 # programs NAME: how many programs of that name are in the kernel.
 programs() { bpftool prog show name "$1" 2>/dev/null | grep -c "^[0-9]"; }
+
+# ldd_of PROGRAM: every file that a run of it maps as code.
+ldd_of() {
+    LD_TRACE_LOADED_OBJECTS=1 $1 | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p; s/^[[:space:]]*\(\/[^ ]*\) (.*/\1/p' | sort -u
+}
+
+# pinned PROGRAM: `exe` and `libraries` of a [[generator]], by their contents.
+pinned() {
+    printf 'exe = { path = "%s", sha256 = "%s" }\nlibraries = [\n' $1 $(sha256sum $1 | cut -d' ' -f1)
+    for library in $(ldd_of $1); do
+        printf '{ path = "%s", sha256 = "%s" },\n' $library $(sha256sum $library | cut -d' ' -f1)
+    done
+    echo ']'
+}

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! # kernels: 6.12 7.3            (only these series; all if there is no such line)
+//! # spare: 6.12                 (not these, unless kernels or scripts are asked for: `make soak` does)
 //! # tool: bpftrace bpftrace      (a name of fetch.sh, and its programs)
 //! # apart: bpftool-sid bpftool  (the same, with libraries of their own; called bpftool-sid)
 //! # data: xdp-tools usr/lib/x86_64-linux-gnu/bpf   (a folder of a tool's packages)
@@ -34,6 +35,8 @@ pub struct Script {
     pub path: PathBuf,
     /// Kernel series it is for; empty for all.
     pub kernels: Vec<String>,
+    /// Series on which it runs only where somebody asks.
+    pub spare: Vec<String>,
     /// Words for the kernel's command line; scripts that ask for the same ones share a machine.
     pub boot: String,
     /// Does it need a disk?
@@ -97,6 +100,7 @@ impl Script {
             name,
             path: path.to_owned(),
             kernels: Vec::new(),
+            spare: Vec::new(),
             boot: String::new(),
             disk: false,
             tools: Vec::new(),
@@ -112,6 +116,7 @@ impl Script {
                 .map(str::to_owned);
             match words.next().as_deref() {
                 Some("kernels:") => script.kernels = words.collect(),
+                Some("spare:") => script.spare = words.collect(),
                 Some("disk:") => script.disk = true,
                 Some("modules:") => script.modules.extend(words),
                 Some("boot:") => script.boot = words.collect::<Vec<_>>().join(" "),
@@ -249,13 +254,14 @@ mod tests {
     fn the_comment_at_the_top_says_what_a_script_needs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("50_trace.sh");
-        let text = "# Traces.\n# kernels: 6.12 7.3\n# disk: yes\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n# modules: cls_bpf\n\n# kernels: 1.0\n";
+        let text = "# Traces.\n# kernels: 6.12 7.3\n# spare: 6.12\n# disk: yes\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n# modules: cls_bpf\n\n# kernels: 1.0\n";
         fs::write(&path, text).unwrap();
         fs::write(folder.path().join("README.md"), "").unwrap();
         let want = Script {
             name: "50_trace".to_owned(),
             path,
             kernels: vec!["6.12".to_owned(), "7.3".to_owned()],
+            spare: vec!["6.12".to_owned()],
             boot: "lsm=yama quiet".to_owned(),
             disk: true,
             tools: vec![("bpftrace".to_owned(), vec!["bpftrace".to_owned()])],

@@ -33,6 +33,34 @@ fn an_exception_ends_by_the_clock_that_nobody_sets_back() {
     assert_eq!(refused, [Digest::of(other)]);
 }
 
+/// The way back from a bad version, by the authority's word for the very bytes.
+#[test]
+fn an_exception_lets_a_package_go_back() {
+    let scene = Scene::armed();
+    let mut enforcer = scene.start();
+    let (old, new): (&[u8], &[u8]) = (
+        b"name=tool version=1.4 programs=good",
+        b"name=tool version=1.5 programs=bad",
+    );
+    enforcer.admit(new, None).unwrap();
+    assert_eq!(reason(enforcer.admit(old, None)), Some(Reason::MinVersion));
+    let until = enforcer.host().now() + Duration::from_secs(3600);
+    let text = format!(
+        "{}[[exception]]\nbundle = \"{}\"\nreason = \"INC-1\"\nuntil = {until}\n",
+        fake::policy_text(9, "enforce", "tool"),
+        Digest::of(old)
+    );
+    let document = fake::signed(fake::authority(), &text);
+    enforcer.arm(request(document)).unwrap();
+    enforcer.admit(old, None).unwrap();
+    assert!(scene.world.load("good"));
+    // It is remembered all the same.
+    scene.world.change(|state| state.since_boot += 2 * 3600);
+    assert!(enforcer.watch().unwrap());
+    assert!(!scene.world.load("good"));
+    assert_eq!(reason(enforcer.admit(old, None)), Some(Reason::MinVersion));
+}
+
 /// A machine without a clock boots in the past: what was signed since is no forgery.
 #[test]
 fn what_was_refused_is_looked_at_again_when_the_calendar_is_set() {

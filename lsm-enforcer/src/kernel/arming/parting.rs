@@ -50,24 +50,20 @@ impl BpfGate {
         Ok(programs)
     }
 
-    /// Has pins of these links removed: their programs are kept, and no task lets go of them that somebody can kill
-    /// meanwhile.
+    /// Has pins of these links removed, of which no task lets go that somebody can kill meanwhile.
     pub(super) fn part(
         &self,
         kind: &str,
         remove: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        self.keep_programs_of(kind)?;
         let links = self.links_of(kind)?;
-        let keeper = Keeper::of(&links)?;
+        let _until_the_pins_are_gone = Keeper::of(&links)?;
         drop(links);
-        remove()?;
-        drop(keeper);
-        Ok(())
+        remove()
     }
 
     /// Keeps these programs by pins of their own.
-    fn keep_programs_of(&self, kind: &str) -> io::Result<()> {
+    pub(super) fn keep_programs_of(&self, kind: &str) -> io::Result<()> {
         let kept = self.kept_programs()?;
         for program in self.programs_of(kind)? {
             if !kept.contains_key(&program.id()) {

@@ -62,6 +62,7 @@ impl BpfGate {
             names.insert(name);
         }
         // Both have every hook now.
+        self.keep_programs_of(LINK)?;
         self.part(LINK, || {
             for name in &names {
                 let pin = |kind: &str| self.pins.pin(&format!("{kind}{name}"));
@@ -126,6 +127,7 @@ impl BpfGate {
         let unfinished = self.pinned(NEXT)?;
         if !unfinished.is_empty() {
             let remove = |path| fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+            self.keep_programs_of(NEXT)?;
             self.part(NEXT, || unfinished.values().try_for_each(remove))?;
         }
         let mut keep = HashSet::new();

@@ -320,14 +320,17 @@ fn by_device_netlink(program: &OwnedFd, before: Vec<Vec<u8>>) -> io::Result<()> 
     result
 }
 
-/// `BPF_PROG_TEST_RUN`, on a packet of zeros.
+/// `BPF_PROG_TEST_RUN`.
 fn run_on(program: &OwnedFd, packet: &[u8], flags: u32) -> io::Result<()> {
     const TEST_RUN: u32 = 10;
-    let attr = Attr::new()
+    let mut attr = Attr::new()
         .u32(0, program.as_raw_fd().cast_unsigned())
-        .u32(8, packet.len() as u32)
-        .u64(16, packet.as_ptr() as u64)
         .u32(64, flags);
+    if !packet.is_empty() {
+        attr = attr
+            .u32(8, packet.len() as u32)
+            .u64(16, packet.as_ptr() as u64);
+    }
     attr.call(TEST_RUN).map(drop)
 }
 
