@@ -189,7 +189,8 @@ static __always_inline bool is_looked_at(u32 cmd)
 /*
  * A test run: whoever has the descriptor runs the program on what he made. For most that only brings a result. A raw
  * tracepoint takes his numbers for the kernel's addresses; live frames leave by real interfaces; and a program with
- * places runs at those alone. Programs of type syscall are run in no other way.
+ * places runs at those alone. Programs of type syscall are run in no other way; nor are the beginning and the end of
+ * a script of bpftrace, and what a generator made is its own affair.
  */
 static __noinline int refuse_run(union attach_attr *attr)
 {
@@ -197,7 +198,7 @@ static __noinline int refuse_run(union attach_attr *attr)
 	struct record *r = record_of_fd(fd);
 	struct bpf_prog *prog = prog_of_fd(fd);
 
-	if (!r || !prog || r->class == CLASS_PROBE)
+	if (!r || !prog || r->class == CLASS_PROBE || r->class == CLASS_GENERATED)
 		return 0;
 	if (is_gone(r, BPF_PROG_TEST_RUN))
 		return -EPERM;

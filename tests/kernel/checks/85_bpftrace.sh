@@ -15,7 +15,7 @@ prints "the event names it" '"comm":"bpftrace"' $X events --json
 [[generator]]
 name = "bpftrace"
 $(pinned $(command -v bpftrace))
-program_types = ["tracepoint", "perf_event", "kprobe"]
+program_types = ["tracepoint", "perf_event", "kprobe", "raw_tracepoint"]
 permit = true
 P
 } >traced.toml
@@ -28,7 +28,11 @@ fails "not without a permit" 'Loading BPF object\(s\) failed' bpftrace -e "$try"
 check "a permit" sh -c "bpfseal permit --action generator --generator bpftrace --host '$host' --for 60s --reason INC-1 --key authority.key >its.permit"
 prints "enable" 'may load programs until' $X enable bpftrace --permit its.permit
 prints "with a permit bpftrace works" '@\[.*\]: [0-9]' bpftrace -e "$try"
-prints "a kprobe too" '@\[.*\]: [0-9]' bpftrace -e 'kprobe:vfs_read { @[comm] = count(); } interval:ms:100 { exit(); }'
+while cat /proc/version; do :; done >/dev/null &
+reader=$!
+prints "a kprobe too" '^read by' bpftrace -e 'kprobe:vfs_read { printf("read by %s\n", comm); exit(); }'
+kill $reader
+prints "what it does at the beginning" '^begun' bpftrace -e 'BEGIN { printf("begun\n"); exit(); }'
 follow
 check "the log says when it is over" hear 'bpftrace is not let in'
 fails "after its end it does not" 'Loading BPF object\(s\) failed' bpftrace -e "$try"
