@@ -291,6 +291,12 @@ int BPF_PROG(guard_unlink, struct inode *dir, struct dentry *dentry)
 	return deny(refuse_unlink(dir, dentry));
 }
 
+SEC("?lsm/inode_link")
+int BPF_PROG(guard_link, struct dentry *old)
+{
+	return deny(refuse_link(BPF_CORE_READ(old, d_inode)));
+}
+
 SEC("?lsm/inode_rmdir")
 int BPF_PROG(guard_rmdir, struct inode *dir, struct dentry *dentry)
 {

@@ -28,11 +28,25 @@ fn every_example_is_a_policy() {
     found.sort();
     let attach = "rule \"tracing tools\": `attach` is compared when a program is attached to a \
                   function, a tracepoint or a network device; elsewhere such a program is refused";
+    let made = |name: &str, exe: &str| {
+        format!(
+            "generator {name:?}: what it makes is not attested: whoever may run {exe} chooses the programs"
+        )
+    };
     let none = Vec::new;
     assert_eq!(
         found,
         [
             ("audit.toml".to_owned(), 1, 1, none()),
+            (
+                "generators.toml".to_owned(),
+                1,
+                1,
+                vec![
+                    made("systemd", "/usr/lib/systemd/systemd"),
+                    made("bpftrace", "/usr/bin/bpftrace")
+                ]
+            ),
             (
                 "shapes-only.toml".to_owned(),
                 0,

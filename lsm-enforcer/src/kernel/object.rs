@@ -126,6 +126,7 @@ pub const ORDER: &[&str] = &[
     "gate_option",
     "guard_map",
     "guard_unlink",
+    "guard_link",
     "guard_rmdir",
     "guard_rename",
     "guard_umount",
