@@ -1,5 +1,6 @@
 # Programs for functions of kernel modules: of the module for which they were measured, by its name
 # and the content of its types, and of no other.
+# spare: 6.12
 # modules: dummy dummy_other
 . /lab/modules.sh
 module=dummy programs=/sys/fs/bpf/traced

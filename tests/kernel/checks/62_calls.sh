@@ -1,5 +1,6 @@
 # Programs that call functions of kernel modules: of the modules for which they were measured, by name
 # and content, and of no other under the same number.
+# spare: 6.12
 # modules: tcp_dctcp tcp_dctcp_other
 . /lab/modules.sh
 module=tcp_dctcp programs=/sys/fs/bpf/calling

@@ -1,6 +1,6 @@
 # Commands without a daemon: audit first, then an arming that nobody confirms, then one that
 # somebody does. Works on with the keys and policies of 70_daemon.
-# spare: 7.3
+# spare: 6.12 7.3
 X=bpfseal-enforcer
 cd /run/daemon
 PATH=/run/daemon:$PATH

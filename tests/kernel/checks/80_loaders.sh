@@ -1,5 +1,6 @@
 # Unmodified loaders under an armed gate: nothing of theirs loads before a bundle is admitted,
 # everything after, with options that they write into read-only data.
+# spare: 7.3
 X=bpfseal-enforcer
 tools="bindsnoop execsnoop opensnoop runqlat tcpconnect vfsstat"
 fixtures="allow_device count_exec drop_port refuse_ptrace trace_unlink watch_open"
