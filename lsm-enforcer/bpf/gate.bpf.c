@@ -291,10 +291,11 @@ int BPF_PROG(guard_unlink, struct inode *dir, struct dentry *dentry)
 	return deny(refuse_unlink(dir, dentry));
 }
 
+/* By another name it could be started, and would put the next build there; nobody could take that name away. */
 SEC("?lsm/inode_link")
 int BPF_PROG(guard_link, struct dentry *old)
 {
-	return deny(refuse_link(BPF_CORE_READ(old, d_inode)));
+	return deny(refuse_daemon_file(BPF_CORE_READ(old, d_inode)));
 }
 
 SEC("?lsm/inode_rmdir")
@@ -360,14 +361,14 @@ int BPF_PROG(guard_truncate, struct path *path)
 {
 	struct inode *inode = path->dentry->d_inode;
 
-	return deny(refuse_truncate(inode) ?: refuse_pinned(inode));
+	return deny(refuse_daemon_file(inode) ?: refuse_pinned(inode));
 }
 
 /* 6.2 and later: by a descriptor, and by opening with O_TRUNC, which needs none for writing. */
 SEC("?lsm/file_truncate")
 int BPF_PROG(guard_truncate_file, struct file *file)
 {
-	return deny(refuse_truncate(file->f_inode) ?: refuse_pinned(file->f_inode));
+	return deny(refuse_daemon_file(file->f_inode) ?: refuse_pinned(file->f_inode));
 }
 
 SEC("?lsm/bdev_setintegrity")

@@ -155,17 +155,6 @@ static __always_inline u32 refuse_unlink(struct inode *dir, struct dentry *dentr
 	return reason;
 }
 
-/* By another name it could be started, and would put the next build there; nobody could take that name away. */
-static __always_inline u32 refuse_link(struct inode *inode)
-{
-	struct guard *g = locked_guard();
-
-	if (!g || !is_daemon_file(g, inode))
-		return 0;
-	emit_attempt(0, REASON_DAEMON_FILE, 0);
-	return REASON_DAEMON_FILE;
-}
-
 /* The switch that turns BPF LSM programs off, on whichever mount of procfs, under whatever name. */
 static __noinline u32 refuse_sysctl(struct inode *inode)
 {
@@ -201,7 +190,7 @@ static __always_inline u32 refuse_open(struct file *file)
 	return BPF_CORE_READ(inode, i_sb, s_magic) == PROC_SUPER_MAGIC ? refuse_sysctl(inode) : 0;
 }
 
-static __always_inline u32 refuse_truncate(struct inode *inode)
+static __always_inline u32 refuse_daemon_file(struct inode *inode)
 {
 	struct guard *g = locked_guard();
 

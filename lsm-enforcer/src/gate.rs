@@ -215,7 +215,7 @@ pub const MAX_SPENT: usize = 16;
 pub struct Coverage {
     /// The step of the kernel ladder, as a person would say it: `bpf_prog_load hook (6.9 and later)`.
     pub rung: String,
-    /// Hooks that this kernel lacks and without which nothing can be enforced.
+    /// What this kernel lacks and without which nothing can be enforced, one clause each.
     pub missing: Vec<String>,
     /// What this rung cannot see, one clause each.
     pub blind: Vec<String>,

@@ -8,7 +8,7 @@ use std::{
     io, iter,
     os::{
         fd::AsRawFd as _,
-        unix::{ffi::OsStrExt as _, fs::MetadataExt as _, process::CommandExt as _},
+        unix::{ffi::OsStrExt as _, process::CommandExt as _},
     },
     process::Command,
     ptr,
@@ -20,7 +20,7 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit},
 };
 
-use crate::kernel::kernel_dev;
+use crate::kernel;
 
 /// Inode and device of a file.
 pub(crate) type Identity = (u64, u32);
@@ -53,9 +53,9 @@ fn must_be_obeyed(file: Identity, obeyed: &[Identity]) -> io::Result<()> {
 /// It is another file, or cannot be opened.
 pub fn again<W: AsRef<OsStr>>(words: &[W]) -> io::Result<Command> {
     let file = File::open("/proc/self/exe")?;
-    let found = file.metadata()?;
+    let found = kernel::identity(&file.metadata()?);
     let obeyed = OBEYED.lock().unwrap_or_else(PoisonError::into_inner);
-    must_be_obeyed((found.ino(), kernel_dev(found.dev())), &obeyed)?;
+    must_be_obeyed(found, &obeyed)?;
     let words: Vec<CString> = iter::once(OsStr::new("bpfseal-enforcer"))
         .chain(words.iter().map(AsRef::as_ref))
         .map(|word| CString::new(word.as_bytes()).map_err(io::Error::other))

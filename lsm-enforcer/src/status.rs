@@ -80,9 +80,6 @@ pub struct Status {
     pub selftest: Option<SelfTest>,
     /// The step of the kernel ladder.
     pub rung: String,
-    /// What this kernel lacks and without which nothing can be enforced.
-    #[serde(default)]
-    pub missing: Vec<String>,
     /// What this kernel cannot show the gate.
     pub blind: Vec<String>,
     /// What the gate does not cover on any kernel.
@@ -179,8 +176,7 @@ impl Status {
         let strict = enforcer.policy().is_some_and(|p| p.policy().is_strict());
         let coverage = enforcer.gate().coverage()?;
         let obstacles: Vec<String> = enforcer
-            .host()
-            .obstacles()
+            .obstacles()?
             .into_iter()
             .map(|obstacle| obstacle.what)
             .collect();
@@ -255,7 +251,6 @@ impl Status {
                 .transpose()?,
             selftest: enforcer.last_selftest().cloned(),
             rung: coverage.rung,
-            missing: coverage.missing,
             blind: coverage.blind,
             not_covered: not_covered(armed.as_ref(), !generators.is_empty()),
             obstacles,
@@ -419,9 +414,6 @@ impl Status {
             }
         }
         line("kernel", &self.rung);
-        for clause in &self.missing {
-            line("missing", clause);
-        }
         for clause in &self.blind {
             line("cannot see", clause);
         }

@@ -496,16 +496,24 @@ impl Enforcer {
         Ok(policy.and_then(|policy| self.wanted_mode(policy, false).1))
     }
 
+    /// What stands in the way of enforcing, on this host and in this kernel.
+    pub(crate) fn obstacles(&self) -> Result<Vec<Obstacle>, Failure> {
+        let missing = self.tools.gate.coverage()?.missing;
+        let of_kernel = missing.into_iter().map(|what| Obstacle {
+            what,
+            remedy: "Use another kernel; docs/kernel-support.md lists which.".to_owned(),
+        });
+        Ok(self
+            .host()
+            .obstacles()
+            .into_iter()
+            .chain(of_kernel)
+            .collect())
+    }
+
     /// Refuses to arm where it would only look as if.
     fn must_be_able(&self) -> Result<(), Failure> {
-        let mut obstacles = self.host().obstacles();
-        let missing = self.tools.gate.coverage()?.missing;
-        if !missing.is_empty() {
-            obstacles.push(Obstacle {
-                what: format!("the kernel lacks the hooks {}", missing.join(", ")),
-                remedy: "Use a kernel with them; docs/kernel-support.md lists which.".to_owned(),
-            });
-        }
+        let obstacles = self.obstacles()?;
         let Some(first) = obstacles.first() else {
             return Ok(());
         };

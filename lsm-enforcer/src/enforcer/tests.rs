@@ -129,12 +129,17 @@ fn a_missing_hook_is_named() {
     let scene = Scene::new();
     scene
         .world
-        .change(|state| state.missing = vec!["bpf_prog".to_owned()]);
+        .change(|state| state.missing = vec!["the hook bpf_prog is not there".to_owned()]);
     let failure = scene
         .start()
         .arm(request(policy(1, "enforce", "tool")))
         .unwrap_err();
-    assert_eq!(failure.message, "the kernel lacks the hooks bpf_prog");
+    assert_eq!(failure.message, "the hook bpf_prog is not there");
+    let status = crate::status::Status::measure(&mut scene.start(), false).unwrap();
+    assert_eq!(
+        status.headline,
+        "NOT enforcing: the gate is not armed, and cannot be: the hook bpf_prog is not there"
+    );
 }
 
 #[test]

@@ -607,7 +607,7 @@ impl Gate for BpfGate {
                 let what = format!("{} has other names (hard links)", path.display());
                 return Err(io::Error::other(what));
             }
-            let now = (found.ino(), place::kernel_dev(found.dev()));
+            let now = place::identity(&found);
             if now == (guard.next_exe, guard.next_dev) {
                 // Somebody died after the renaming.
                 (guard.exe, guard.exe_dev) = now;
@@ -619,8 +619,7 @@ impl Gate for BpfGate {
             let next = successor::write(path, content)?;
             successor::guard(self.map("pinned")?, &next.file, content)?;
             // Until it has the name both are the daemon: a crash leaves one of them there.
-            let found = next.file.metadata()?;
-            (guard.next_exe, guard.next_dev) = (found.ino(), place::kernel_dev(found.dev()));
+            (guard.next_exe, guard.next_dev) = place::identity(&next.file.metadata()?);
             if guard.next_dev != guard.exe_dev {
                 let what = "the next build's file is on another file system than the daemon's: somebody mounted something there";
                 return Err(io::Error::other(what));
@@ -631,8 +630,7 @@ impl Gate for BpfGate {
                 (guard.next_exe, guard.next_dev) = (0, 0);
                 let _the_first_error_counts = self.write_guard(&guard);
             })?;
-            let found = fs::metadata(path)?;
-            if (found.ino(), place::kernel_dev(found.dev())) != (guard.next_exe, guard.next_dev) {
+            if place::identity(&fs::metadata(path)?) != (guard.next_exe, guard.next_dev) {
                 // Both stay the daemon's, as after a crash here.
                 let what = format!(
                     "{} is not the next build: somebody mounted something there",

@@ -19,5 +19,5 @@ pub(crate) mod ways;
 
 pub use arming::{BpfGate, stranger};
 pub use pins::{PINS, Pins};
-pub(crate) use place::kernel_dev;
+pub(crate) use place::identity;
 pub use store::ANY_TARGET;

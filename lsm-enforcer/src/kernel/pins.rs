@@ -12,13 +12,13 @@
 use std::{
     fs::{self, File},
     io,
-    os::{fd::AsRawFd, unix::fs::MetadataExt as _},
+    os::fd::AsRawFd,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
-use super::place::kernel_dev;
+use super::place;
 use crate::ourselves::Identity;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
@@ -109,8 +109,7 @@ impl Pins {
     /// It is another folder.
     pub fn enter(&self, identity: Identity) -> io::Result<Entered<'_>> {
         let folder = File::open(&self.folder)?;
-        let found = folder.metadata()?;
-        if (found.ino(), kernel_dev(found.dev())) != identity {
+        if place::identity(&folder.metadata()?) != identity {
             let what = format!("{} is not the folder of the gate's pins", self.folder);
             return Err(io::Error::other(what));
         }

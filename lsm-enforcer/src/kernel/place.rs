@@ -8,6 +8,7 @@ use super::{
     shared::Guard,
     volumes,
 };
+use crate::ourselves::Identity;
 
 /// The kernel's own encoding of a device number (`MKDEV`), which BPF programs see in
 /// `super_block.s_dev`: 12 bits major, 20 bits minor.
@@ -15,6 +16,11 @@ pub fn kernel_dev(dev: u64) -> u32 {
     let major = libc::major(dev);
     let minor = libc::minor(dev);
     major << 20 | minor
+}
+
+/// Which file it is, as BPF programs see it.
+pub fn identity(found: &fs::Metadata) -> Identity {
+    (found.ino(), kernel_dev(found.dev()))
 }
 
 /// Makes the folder of pins, mounting the BPF file system if nobody has.
@@ -31,9 +37,7 @@ pub fn make_pins() -> io::Result<()> {
 /// What the guard compares with, for this process and the folder of pins.
 pub fn survey(guard: &mut Guard) -> io::Result<()> {
     must_not_be_filtered(&fs::read_to_string("/proc/thread-self/status")?)?;
-    let pins = fs::metadata(PINS)?;
-    guard.pins = pins.ino();
-    guard.pins_dev = kernel_dev(pins.dev());
+    (guard.pins, guard.pins_dev) = identity(&fs::metadata(PINS)?);
     let file = fs::File::open("/proc/self/exe")?;
     // Some kernels from 6.11 on let files be written that are executed.
     generators::nobody_writes(&file).map_err(|error| {
@@ -41,9 +45,7 @@ pub fn survey(guard: &mut Guard) -> io::Result<()> {
             "somebody has the enforcer's file open for writing ({error})"
         ))
     })?;
-    let exe = file.metadata()?;
-    guard.exe = exe.ino();
-    guard.exe_dev = kernel_dev(exe.dev());
+    (guard.exe, guard.exe_dev) = identity(&file.metadata()?);
     guard.mount_ns = fs::metadata("/proc/self/ns/mnt")?.ino() as u32;
     if fs::metadata("/proc/1/ns/mnt")?.ino() as u32 != guard.mount_ns {
         return Err(io::Error::other(

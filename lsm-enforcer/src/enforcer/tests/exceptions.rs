@@ -4,6 +4,16 @@ use bundle::Digest;
 
 use super::*;
 
+/// Version 9 of the policy, with an exception for this bundle.
+fn excepting(bundle: &[u8], until: Timestamp) -> crate::store::Document {
+    let text = format!(
+        "{}[[exception]]\nbundle = \"{}\"\nreason = \"INC-1\"\nuntil = {until}\n",
+        fake::policy_text(9, "enforce", "tool"),
+        Digest::of(bundle)
+    );
+    fake::signed(fake::authority(), &text)
+}
+
 #[test]
 fn an_exception_ends_by_the_clock_that_nobody_sets_back() {
     let scene = Scene::armed();
@@ -11,12 +21,7 @@ fn an_exception_ends_by_the_clock_that_nobody_sets_back() {
     let mut enforcer = scene.start();
     assert_eq!(reason(enforcer.admit(other, None)), Some(Reason::NoRule));
     let until = enforcer.host().now() + Duration::from_secs(3600);
-    let text = format!(
-        "{}[[exception]]\nbundle = \"{}\"\nreason = \"INC-1\"\nuntil = {until}\n",
-        fake::policy_text(9, "enforce", "tool"),
-        Digest::of(other)
-    );
-    let document = fake::signed(fake::authority(), &text);
+    let document = excepting(other, until);
     enforcer.arm(request(document)).unwrap();
     let admitted = enforcer.admit(other, None).unwrap();
     assert_eq!(
@@ -45,12 +50,7 @@ fn an_exception_lets_a_package_go_back() {
     enforcer.admit(new, None).unwrap();
     assert_eq!(reason(enforcer.admit(old, None)), Some(Reason::MinVersion));
     let until = enforcer.host().now() + Duration::from_secs(3600);
-    let text = format!(
-        "{}[[exception]]\nbundle = \"{}\"\nreason = \"INC-1\"\nuntil = {until}\n",
-        fake::policy_text(9, "enforce", "tool"),
-        Digest::of(old)
-    );
-    let document = fake::signed(fake::authority(), &text);
+    let document = excepting(old, until);
     enforcer.arm(request(document)).unwrap();
     enforcer.admit(old, None).unwrap();
     assert!(scene.world.load("good"));
@@ -90,14 +90,8 @@ fn what_is_revoked_does_not_come_back_with_the_end_of_an_exception() {
     let other: &[u8] = b"name=other version=1.0 programs=evil";
     let mut enforcer = scene.start();
     let until = enforcer.host().now() + Duration::from_secs(3600);
-    let text = format!(
-        "{}[[exception]]\nbundle = \"{}\"\nreason = \"INC-1\"\nuntil = {until}\n",
-        fake::policy_text(9, "enforce", "tool"),
-        Digest::of(other)
-    );
-    enforcer
-        .arm(request(fake::signed(fake::authority(), &text)))
-        .unwrap();
+    let document = excepting(other, until);
+    enforcer.arm(request(document)).unwrap();
     enforcer.admit(other, None).unwrap();
     let rows = "[[revoke]]\npackage = \"tool\"\nreason = \"CVE\"";
     enforcer.revoke(&fake::revocations(1, rows)).unwrap();
