@@ -5,6 +5,7 @@ use std::path::Path;
 use bundle::{
     explain::{Anatomy, Order},
     image::Image,
+    inventory::Object,
     layout::{self, Layout},
 };
 use policy::{Admitted, Context, Reason, revocation::Signer, scope, verify::reason_of};
@@ -127,7 +128,27 @@ pub fn measure(object: &Approved, kernel: Option<&Path>) -> Result<Vec<Measured>
         others: Vec::new(),
         unchecked: None,
     });
-    Ok(measured.into_iter().chain(unmeasured).collect())
+    let all = measured.into_iter().chain(unmeasured);
+    Ok(all
+        .map(|known| match may_throw(&object.inventory, &known.program) {
+            true => Measured {
+                image: Err(THROWS.to_owned()),
+                others: Vec::new(),
+                unchecked: None,
+                ..known
+            },
+            false => known,
+        })
+        .collect())
+}
+
+/// Gate 2 refuses such a program whatever was measured: `may_throw` of bpf/bind.h.
+const THROWS: &str = "it may throw (bpf_throw), and no such program is let in (E509)";
+
+fn may_throw(inventory: &Object, program: &str) -> bool {
+    let mut programs = inventory.programs.iter();
+    programs
+        .any(|known| known.name == program && known.kfuncs.iter().any(|name| name == "bpf_throw"))
 }
 
 /// cilium/ebpf puts functions in another order than libbpf; only where there are several.

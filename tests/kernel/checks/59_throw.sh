@@ -7,3 +7,10 @@ attacker admit $objects/throw_error.bpf.o
 refused "an admitted program with an exception callback is refused" $load
 prints "because of the callback" 'ExceptionCallback' attacker watch
 attacker disarm
+# The command does not promise what the gate then refuses.
+. /lab/policy.sh
+prints "arm" '^Enforcing' $arm
+check "one that may throw is sealed" sealed throw_error 1.0
+fails "it is not admitted" 'may throw.*E509' $X admit throw_error.tar
+permitted disarm
+check "disarm" $X disarm --permit disarm.permit
