@@ -173,11 +173,27 @@ static __noinline u32 refuse_replacement(int cmd, union attach_attr *attr, struc
 	return REASON_ATTACH_PROGRAM;
 }
 
+#define BATCH_CHANGES                                                                              \
+	(1ull << BPF_MAP_LOOKUP_AND_DELETE_BATCH | 1ull << BPF_MAP_UPDATE_BATCH |                   \
+	 1ull << BPF_MAP_DELETE_BATCH)
+#define CHANGES                                                                                    \
+	(BATCH_CHANGES | 1ull << BPF_MAP_UPDATE_ELEM | 1ull << BPF_MAP_DELETE_ELEM |                \
+	 1ull << BPF_MAP_LOOKUP_AND_DELETE_ELEM | 1ull << BPF_MAP_FREEZE)
 /* Every command of bpf() comes by here: all but these leave at once. */
 #define LOOKED_AT                                                                                  \
-	(1ull << BPF_MAP_UPDATE_ELEM | 1ull << BPF_PROG_ATTACH | 1ull << BPF_PROG_TEST_RUN |         \
+	(CHANGES | 1ull << BPF_PROG_ATTACH | 1ull << BPF_PROG_TEST_RUN |                            \
 	 1ull << BPF_RAW_TRACEPOINT_OPEN |                                                           \
 	 1ull << BPF_LINK_CREATE | 1ull << BPF_LINK_UPDATE | 1ull << BPF_LINK_GET_FD_BY_ID)
+
+static __always_inline bool changes_map(u32 cmd)
+{
+	return cmd < 64 && (CHANGES >> cmd & 1);
+}
+
+static __always_inline bool is_batch(u32 cmd)
+{
+	return cmd < 64 && (BATCH_CHANGES >> cmd & 1);
+}
 
 static __always_inline bool is_looked_at(u32 cmd)
 {

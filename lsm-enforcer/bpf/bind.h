@@ -452,7 +452,8 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 	u32 reason, mode;
 
 	if (!r) {
-		if (BPF_CORE_READ(aux, load_time) < g->armed_at)
+		/* A load may take as long as its caller's memory lets it: the number is given at its end. */
+		if (BPF_CORE_READ(aux, load_time) < g->armed_at && BPF_CORE_READ(aux, id) <= g->last_prog)
 			return 0;
 		if (mode_in_force() != MODE_ENFORCE)
 			return 0;

@@ -166,10 +166,16 @@ int BPF_PROG(gate1_capable, const struct cred *cred, struct user_namespace *ns, 
 
 static __always_inline int refuse_command(int cmd, union attach_attr *attr)
 {
+	u32 reason;
+
 	if (!is_looked_at(cmd))
 		return 0;
-	if (cmd == BPF_MAP_UPDATE_ELEM)
-		return deny(refuse_update(attr));
+	if (changes_map(cmd)) {
+		reason = refuse_change(cmd, attr);
+		if (!reason && cmd == BPF_MAP_UPDATE_ELEM)
+			reason = refuse_update(attr);
+		return deny(reason);
+	}
 	return refuse_attach(cmd, attr) ?: deny(refuse_registration(cmd, attr));
 }
 
@@ -248,8 +254,10 @@ int BPF_PROG(forget_aux, struct bpf_prog_aux *aux)
 SEC("?lsm/file_ioctl")
 int BPF_PROG(gate_ioctl, struct file *file, unsigned int cmd, unsigned long arg)
 {
-	if (cmd == STEP_DOWN)
-		step_down();
+	if (cmd == STEP_DOWN || cmd == ANSWERED)
+		note_worker(cmd);
+	if (cmd == WHETHER_ANSWERED)
+		return deny(refuse_worker(arg));
 	return deny(refuse_ioctl(file, cmd, arg));
 }
 
@@ -325,27 +333,39 @@ SEC("?lsm/sb_mount")
 int BPF_PROG(guard_mount, const char *name, struct path *path, const char *type,
 	     unsigned long flags, void *data)
 {
-	struct vfsmount *on = BPF_CORE_READ(path, mnt);
-	struct dentry *point = BPF_CORE_READ(path, dentry);
+	u32 reason = refuse_old_move(flags);
 
-	return deny(refuse_old_move(flags) ?: refuse_mount_on(on, point));
+	if (!reason && brings_mount(flags))
+		reason = refuse_target_at(path, false);
+	return deny(reason);
 }
 
 SEC("?lsm/move_mount")
 int BPF_PROG(guard_move, struct path *from, struct path *to)
 {
-	struct vfsmount *on = BPF_CORE_READ(to, mnt);
-	struct dentry *point = BPF_CORE_READ(to, dentry);
-
-	return deny(refuse_move(BPF_CORE_READ(from, mnt)) ?: refuse_mount_on(on, point)
-			    ?: refuse_mount_beneath(on, point));
+	return deny(refuse_move(from, to) ?: refuse_target_at(to, true));
 }
 
 SEC("?lsm/sb_pivotroot")
 int BPF_PROG(guard_pivot, struct path *old_root, struct path *new_root)
 {
-	return deny(refuse_pivot());
+	return deny(refuse_pivot(old_root));
 }
+
+/* Whatever became of it: the hooks above are called in these. */
+#define NOTE_MOUNTED(name, function)                                                               \
+	SEC("?fexit/" function)                                                                     \
+	int name(void *ctx)                                                                        \
+	{                                                                                          \
+		forget_mounting();                                                                  \
+		return 0;                                                                          \
+	}
+NOTE_MOUNTED(note_mounted, "path_mount")
+NOTE_MOUNTED(note_unmounted, "path_umount")
+NOTE_MOUNTED(note_moved, "__x64_sys_move_mount")
+NOTE_MOUNTED(note_moved_32, "__ia32_sys_move_mount")
+NOTE_MOUNTED(note_pivoted, "__x64_sys_pivot_root")
+NOTE_MOUNTED(note_pivoted_32, "__ia32_sys_pivot_root")
 
 SEC("?lsm/file_open")
 int BPF_PROG(guard_open, struct file *file)
@@ -465,9 +485,11 @@ NOTE_TRAP(note_call_3, "handle_syscall_uprobe")
 SEC("?lsm/task_free")
 int BPF_PROG(unmark_daemon, struct task_struct *task)
 {
-	u32 tgid = task->tgid;
+	u32 thread = task->pid, tgid = task->tgid;
 
-	if (task->pid == tgid) {
+	/* A program on a function may have been left out. */
+	bpf_map_delete_elem(&mountings, &thread);
+	if (thread == tgid) {
 		bpf_map_delete_elem(&marks, &tgid);
 		lose_mark(tgid);
 	}

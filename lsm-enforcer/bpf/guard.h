@@ -253,13 +253,38 @@ static __always_inline void note_exec(struct linux_binprm *bprm)
 	bpf_map_update_elem(&marks, &tgid, &start, BPF_ANY);
 }
 
-/* A process that is about to read what somebody else made, and needs to be nothing special for it. */
-static __always_inline void step_down(void)
+/*
+ * A process that is about to read what somebody else made, and needs to be nothing special for it; later, that it has
+ * answered. With breakpoints it could have read what was not there.
+ */
+static __noinline void note_worker(u32 request)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 *mark = bpf_map_lookup_elem(&marks, &tgid);
+	u64 start = started((void *)bpf_get_current_task());
 
-	if (is_daemon())
+	if (!mark)
+		return;
+	if (is_probed())
 		bpf_map_delete_elem(&marks, &tgid);
+	else if (request == STEP_DOWN && *mark == start)
+		*mark = start | MARK_STEPPED_DOWN;
+	else if (request == ANSWERED && *mark == (start | MARK_STEPPED_DOWN))
+		*mark |= MARK_ANSWERED;
+}
+
+/* The daemon is about to believe the process, which has ended and that it has not waited for. */
+static __noinline u32 refuse_worker(u32 tgid)
+{
+	u64 *mark;
+
+	if (!is_daemon())
+		return 0;
+	mark = bpf_map_lookup_elem(&marks, &tgid);
+	if (mark && (*mark & MARK_STEPPED_DOWN) && (*mark & MARK_ANSWERED))
+		return 0;
+	emit_attempt(0, REASON_TRACE, tgid);
+	return REASON_TRACE;
 }
 
 /* What the daemon starts has copies of its descriptors, or all of its memory, until it executes something. */

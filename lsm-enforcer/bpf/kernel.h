@@ -45,10 +45,16 @@ enum {
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1 };
 enum {
 	BPF_MAP_UPDATE_ELEM = 2,
+	BPF_MAP_DELETE_ELEM = 3,
 	BPF_PROG_LOAD = 5,
 	BPF_PROG_ATTACH = 8,
 	BPF_PROG_TEST_RUN = 10,
 	BPF_RAW_TRACEPOINT_OPEN = 17,
+	BPF_MAP_LOOKUP_AND_DELETE_ELEM = 21,
+	BPF_MAP_FREEZE = 22,
+	BPF_MAP_LOOKUP_AND_DELETE_BATCH = 25,
+	BPF_MAP_UPDATE_BATCH = 26,
+	BPF_MAP_DELETE_BATCH = 27,
 	BPF_LINK_CREATE = 28,
 	BPF_LINK_UPDATE = 29,
 	BPF_LINK_GET_FD_BY_ID = 30,
@@ -162,6 +168,7 @@ union attach_attr {
 	struct { u32 prog_fd; u32 results[3]; u64 data[2]; u32 more[4]; u64 contexts[2]; u32 flags; } test;
 	struct { u32 link_id; } get_id;
 	struct { u32 map_fd; u64 key, value, flags; } map_update;
+	struct { u64 begin, end, keys, values; u32 count, map_fd; } map_batch;
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -465,6 +472,8 @@ struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	struct list_head mnt_mounts;
+	struct list_head mnt_child;
 	struct list_head mnt_share;
 	struct mount *mnt_master;
 	int mnt_group_id;

@@ -171,6 +171,14 @@ struct {
 	__type(value, u64);
 } marks SEC(".maps");
 
+/* Mounts and lazy unmounts under way, by thread. Preallocated: full means no. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, struct mounting);
+} mountings SEC(".maps");
+
 /*
  * The process that may change what is in force. Preallocated, for a single entry: the kernel has no room for a
  * second one. No program looks here; user space takes it and gives it back.

@@ -10,13 +10,23 @@
  * All are looked up at that moment. So that none changes between this look and the deed, they
  * stay where they are: they are not moved, nor put below another root; and nothing is slipped in between
  * one of them and what it stands on, which could go without any of these (a folder of /proc goes with its process).
+ * Between look and deed others may mount, too, and whoever looks up a path on a FUSE of his own makes that as long as
+ * he likes. So everybody leaves word before looking, and is refused where he meets another one.
  */
 #pragma once
 
 #define MOST_ABOVE 64
 #define MOST_MASTERS 8
 #define MOST_PEERS 4096
+/* Mounts on one mount, all that are passed on the way to the topmost together. */
+#define MOST_CHILDREN 65536
+#define MS_REMOUNT 32
+#define MS_BIND 4096
 #define MS_MOVE 8192
+#define MS_UNBINDABLE (1 << 17)
+#define MS_PRIVATE (1 << 18)
+#define MS_SLAVE (1 << 19)
+#define MS_SHARED (1 << 20)
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
 
@@ -87,6 +97,120 @@ static __always_inline bool hears_of(struct mount *mount, u32 group)
 		mount = BPF_CORE_READ(mount, mnt_master);
 	}
 	return mount && group;
+}
+
+/* Is `mount` in the tree of mounts that begins with `tree`, or one that gets a copy of what is mounted on it? */
+__noinline int reaches(u64 mount, u64 tree)
+{
+	struct peers p = { .first = (void *)mount, .at = (void *)mount, .gone = (void *)tree };
+
+	bpf_loop(MOST_PEERS, look_at_peer, &p, 0);
+	return p.found;
+}
+
+/* Detail of an attempt: somebody else mounts or unmounts there at this moment. */
+#define MOUNTS_MEET (1ull << 32)
+
+struct meeting {
+	struct mounting mine;
+	u32 thread;
+	u32 found;
+};
+
+/* Do the two go to the same place? What is mounted on one of two peers is mounted on the other. */
+__noinline int is_one_place(u64 one, u64 other)
+{
+	struct mount *here = (void *)one, *there = (void *)other;
+
+	return here == there || hears_of(here, BPF_CORE_READ(there, mnt_group_id)) ||
+	       hears_of(there, BPF_CORE_READ(here, mnt_group_id));
+}
+
+static long meet(void *map, u32 *thread, struct mounting *other, struct meeting *m)
+{
+	struct mounting *mine = &m->mine;
+
+	if (*thread == m->thread)
+		return 0;
+	if (mine->point && other->point)
+		m->found = mine->point == other->point && is_one_place(mine->mount, other->mount);
+	else if (mine->point)
+		m->found = reaches(mine->mount, other->mount);
+	else if (other->point)
+		m->found = reaches(other->mount, mine->mount);
+	/* One or zero, and nothing else, for the verifier. */
+	return m->found ? 1 : 0;
+}
+
+/*
+ * Leaves word that the current thread mounts something on `point` of `mount`, or unmounts `mount` lazily. Does that
+ * meet what another one has left word of? Of two that meet at least one sees the other. `forget_mounting` takes
+ * it back.
+ */
+__noinline int meets(u64 mount, u64 point)
+{
+	struct meeting m = {
+		.mine = { .mount = mount, .point = point },
+		.thread = (u32)bpf_get_current_pid_tgid(),
+	};
+	u32 which = COUNT_PROTECTED;
+	u64 *n = bpf_map_lookup_elem(&counters, &which), seen;
+
+	if (!n || bpf_map_update_elem(&mountings, &m.thread, &m.mine, BPF_ANY))
+		return true;
+	/* A barrier: the others see it before this one looks for theirs. */
+	seen = __sync_fetch_and_add(n, 0);
+	asm volatile("" : : "r"(seen));
+	bpf_for_each_map_elem(&mountings, meet, &m, 0);
+	return m.found;
+}
+
+static __always_inline void forget_mounting(void)
+{
+	u32 thread = (u32)bpf_get_current_pid_tgid();
+
+	bpf_map_delete_elem(&mountings, &thread);
+}
+
+struct topmost {
+	struct mount *at;
+	struct dentry *point;
+	void *link;		/* of the child that is looked at, or the end of the list */
+	u32 found;
+	u32 unused;
+};
+
+static long look_at_child(u32 i, struct topmost *t)
+{
+	struct mount *at = t->at, *child;
+	void *end = (void *)at + bpf_core_field_offset(struct mount, mnt_mounts);
+
+	t->found = t->link == end;
+	if (t->found)
+		return 1;
+	child = t->link - bpf_core_field_offset(struct mount, mnt_child);
+	if (BPF_CORE_READ(child, mnt_parent) != at) {
+		/* It was just taken out of the list. */
+		t->link = BPF_CORE_READ(at, mnt_mounts.next);
+	} else if (BPF_CORE_READ(child, mnt_mountpoint) == t->point) {
+		t->at = child;
+		t->point = BPF_CORE_READ(child, mnt.mnt_root);
+		t->link = BPF_CORE_READ(child, mnt_mounts.next);
+	} else {
+		t->link = BPF_CORE_READ(child, mnt_child.next);
+	}
+	return 0;
+}
+
+/* What the kernel will find there: a path may have been looked up before something was mounted on it. */
+static __always_inline bool find_topmost(struct topmost *t)
+{
+	struct mount *at = t->at;
+
+	t->link = BPF_CORE_READ(at, mnt_mounts.next);
+	t->found = 0;
+	bpf_loop(MOST_CHILDREN, look_at_child, t, 0);
+	return t->found;
 }
 
 struct unmounting {
@@ -172,6 +296,9 @@ static __always_inline u32 refuse_umount(u64 mnt_address, int flags)
 		g->mount = (u64)mount;
 		return REASON_OWN_PIN;
 	}
+	/* Otherwise the kernel finds it busy if anything comes to stand on it. */
+	if ((flags & MNT_DETACH) && meets((u64)mount, 0))
+		return refuse_mounts(MOUNTS_MEET);
 	return takes_pins_away(g->mount, (u64)mount, flags & MNT_DETACH) ? refuse_mounts(flags) : 0;
 }
 
@@ -230,23 +357,41 @@ __noinline int slips_in(u64 pins, u64 target, u64 point)
 	return s.found;
 }
 
-static __always_inline u32 refuse_mount_on(struct vfsmount *mnt, struct dentry *dentry)
+/* `beneath`: it may come to stand below the topmost mount that is there, the hook is not told. */
+__noinline int refuse_target(u64 target, u64 dentry, u32 beneath)
 {
 	struct guard *g = locked_guard();
+	struct topmost top = { .at = (void *)target, .point = (void *)dentry };
+	struct mount *mount, *parent;
+	struct dentry *point;
 
-	return g && slips_in(g->mount, (u64)mount_of(mnt), (u64)dentry) ? refuse_mounts(0) : 0;
+	if (!g)
+		return 0;
+	if (!find_topmost(&top) || meets((u64)top.at, (u64)top.point))
+		return refuse_mounts(MOUNTS_MEET);
+	if (slips_in(g->mount, (u64)top.at, (u64)top.point))
+		return refuse_mounts(0);
+	mount = top.at;
+	parent = BPF_CORE_READ(mount, mnt_parent);
+	if (!beneath || !parent || top.point != BPF_CORE_READ(mount, mnt.mnt_root))
+		return 0;
+	point = BPF_CORE_READ(mount, mnt_mountpoint);
+	return slips_in(g->mount, (u64)parent, (u64)point) ? refuse_mounts(0) : 0;
 }
 
-/* The hook is not told whether it will be above what is there, or beneath it. */
-static __always_inline u32 refuse_mount_beneath(struct vfsmount *mnt, struct dentry *dentry)
+static __always_inline u32 refuse_target_at(struct path *path, bool beneath)
 {
-	struct mount *mount = mount_of(mnt);
-	struct mount *parent = BPF_CORE_READ(mount, mnt_parent);
+	struct vfsmount *mnt = BPF_CORE_READ(path, mnt);
 
-	if (dentry != BPF_CORE_READ(mnt, mnt_root) || !parent)
-		return 0;
-	return refuse_mount_on((void *)parent + bpf_core_field_offset(struct mount, mnt),
-			       BPF_CORE_READ(mount, mnt_mountpoint));
+	return refuse_target((u64)mount_of(mnt), (u64)BPF_CORE_READ(path, dentry), beneath);
+}
+
+/* mount(2) is asked for other things as well: path_mount(). */
+static __always_inline bool brings_mount(unsigned long flags)
+{
+	if (flags & MS_REMOUNT)
+		return false;
+	return (flags & MS_BIND) || !(flags & (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE));
 }
 
 static __always_inline bool in_pins_namespace(struct guard *g)
@@ -264,16 +409,62 @@ static __always_inline u32 refuse_old_move(unsigned long flags)
 	return g && (flags & MS_MOVE) && in_pins_namespace(g) ? refuse_mounts(flags) : 0;
 }
 
-static __always_inline u32 refuse_move(struct vfsmount *from)
-{
-	struct guard *g = locked_guard();
+struct group {
+	struct mount *at;	/* on the way up */
+	u32 group;
+	u32 found;
+};
 
-	return g && is_below(g->mount, (u64)mount_of(from)) ? refuse_mounts(0) : 0;
+static long look_at_group(u32 i, struct group *g)
+{
+	struct mount *at = g->at, *parent = BPF_CORE_READ(at, mnt_parent);
+
+	g->found = 0;
+	if (!parent || parent == at)
+		return 1;
+	g->found = 1;
+	if (hears_of(parent, g->group))
+		return 1;
+	g->at = parent;
+	return 0;
 }
 
-static __always_inline u32 refuse_pivot(void)
+/*
+ * Would `to` get the peers of `from` (MOVE_MOUNT_SET_GROUP), and what happens on it happen on one of the mounts up to
+ * the root? The hook is not told; it may be another way of mounting `from` on the root of `to`.
+ */
+__noinline int joins(u64 pins, u64 from, u64 to)
+{
+	struct mount *source = (void *)from, *target = (void *)to;
+	struct group g = { .at = (void *)pins, .group = BPF_CORE_READ(source, mnt_group_id) };
+
+	if (!g.group || BPF_CORE_READ(target, mnt_group_id) || BPF_CORE_READ(target, mnt_master) ||
+	    BPF_CORE_READ(source, mnt.mnt_sb) != BPF_CORE_READ(target, mnt.mnt_sb))
+		return false;
+	bpf_loop(MOST_ABOVE, look_at_group, &g, 0);
+	return g.found;
+}
+
+static __always_inline u32 refuse_move(struct path *from, struct path *to)
+{
+	struct guard *g = locked_guard();
+	struct vfsmount *source = BPF_CORE_READ(from, mnt), *target = BPF_CORE_READ(to, mnt);
+
+	if (!g)
+		return 0;
+	if (is_below(g->mount, (u64)mount_of(source)))
+		return refuse_mounts(0);
+	if (BPF_CORE_READ(to, dentry) != BPF_CORE_READ(target, mnt_root))
+		return 0;
+	return joins(g->mount, (u64)mount_of(source), (u64)mount_of(target)) ? refuse_mounts(0) : 0;
+}
+
+/* The old root is mounted on `old`. */
+static __always_inline u32 refuse_pivot(struct path *old)
 {
 	struct guard *g = locked_guard();
 
-	return g && in_pins_namespace(g) ? refuse_mounts(0) : 0;
+	if (g && in_pins_namespace(g))
+		return refuse_mounts(0);
+	return refuse_target_at(old, false);
 }

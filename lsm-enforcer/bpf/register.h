@@ -133,6 +133,25 @@ static __always_inline u32 refuse_registration(int cmd, union attach_attr *attr)
 	return refuse_linked(map, cmd);
 }
 
+/* By a descriptor: one that was had while its holder was the daemon, say. */
+static __always_inline u32 refuse_change(u32 cmd, union attach_attr *attr)
+{
+	struct guard *g = locked_guard();
+	struct bpf_map *map;
+	u32 fd, id;
+
+	if (!g)
+		return 0;
+	fd = is_batch(cmd) ? BPF_PROBE_READ(attr, map_batch.map_fd) : BPF_PROBE_READ(attr, map_update.map_fd);
+	map = map_of_fd(fd);
+	id = map ? BPF_CORE_READ(map, id) : 0;
+	if (!id)
+		return 0;
+	if (id < g->first_map || id > g->last_map)
+		return refuse_unborn(g, map, id);
+	return refuse_own(g, OWN_MAP, id);
+}
+
 /* Each update of any map comes by here. */
 static __always_inline u32 refuse_update(union attach_attr *attr)
 {

@@ -203,8 +203,17 @@ struct record {
 	char comm[16];
 };
 
-/* Request of an ioctl, for any descriptor: whoever makes it is the daemon no more. */
+/*
+ * Requests of an ioctl, for any descriptor, which the gate sees before its owner does. Whoever makes the first is the
+ * daemon no more. Whoever did makes the second when it has answered. The daemon makes the third about a process of
+ * its own: EPERM unless that made both, and nobody put breakpoints into it until then.
+ */
 #define STEP_DOWN 0x6270736cu
+#define ANSWERED 0x6270736du
+#define WHETHER_ANSWERED 0x6270736eu
+/* In a mark, beside the time. */
+#define MARK_STEPPED_DOWN (1ull << 63)
+#define MARK_ANSWERED (1ull << 62)
 
 /*
  * Could another thread exchange descriptors while the verifier resolved them, and if so, what
@@ -255,6 +264,8 @@ struct guard {
 	u64 last_exe;      /* inode of the file that was there before; or 0 */
 	u32 next_dev;
 	u32 last_dev;
+	u32 last_prog;     /* no program with a higher id was there before gate 1 saw each load */
+	u32 spare;
 };
 
 /* Who calls through an array of programs, and what is in it. */
@@ -311,6 +322,12 @@ enum own { OWN_MAP = 1, OWN_PROG = 2, OWN_LINK = 3 };
 struct own_key {
 	u32 kind;
 	u32 id;
+};
+
+/* A mount under way, or a lazy unmount. Addresses alone: what they name may be gone. */
+struct mounting {
+	u64 mount;	/* on which one is mounted, or that is unmounted */
+	u64 point;	/* the entry there; 0: it is unmounted */
 };
 
 /* Who may change what is in force, and in which tick he started. The value is 1 for the daemon, 0 for a command. */
@@ -383,9 +400,10 @@ SAME_SIZE(struct tunable, 80);
 SAME_SIZE(struct record, 64);
 SAME_SIZE(struct origin, 144);
 SAME_SIZE(struct bound, 512);
-SAME_SIZE(struct guard, 136);
+SAME_SIZE(struct guard, 144);
 SAME_SIZE(struct array, 8);
 SAME_SIZE(struct pending, 32);
+SAME_SIZE(struct mounting, 16);
 SAME_SIZE(struct maker, 64);
 SAME_SIZE(struct volume, 16);
 SAME_SIZE(struct pin, 32);

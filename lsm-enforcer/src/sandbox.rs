@@ -16,15 +16,37 @@ use rustix::{
 /// Gives up being the daemon, as far as the gate is concerned: whoever starts a worker himself has nothing of it.
 pub fn step_down() -> io::Result<()> {
     let any = eventfd(0, EventfdFlags::CLOEXEC)?;
-    // SAFETY: numbers alone; no kind of descriptor knows this request.
-    match unsafe { libc::ioctl(any.as_raw_fd(), STEP_DOWN, 0) } {
-        0 => Err(io::Error::other("something knows the request to step down")),
+    request(any.as_raw_fd(), STEP_DOWN, 0)
+}
+
+/// What a worker says after its answer, which counts for nothing otherwise: [`must_have_answered`].
+pub fn answered() -> io::Result<()> {
+    request(libc::STDOUT_FILENO, ANSWERED, 0)
+}
+
+/// Before the answer of a worker is believed, which has ended and that nobody has waited for: did somebody put
+/// breakpoints into it? The kernel writes those into any byte of its code and constants, and no hook refuses them.
+pub fn must_have_answered(worker: u32) -> io::Result<()> {
+    let any = eventfd(0, EventfdFlags::CLOEXEC)?;
+    request(any.as_raw_fd(), WHETHER_ANSWERED, worker.into())
+}
+
+/// An error if the gate refuses. Nobody else knows these requests, and without a gate nobody is asked.
+fn request(any: i32, request: libc::c_ulong, argument: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: numbers alone; no kind of descriptor knows these requests.
+    if unsafe { libc::ioctl(any, request, argument) } == 0 {
+        return Err(io::Error::other("something knows the gate's own requests"));
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::EPERM) => Err(error),
         _ => Ok(()),
     }
 }
 
-/// `STEP_DOWN` in bpf/shared.h: the gate sees it in its hook before the descriptor's own code does.
+// In bpf/shared.h; the gate sees them in its hook before the descriptor's own code does.
 const STEP_DOWN: libc::c_ulong = 0x6270_736c;
+const ANSWERED: libc::c_ulong = 0x6270_736d;
+const WHETHER_ANSWERED: libc::c_ulong = 0x6270_736e;
 
 /// Gives up everything. An error means that the worker must not go on.
 pub fn enter() -> io::Result<()> {
@@ -145,6 +167,13 @@ fn program() -> Vec<libc::sock_filter> {
             ]);
         }
     }
+    // The second argument is the request.
+    program.extend([
+        jump(EQUAL, libc::SYS_ioctl as u32, 0, 3),
+        load(SECOND_ARGUMENT_OFFSET),
+        jump(EQUAL, ANSWERED as u32, 0, 1),
+        verdict(libc::SECCOMP_RET_ALLOW),
+    ]);
     program.push(verdict(libc::SECCOMP_RET_KILL_PROCESS));
     program
 }
@@ -177,6 +206,7 @@ const SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
 // little-endian machines, the only ones with an `ARCH` above.
 const NUMBER_OFFSET: u32 = 0;
 const ARCH_OFFSET: u32 = 4;
+const SECOND_ARGUMENT_OFFSET: u32 = 24;
 const THIRD_ARGUMENT_OFFSET: u32 = 32;
 
 #[cfg(test)]
@@ -184,10 +214,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gate_knows_the_request_to_step_down() {
+    fn the_gate_knows_the_requests_and_without_one_nobody_does() {
         let shared = include_str!("../bpf/shared.h");
-        assert!(shared.contains(&format!("#define STEP_DOWN {STEP_DOWN:#x}u\n")));
+        for (name, number) in [
+            ("STEP_DOWN", STEP_DOWN),
+            ("ANSWERED", ANSWERED),
+            ("WHETHER_ANSWERED", WHETHER_ANSWERED),
+        ] {
+            let line = format!("#define {name} {number:#x}u\n");
+            assert!(shared.contains(&line), "{line}");
+        }
         step_down().unwrap();
+        answered().unwrap();
+        must_have_answered(std::process::id()).unwrap();
     }
 
     #[test]

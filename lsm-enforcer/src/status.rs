@@ -578,8 +578,6 @@ const NOT_COVERED: &[&str] = &[
     "which module is meant, where several have a function of one name, is decided when the daemon starts, reloads or admits",
     "interfaces in network namespaces that no process and no mount keeps: what was revoked is detached there only from \
      links",
-    "mounts and unmounts that somebody changes between the gate's look and the kernel's, by a link on FUSE or by \
-     others at the same moment: slipped in beneath the pins, or going with them, they take the gate away",
     "a loader that renames functions in the BTF of the program to be replaced picks another one of the same prototype",
     "which admitted struct of functions an admitted program is associated with (7.2 and later)",
     "probes of loaders in maps, while no rule names places and nothing is revoked; they return a constant",

@@ -17,6 +17,7 @@ use std::{
 
 use jiff::Timestamp;
 use policy::Reason;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -164,6 +165,7 @@ pub fn work(job: Job) -> Result<(), Failure> {
         .write_all(format!("{head}\n").as_bytes())
         .and_then(|()| output.write_all(&bytes))
         .and_then(|()| output.flush())
+        .and_then(|()| sandbox::answered())
         .map_err(|error| Failure::internal(format!("standard output: {error}")))
 }
 
@@ -191,6 +193,7 @@ fn start(job: Job, head: &impl Serialize, bytes: &[u8]) -> Result<Vec<u8>, Failu
     let (mut child, sockets) =
         started().map_err(|error| Failure::internal(format!("cannot start a worker: {error}")))?;
     let (said, complaints) = converse(&mut child, sockets, line, bytes.to_vec());
+    let undisturbed = ended_undisturbed(&child);
     let status = child
         .wait()
         .map_err(|error| Failure::internal(format!("a worker: {error}")))?;
@@ -201,13 +204,29 @@ fn start(job: Job, head: &impl Serialize, bytes: &[u8]) -> Result<Vec<u8>, Failu
         )));
     };
     if status.success() {
-        return Ok(said);
+        return match undisturbed {
+            Ok(()) => Ok(said),
+            Err(error) => Err(Failure::refused(
+                Reason::Trace,
+                format!("somebody put breakpoints into a worker process: {error}"),
+            )),
+        };
     }
     let complaint = complaints.lines().next().unwrap_or_default();
     Err(broken(&format!(
         "it ended with {status} {}",
         crate::output::printable(complaint)
     )))
+}
+
+/// While nobody has waited for it its number is its own.
+fn ended_undisturbed(child: &Child) -> io::Result<()> {
+    let pid = Pid::from_child(child);
+    waitid(
+        WaitId::Pid(pid),
+        WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+    )?;
+    sandbox::must_have_answered(child.id())
 }
 
 fn converse(

@@ -259,6 +259,7 @@ impl BpfGate {
         let links = loaded.attach(&mut || {
             let mut guard = self.guard()?;
             guard.armed_at = place::boot_time();
+            guard.last_prog = loaded::last_program();
             self.write_guard(&guard)
         })?;
         self.pin(&loaded, links)?;

@@ -52,6 +52,13 @@ const ON_FUNCTIONS: &[(&str, &str)] = &[
     ("note_call_1", "handle_syscall_uprobe"),
     ("note_call_2", "handle_syscall_uprobe"),
     ("note_call_3", "handle_syscall_uprobe"),
+    // The ends of mounts and unmounts.
+    ("note_mounted", "path_mount"),
+    ("note_unmounted", "path_umount"),
+    ("note_moved", "__x64_sys_move_mount"),
+    ("note_moved_32", "__ia32_sys_move_mount"),
+    ("note_pivoted", "__x64_sys_pivot_root"),
+    ("note_pivoted_32", "__ia32_sys_pivot_root"),
 ];
 const SEE_FUNCTION: &str = "bpf_remove_insns";
 /// What programs on functions are entered by since LSM programs are not (commit 271de525e1d7, 6.2; 6.1.54): before,

@@ -14,6 +14,14 @@ pub struct Known<'a> {
     pub places: &'a MapHandle,
 }
 
+/// The highest id of a program; the kernel counts upwards.
+pub fn last_program() -> u32 {
+    ProgInfoIter::default()
+        .map(|info| info.id)
+        .max()
+        .unwrap_or(0)
+}
+
 /// Lists programs with their records, if there are any yet. `is_own` knows the gate's own.
 pub fn list(
     known: Option<Known<'_>>,

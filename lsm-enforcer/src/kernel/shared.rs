@@ -293,10 +293,11 @@ pub struct Guard {
     pub last_exe: u64,
     pub next_dev: u32,
     pub last_dev: u32,
+    pub last_prog: u32,
 }
 
 impl Guard {
-    pub const SIZE: usize = 136;
+    pub const SIZE: usize = 144;
 
     /// The daemon's files: two in the middle of an upgrade.
     pub fn files(&self) -> Vec<(u64, u32)> {
@@ -331,7 +332,7 @@ impl Guard {
                 self.renewer,
                 self.last_exe,
             ])
-            .u32s(&[self.next_dev, self.last_dev])
+            .u32s(&[self.next_dev, self.last_dev, self.last_prog, 0])
             .done(Self::SIZE)
     }
 
@@ -363,6 +364,7 @@ impl Guard {
             last_exe: reader.u64(),
             next_dev: reader.u32(),
             last_dev: reader.u32(),
+            last_prog: reader.u32(),
         }
     }
 }
@@ -513,6 +515,7 @@ mod tests {
             renewer: 23,
             last_exe: 25,
             last_dev: 26,
+            last_prog: 27,
         };
         assert_eq!(Guard::read(&guard.to_bytes()), guard);
         let origin = Origin {

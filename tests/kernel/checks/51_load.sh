@@ -14,4 +14,5 @@ attacker renew
 attacker swap 12
 attacker churn 20
 attacker stale 200
+attacker begun
 echo "$mode" >$preempt

@@ -43,6 +43,11 @@ echo 1 >/sys/kernel/tracing/events/uprobes/probed/enable
 fails "whose code somebody put breakpoints into is not the daemon" 'start the command again' $X status
 echo 0 >/sys/kernel/tracing/events/uprobes/probed/enable
 echo >/sys/kernel/tracing/uprobe_events
+# A worker that reads a bundle has no mark, and what it says decides.
+fails "whose worker somebody put breakpoints into believes it nothing" \
+    'E605.*breakpoints into a worker' attacker bugged $exe $(attacker entry $exe) $X admit watch_open.tar
+refused "nothing was admitted by that" bpftool prog loadall $objects/watch_open.bpf.o /sys/fs/bpf/watch_open
+prints "without them it is admitted" admitted $X admit watch_open.tar
 pins=/sys/fs/bpf/bpfseal
 # One that has the sizes of `own`, where this kernel has it; others differ in theirs from any.
 like=$pins/map_owners

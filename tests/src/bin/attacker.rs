@@ -11,6 +11,8 @@
 mod ask;
 #[path = "attacker/attach.rs"]
 mod attach;
+#[path = "attacker/begun.rs"]
+mod begun;
 #[path = "attacker/bpf.rs"]
 mod bpf;
 #[path = "attacker/churn.rs"]
@@ -41,6 +43,8 @@ mod many;
 mod measured;
 #[path = "attacker/members.rs"]
 mod members;
+#[path = "attacker/mounts.rs"]
+mod mounts;
 #[path = "attacker/options.rs"]
 mod options;
 #[path = "attacker/own.rs"]
@@ -273,7 +277,17 @@ fn main() -> ExitCode {
         Some("answer") => return ended(own::answer(words.get(1).map_or("", String::as_str))),
         Some("entry") => return ended(own::entry(words.get(1).map_or("", String::as_str))),
         Some("lease") => return ended(own::lease(words.get(1).map_or("", String::as_str))),
+        Some(word @ ("detour" | "late" | "join" | "meet")) => {
+            let path = |at: usize| words.get(at).map_or("", String::as_str);
+            return ended(match word {
+                "detour" => mounts::detour(path(1), path(2), path(3)),
+                "late" => mounts::late(path(1), path(2), path(3)),
+                "join" => mounts::join(path(1), path(2)),
+                _ => mounts::meet(number(&words), path(2), path(3)),
+            });
+        }
         Some("truncate") => return own::truncate(words.get(1).map_or("", String::as_str)),
+        Some("begun") => done(begun::run()),
         Some("doors") => done(doors::run()),
         Some("grab") => grab::run(
             number(&words) as i32,
@@ -286,6 +300,16 @@ fn main() -> ExitCode {
             return exits(pose::apart(
                 words.get(1).map_or("", String::as_str),
                 &words[2..],
+            ));
+        }
+        Some("keep") => return ended(pose::keep()),
+        Some("bugged") => {
+            let offset = words.get(2).and_then(|word| word.strip_prefix("0x"));
+            let offset = offset.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            return exits(pose::bugged(
+                words.get(1).map_or("", String::as_str),
+                offset.unwrap_or(0),
+                words.get(3..).unwrap_or_default(),
             ));
         }
         Some("filtered") => return exits(pose::filtered(&words[1..])),
@@ -339,7 +363,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|disarm"
             );
             return ExitCode::from(2);
         }

@@ -98,8 +98,19 @@ fn entries() -> Vec<Entry> {
     all
 }
 
-/// `struct perf_event_attr` up to the fields that are needed here.
+/// On the first processor, whoever runs there.
 pub fn perf_event(kind: u32, config: u64, first: u64, second: u64) -> io::Result<OwnedFd> {
+    perf_event_of((-1, 0), kind, config, first, second)
+}
+
+/// `struct perf_event_attr` up to the fields that are needed here; of which process, and on which processor, or -1.
+pub fn perf_event_of(
+    (process, processor): (i32, i32),
+    kind: u32,
+    config: u64,
+    first: u64,
+    second: u64,
+) -> io::Result<OwnedFd> {
     let mut attr = [0u64; 14];
     attr[0] = u64::from(kind) | (size_of_val(&attr) as u64) << 32;
     attr[1] = config;
@@ -107,7 +118,14 @@ pub fn perf_event(kind: u32, config: u64, first: u64, second: u64) -> io::Result
     attr[8] = second;
     // SAFETY: the kernel reads 112 bytes; the result is a new descriptor that nobody owns.
     unsafe {
-        let fd = libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, 8);
+        let fd = libc::syscall(
+            libc::SYS_perf_event_open,
+            attr.as_ptr(),
+            process,
+            processor,
+            -1,
+            8,
+        );
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -145,6 +163,19 @@ fn offset_of(address: u64) -> io::Result<u64> {
         (start <= address && address < number(end)?).then_some(address - start + offset)
     });
     found.ok_or_else(|| io::Error::other("the function is nowhere"))
+}
+
+/// A breakpoint at an offset of a file, in one process alone, as long as this is open.
+pub fn breakpoint(file: &str, offset: u64, process: i32) -> io::Result<OwnedFd> {
+    let kind = number_in("/sys/bus/event_source/devices/uprobe/type")?;
+    let file = CString::new(file).map_err(io::Error::other)?;
+    perf_event_of(
+        (process, -1),
+        kind as u32,
+        0,
+        file.as_ptr().addr() as u64,
+        offset,
+    )
 }
 
 /// A place in a file of user space, under a name that a rule of the kernel's functions fits.

@@ -94,9 +94,29 @@ pub fn run() -> Result<bool, GateError> {
         Err(format!("{texts:?}"))
     };
     fine &= check("whoever gives it up is the daemon no more", verdict);
+    let text = said_by("keep");
+    let wrote_once = text.starts_with("it writes\n") && text.contains("not permitted");
+    fine &= check(
+        "and writes no map that it has open still",
+        if wrote_once { Ok(text) } else { Err(text) },
+    );
     gate.disarm()?;
     let _gone = fs::remove_dir_all(ASIDE);
     Ok(fine)
+}
+
+/// Writes into a map of the gate's that it got as the daemon, when it is the daemon no more.
+pub fn keep() -> io::Result<()> {
+    let map = open_pin(&format!("{PINS}/map_counters"))?;
+    let (key, value) = (0u32, 0u64);
+    let attr = Attr::new()
+        .u32(0, map.as_raw_fd() as u32)
+        .u64(8, (&raw const key).addr() as u64)
+        .u64(16, (&raw const value).addr() as u64);
+    attr.call(super::MAP_UPDATE_ELEM)?;
+    println!("it writes");
+    sandbox::step_down()?;
+    attr.call(super::MAP_UPDATE_ELEM).map(drop)
 }
 
 /// Opens the gate, as the daemon or after giving that up, and says why it cannot.
@@ -316,6 +336,53 @@ pub fn window(file: &str, command: &[String]) -> io::Result<bool> {
         _ => Ok(format!("{robbed} times")),
     };
     Ok(check("what the daemon starts is robbed before it runs", verdict) && fine)
+}
+
+/// Runs a command that starts workers, and puts a breakpoint (uprobe) at `offset` of the enforcer's `file`, which runs
+/// no more, into the first of them alone, before that has read anything. Ends as the command does.
+pub fn bugged(file: &str, offset: u64, command: &[String]) -> io::Result<i32> {
+    let events = watch_executions(file)?;
+    let mut child = Command::new("sh")
+        .args(["-c", "exec \"$@\"", "sh"])
+        .args(command)
+        .spawn()?;
+    let mut bug = None;
+    while let Some((event, pid)) = next_execution(&events, &child)? {
+        let parent = parent(pid)?;
+        let is_worker = bug.is_none() && parent == child.id() as i32;
+        if is_worker {
+            // Whoever asks it waits in the kernel until it runs, and asks nothing then.
+            signal(parent, libc::SIGSTOP)?;
+        }
+        allow(&events, &event)?;
+        if is_worker {
+            while !fs::read_to_string(format!("/proc/{pid}/cmdline"))?.contains("worker") {
+                super::own::grace()?;
+            }
+            bug = Some(super::place::breakpoint(file, offset, pid)?);
+            signal(parent, libc::SIGCONT)?;
+        }
+    }
+    let status = child.wait()?;
+    match bug {
+        Some(_breakpoint) => Ok(status.code().unwrap_or(-1)),
+        None => Err(io::Error::other("it started no worker")),
+    }
+}
+
+fn parent(process: i32) -> io::Result<i32> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let number = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let number = number.and_then(|text| text.trim().parse().ok());
+    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn signal(process: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: numbers alone.
+    match unsafe { libc::kill(process, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Pipes can be opened by their names in `/proc`.
