@@ -12,15 +12,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     enforcer::{Enforcer, ProbeStatus, RevocationStatus, SelfTest},
     failure::Failure,
-    gate::{Armed, Counters, GeneratorState, Loaded, Mode},
+    gate::{Armed, Counters, GeneratorState, Mode},
     host::Executable,
 };
 
 mod programs;
 
-pub use programs::ProgramCounts;
-pub(crate) use programs::{is_loader, names, unjudged};
-use programs::{left_behind, warnings};
+use programs::left_behind;
+pub use programs::{ProgramCounts, Standing};
 
 /// The report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,8 +171,7 @@ impl Status {
             None => false,
         };
         let bundles = enforcer.accepted()?;
-        let unjudged = unjudged(enforcer)?;
-        let strict = enforcer.policy().is_some_and(|p| p.policy().is_strict());
+        let standing = Standing::measure(enforcer)?;
         let coverage = enforcer.gate().coverage()?;
         let obstacles: Vec<String> = enforcer
             .obstacles()?
@@ -185,7 +183,7 @@ impl Status {
         let mode = armed.as_ref().map(|armed| armed.mode);
         let mut status = Self {
             headline: String::new(),
-            enforcing: biting && mode == Some(Mode::Enforce) && (!strict || unjudged.is_empty()),
+            enforcing: biting && mode == Some(Mode::Enforce) && standing.not_strict.is_none(),
             armed: armed.is_some(),
             mode,
             why_audit: armed
@@ -194,10 +192,10 @@ impl Status {
                 .transpose()?
                 .flatten(),
             permits_used: armed.as_ref().map_or(0, |armed| armed.spent.len()),
-            strict,
+            strict: standing.strict,
             warnings: [
                 coverage.warnings,
-                warnings(armed.is_some(), &unjudged),
+                standing.warnings,
                 replaced(&executable),
                 enforcer.strays().to_vec(),
                 left_behind(&enforcer.left_behind()?),
@@ -244,7 +242,7 @@ impl Status {
                     why: rejected.failure.line(),
                 })
                 .collect(),
-            programs: ProgramCounts::measure(enforcer)?,
+            programs: standing.programs,
             counters: armed
                 .is_some()
                 .then(|| enforcer.gate().counters())
@@ -266,11 +264,11 @@ impl Status {
             executable_is_static: executable.is_static,
         };
         status.remaining = status.what_remains();
-        status.headline = status.say(biting, &unjudged);
+        status.headline = status.say(biting, standing.not_strict);
         Ok(status)
     }
 
-    fn say(&self, biting: bool, unjudged: &[Loaded]) -> String {
+    fn say(&self, biting: bool, not_strict: Option<String>) -> String {
         let Some(mode) = self.mode else {
             let why = match self.obstacles.first() {
                 Some(obstacle) => format!("and cannot be: {obstacle}"),
@@ -288,12 +286,8 @@ impl Status {
             });
             return format!("NOT enforcing: the gate is armed but does not bite: {why}");
         }
-        if mode == Mode::Enforce && self.strict && !unjudged.is_empty() {
-            return format!(
-                "NOT enforcing strictly: {} programs that nobody judged are in the kernel: {}",
-                unjudged.len(),
-                names(unjudged)
-            );
+        if let Some(line) = not_strict {
+            return line;
         }
         match (mode, self.unconfirmed_seconds) {
             (Mode::Audit, _) => {
@@ -361,10 +355,7 @@ impl Status {
         let programs = &self.programs;
         line("programs", &programs.line());
         if self.armed && programs.before > 0 {
-            line(
-                "",
-                "those from before arming were never looked at; `inventory` lists them",
-            );
+            line("", NEVER_LOOKED_AT);
         }
         for warning in &self.warnings {
             line("WARNING", warning);
@@ -403,14 +394,7 @@ impl Status {
         }
         if let Some(test) = &self.selftest {
             for check in &test.checks {
-                let verdict = if check.passed { "passed" } else { "FAILED" };
-                line(
-                    "self test",
-                    &format!(
-                        "{verdict}: {}: {} ({:.0})",
-                        check.name, check.detail, test.time
-                    ),
-                );
+                line("self test", &format!("{} ({:.0})", check.line(), test.time));
             }
         }
         line("kernel", &self.rung);
@@ -543,6 +527,10 @@ fn gates(hooks: &[String]) -> Vec<GateStatus> {
         })
         .collect()
 }
+
+/// Said where there are programs from before arming.
+pub(crate) const NEVER_LOOKED_AT: &str =
+    "those from before arming were never looked at; `inventory` lists them";
 
 /// Number, purpose, and how the names of its programs begin.
 const GATES: [(u8, &str, &[&str]); 4] = [

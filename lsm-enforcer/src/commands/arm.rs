@@ -4,10 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use enforcer::{
     control::Request,
-    enforcer::{ArmRequest, Arming},
+    enforcer::{ArmRequest, Arming, Confirmed},
     failure::Failure,
-    gate::Mode,
-    output::Output,
+    output::{Output, printable_lines},
     store::{Document, Store},
 };
 
@@ -46,10 +45,8 @@ pub struct Args {
 pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure> {
     must_be_root()?;
     let Some(policy) = &args.policy else {
-        let () = places.perform(Request::Confirm, &[])?;
-        output.result(&serde_json::json!({ "confirmed": true }), || {
-            "Confirmed: the gate enforces until it is disarmed with a permit.".to_owned()
-        });
+        let confirmed: Confirmed = places.perform(Request::Confirm, &[])?;
+        output.result(&confirmed, || printable_lines(&confirmed.text()));
         return Ok(());
     };
     let request = ArmRequest {
@@ -70,7 +67,7 @@ pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure>
     if !has_daemon && let Some(time) = args.confirm_within {
         super::confirm::start(places, time)?;
     }
-    output.result(&arming, || text(&arming));
+    output.result(&arming, || printable_lines(&arming.text()));
     Ok(())
 }
 
@@ -93,38 +90,4 @@ fn stored_authority(places: &Places) -> Result<String, Failure> {
         Failure::usage("--authority is needed at the first arming")
             .with_remedy("Give the public key of whoever signed the policy.")
     })
-}
-
-pub fn text(arming: &Arming) -> String {
-    let mut text = match (arming.mode, &arming.why_audit) {
-        (Mode::Enforce, _) => "Enforcing: an unsigned program was refused as proof.".to_owned(),
-        (Mode::Audit, Some(why)) => format!("Audit only, because {why}: nothing is refused."),
-        (Mode::Audit, None) => "Audit only: nothing is refused.".to_owned(),
-    };
-    if !arming.first && arming.selftest.is_none() && arming.mode == Mode::Enforce {
-        "Enforcing, with the new policy.".clone_into(&mut text);
-    }
-    text += &format!(
-        "\n  policy       version {}, {}",
-        arming.policy_version, arming.policy
-    );
-    for digest in &arming.bundles.admitted {
-        text += &format!("\n  admitted     {digest}");
-    }
-    for (digest, why) in &arming.bundles.refused {
-        text += &format!("\n  NOT admitted {digest}: {why}");
-    }
-    for check in arming.selftest.iter().flat_map(|test| &test.checks) {
-        let verdict = if check.passed { "passed" } else { "FAILED" };
-        text += &format!(
-            "\n  self test    {verdict}: {}: {}",
-            check.name, check.detail
-        );
-    }
-    if let Some(seconds) = arming.confirm_within_seconds {
-        text += &format!(
-            "\n  provisional  falls back to audit in {seconds} s unless `bpfseal-enforcer arm --confirm` comes"
-        );
-    }
-    text
 }

@@ -1,6 +1,11 @@
 //! `bpfseal-enforcer reload`.
 
-use enforcer::{control::Request, enforcer::Arming, failure::Failure, output::Output};
+use enforcer::{
+    control::Request,
+    enforcer::Arming,
+    failure::Failure,
+    output::{Output, printable_lines},
+};
 
 use super::{Places, read_permit};
 
@@ -22,6 +27,6 @@ pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure>
         permit: read_permit(args.permit.as_deref())?,
     };
     let arming: Arming = places.perform(request, &[])?;
-    output.result(&arming, || super::arm::text(&arming));
+    output.result(&arming, || printable_lines(&arming.text()));
     Ok(())
 }

@@ -16,10 +16,7 @@ pub fn run(_: &Args, places: &Places, output: &Output) -> Result<(), Failure> {
     output.result(&test, || {
         test.checks
             .iter()
-            .map(|check| {
-                let verdict = if check.passed { "passed" } else { "FAILED" };
-                format!("{verdict}: {}: {}\n", check.name, check.detail)
-            })
+            .map(|check| format!("{}\n", check.line()))
             .collect()
     });
     Ok(())

@@ -6,13 +6,13 @@ use bundle::Digest;
 use policy::{Reason, permit::Action};
 use serde::{Deserialize, Serialize};
 
-use super::{Accepted, Enforcer, Redecided, SelfTest, decide::redecided, not_older, pinned, state};
+use super::{Accepted, Arming, Enforcer, SelfTest, decide::redecided, not_older, pinned, state};
 use crate::{
     failure::Failure,
     gate::{Armed, Mode},
     host::Obstacle,
     record::Level,
-    status::{is_loader, names, unjudged},
+    status::Standing,
     store::{Document, Intent},
     trust::{self, Trusted},
 };
@@ -31,27 +31,6 @@ pub struct ArmRequest {
     pub confirm_within: Option<Duration>,
     /// For a lower version, or audit after enforce.
     pub permit: Option<String>,
-}
-
-/// What arming or reloading did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Arming {
-    /// Was the gate not armed before?
-    pub first: bool,
-    /// Mode now in force.
-    pub mode: Mode,
-    /// Why it is audit although enforcing was asked for.
-    pub why_audit: Option<String>,
-    /// Version of the policy.
-    pub policy_version: u64,
-    /// Digest of the policy.
-    pub policy: Digest,
-    /// The stored bundles under this policy.
-    pub bundles: Redecided,
-    /// The proof, at the first arming and when enforcing begins.
-    pub selftest: Option<SelfTest>,
-    /// Seconds until it falls back to audit unless confirmed.
-    pub confirm_within_seconds: Option<u64>,
 }
 
 impl Enforcer {
@@ -277,21 +256,13 @@ impl Enforcer {
         let bundles = redecided(&accepted, &rejected);
         self.in_force(&policy, accepted, rejected);
         self.look_after_generators()?;
-        let mut loaders = unjudged(self)?;
-        loaders.retain(is_loader);
-        if !loaders.is_empty() {
-            let line = format!(
-                "they can load programs and were there before: {}",
-                names(&loaders)
-            );
-            self.note(Level::Alarm, "present before", line);
-        }
+        let standing = self.standing()?;
         let because = why_audit
             .as_ref()
             .map_or_else(String::new, |why| format!(" because {why}"));
         let line = format!(
             "armed, {}{because}, policy version {}",
-            word(mode),
+            word(mode, &standing),
             policy.version()
         );
         self.note(Level::Info, "arming", line);
@@ -304,6 +275,7 @@ impl Enforcer {
             bundles,
             selftest: Some(selftest),
             confirm_within_seconds: confirm_within.map(|time| time.as_secs()),
+            standing,
         })
     }
 
@@ -399,11 +371,10 @@ impl Enforcer {
         let bundles = redecided(&accepted, &rejected);
         self.in_force(&policy, accepted, rejected);
         self.look_after_generators()?;
-        self.note(
-            Level::Info,
-            "policy",
-            format!("version {} is in force, {}", policy.version(), word(mode)),
-        );
+        let standing = self.standing()?;
+        let word = word(mode, &standing);
+        let line = format!("version {} is in force, {word}", policy.version());
+        self.note(Level::Info, "policy", line);
         Ok(Arming {
             first: false,
             mode,
@@ -413,7 +384,17 @@ impl Enforcer {
             bundles,
             selftest,
             confirm_within_seconds: None,
+            standing,
         })
+    }
+
+    /// What the programs in the kernel make of it; an alarm for each thing that a person has to look at.
+    pub(super) fn standing(&mut self) -> Result<Standing, Failure> {
+        let standing = Standing::measure(self)?;
+        for line in standing.not_strict.iter().chain(&standing.warnings) {
+            self.note(Level::Alarm, "programs", line.clone());
+        }
+        Ok(standing)
     }
 
     fn prove_or_return(&mut self, armed: &mut Armed, before: Mode) -> Result<SelfTest, Failure> {
@@ -522,9 +503,10 @@ impl Enforcer {
     }
 }
 
-const fn word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Enforce => "enforcing",
-        Mode::Audit => "audit only",
+const fn word(mode: Mode, standing: &Standing) -> &'static str {
+    match (mode, &standing.not_strict) {
+        (Mode::Enforce, None) => "enforcing",
+        (Mode::Enforce, Some(_)) => "NOT enforcing strictly",
+        (Mode::Audit, _) => "audit only",
     }
 }

@@ -8,6 +8,7 @@
 
 mod admit;
 mod arm;
+mod arming;
 mod decide;
 mod explain;
 mod generators;
@@ -38,7 +39,8 @@ use policy::{Reason, key::PublicKey, probes::SignedProbes, revocation::SignedRev
 use serde::{Deserialize, Serialize};
 
 pub use admit::{Admission, Outcome};
-pub use arm::{ArmRequest, Arming};
+pub use arm::ArmRequest;
+pub use arming::{Arming, Confirmed};
 pub use decide::{Accepted, Rejected};
 pub use explain::{Compared, Explanation};
 use modules::Followed;

@@ -31,6 +31,14 @@ pub struct Check {
     pub detail: String,
 }
 
+impl Check {
+    /// For people.
+    pub fn line(&self) -> String {
+        let verdict = if self.passed { "passed" } else { "FAILED" };
+        format!("{verdict}: {}: {}", self.name, self.detail)
+    }
+}
+
 impl SelfTest {
     /// Did everything vital pass?
     pub fn proves(&self) -> bool {

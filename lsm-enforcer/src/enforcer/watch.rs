@@ -1,6 +1,6 @@
 //! What the daemon does by itself: deadlines, and proving again and again that the gate bites.
 
-use super::{Accepted, Enforcer, state};
+use super::{Accepted, Confirmed, Enforcer, state};
 use crate::{
     failure::Failure,
     gate::{Armed, Mode},
@@ -42,7 +42,7 @@ impl Enforcer {
     }
 
     /// Makes a provisional arming final.
-    pub fn confirm(&mut self) -> Result<(), Failure> {
+    pub fn confirm(&mut self) -> Result<Confirmed, Failure> {
         self.settle()?;
         let mut armed = self.must_be_armed()?;
         if armed.confirm_by.take().is_none() {
@@ -54,7 +54,10 @@ impl Enforcer {
             .map_err(|e| state(&self.store, &e))?;
         self.tools.gate.amend(&armed)?;
         self.note(Level::Info, "arming", "confirmed");
-        Ok(())
+        Ok(Confirmed {
+            confirmed: true,
+            standing: self.standing()?,
+        })
     }
 
     /// Tries whether the gate still bites, and raises the alarm if it does not.

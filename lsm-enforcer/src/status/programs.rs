@@ -1,4 +1,5 @@
-//! The programs in the kernel: how many came in how, and which of them a person has to look at.
+//! The programs in the kernel: how many came in how, which of them a person has to look at, and
+//! whether a strict policy lets the gate say that it enforces.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -8,9 +9,39 @@ use serde::{Deserialize, Serialize};
 use crate::{
     enforcer::Enforcer,
     failure::Failure,
-    gate::{Class, Loaded},
+    gate::{Class, Loaded, Mode},
     record::type_name,
 };
+
+/// What the programs in the kernel make of the gate. `status` says it, and so does whatever arms.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Does the policy want nothing in the kernel that nobody judged?
+    pub strict: bool,
+    /// Why a gate that enforces is not as strict as that, as a headline.
+    pub not_strict: Option<String>,
+    /// Programs that a person has to look at, one clause each.
+    pub warnings: Vec<String>,
+    /// How the programs came in.
+    pub programs: ProgramCounts,
+}
+
+impl Standing {
+    pub(crate) fn measure(enforcer: &Enforcer) -> Result<Self, Failure> {
+        let mode = enforcer.armed()?.map(|armed| armed.mode);
+        let strict = enforcer.policy().is_some_and(|p| p.policy().is_strict());
+        let loaded = enforcer.gate().loaded()?;
+        let programs = ProgramCounts::count(mode.is_some(), &loaded);
+        let unjudged = unjudged(mode.is_some(), loaded);
+        let falls_short = strict && mode == Some(Mode::Enforce) && !unjudged.is_empty();
+        Ok(Self {
+            strict,
+            not_strict: falls_short.then(|| not_strict(&unjudged)),
+            warnings: warnings(&unjudged),
+            programs,
+        })
+    }
+}
 
 /// Programs in the kernel, by how they came in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,10 +69,9 @@ pub struct ProgramCounts {
 }
 
 impl ProgramCounts {
-    pub(super) fn measure(enforcer: &Enforcer) -> Result<Self, Failure> {
-        let armed = enforcer.armed()?.is_some();
+    fn count(armed: bool, programs: &[Loaded]) -> Self {
         let mut counts = Self::default();
-        for program in enforcer.gate().loaded()? {
+        for program in programs {
             counts.loaded += 1;
             *match program.class {
                 _ if program.own => &mut counts.own,
@@ -56,10 +86,10 @@ impl ProgramCounts {
                 None => &mut counts.unknown,
             } += 1;
         }
-        Ok(counts)
+        counts
     }
 
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let mut line = format!(
             "{} loaded: {} the gate's own, {} signed, {} harmless by shape, {} from before arming",
             self.loaded, self.own, self.signed, self.shaped, self.before
@@ -80,11 +110,7 @@ impl ProgramCounts {
 
 /// Programs that run without anybody having judged them: from before arming, let pass by
 /// audit, or without a record.
-pub(crate) fn unjudged(enforcer: &Enforcer) -> Result<Vec<Loaded>, Failure> {
-    if enforcer.armed()?.is_none() {
-        return Ok(Vec::new());
-    }
-    let mut programs = enforcer.gate().loaded()?;
+fn unjudged(armed: bool, mut programs: Vec<Loaded>) -> Vec<Loaded> {
     programs.retain(|program| {
         let judged = matches!(
             program.class,
@@ -97,40 +123,51 @@ pub(crate) fn unjudged(enforcer: &Enforcer) -> Result<Vec<Loaded>, Failure> {
                     | Class::Native
             )
         );
-        !program.own && !judged
+        armed && !program.own && !judged
     });
     programs.sort_by_key(|program| program.id);
-    Ok(programs)
+    programs
+}
+
+fn not_strict(unjudged: &[Loaded]) -> String {
+    let (count, are) = match unjudged.len() {
+        1 => ("1 program".to_owned(), "is"),
+        n => (format!("{n} programs"), "are"),
+    };
+    let names = names(unjudged);
+    format!(
+        "NOT enforcing strictly: {count} that nobody judged {are} in the kernel: {names} (`inventory` lists all)"
+    )
 }
 
 /// Can it load other programs? What it loads is judged all the same, but by whom it was made
 /// nobody knows.
-pub(crate) fn is_loader(program: &Loaded) -> bool {
+fn is_loader(program: &Loaded) -> bool {
     type_name(program.prog_type) == Some("syscall")
 }
 
 /// What a person has to look at.
-pub(super) fn warnings(armed: bool, unjudged: &[Loaded]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let loaders: Vec<Loaded> = unjudged.iter().filter(|p| is_loader(p)).cloned().collect();
-    if armed && !loaders.is_empty() {
-        warnings.push(format!(
-            "programs that can load programs (type syscall) are in the kernel and nobody judged them: {}",
-            names(&loaders)
-        ));
-    }
-    let unknown: Vec<Loaded> = unjudged
-        .iter()
-        .filter(|p| p.class.is_none())
-        .cloned()
-        .collect();
-    if armed && !unknown.is_empty() {
-        warnings.push(format!(
-            "the gate has no record of these programs, treat them as an attack: {}",
-            names(&unknown)
-        ));
-    }
-    warnings
+fn warnings(unjudged: &[Loaded]) -> Vec<String> {
+    let those = |is: fn(&Loaded) -> bool| -> Vec<Loaded> {
+        unjudged.iter().filter(|p| is(p)).cloned().collect()
+    };
+    let loaders = those(is_loader);
+    let unknown = those(|program| program.class.is_none());
+    let lines = [
+        (
+            loaders,
+            "programs that can load programs (type syscall) are in the kernel and nobody judged them",
+        ),
+        (
+            unknown,
+            "the gate has no record of these programs, treat them as an attack",
+        ),
+    ];
+    lines
+        .into_iter()
+        .filter(|(programs, _)| !programs.is_empty())
+        .map(|(programs, what)| format!("{what}: {}", names(&programs)))
+        .collect()
 }
 
 /// One line for each bundle that was withdrawn while programs of it are loaded.
@@ -160,7 +197,7 @@ pub(super) fn left_behind(programs: &[Loaded]) -> Vec<String> {
 const NAMED: usize = 3;
 
 /// The first few of them.
-pub(crate) fn names(programs: &[Loaded]) -> String {
+fn names(programs: &[Loaded]) -> String {
     let mut words: Vec<String> = programs
         .iter()
         .take(NAMED)

@@ -1,8 +1,35 @@
 use super::*;
 use crate::{
+    enforcer::ArmRequest,
     fake::{self, World, policy, request},
-    gate::Class,
+    gate::{Class, Loaded},
 };
+
+/// A program that others loaded; number 1 is the gate's own.
+fn loaded(id: u32, prog_type: u32, class: Option<Class>) -> Loaded {
+    Loaded {
+        id,
+        prog_type,
+        name: "old".to_owned(),
+        tag: String::new(),
+        uid: 0,
+        at: std::time::Duration::ZERO,
+        own: id == 1,
+        class,
+        bundle: None,
+        admitted: None,
+        pid: None,
+        comm: None,
+        places: Vec::new(),
+    }
+}
+
+/// Arming with a policy that wants nothing in the kernel that nobody judged.
+fn strict(version: u64) -> ArmRequest {
+    let text = fake::policy_text(version, "enforce", "tool");
+    let text = text.replace("mode =", "strict = true\nmode =");
+    request(fake::signed(fake::authority(), &text))
+}
 
 fn headline(world: &World, state: &std::path::Path) -> String {
     Status::measure(&mut world.enforcer(state), true)
@@ -56,21 +83,7 @@ fn what_remains_is_in_the_headline_and_in_a_field() {
         let mut armed = state.armed.clone().unwrap();
         armed.protect = armed.protect.with(Switch::Kexec, false);
         state.armed = Some(armed);
-        state.loaded = vec![Loaded {
-            id: 7,
-            prog_type: 5,
-            name: "old".to_owned(),
-            tag: String::new(),
-            uid: 0,
-            at: std::time::Duration::ZERO,
-            own: false,
-            class: Some(Class::Before),
-            bundle: None,
-            admitted: None,
-            pid: None,
-            comm: None,
-            places: Vec::new(),
-        }];
+        state.loaded = vec![loaded(7, 5, Some(Class::Before))];
     });
     let status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
     let want = [
@@ -174,21 +187,6 @@ fn a_policy_that_was_not_taken_is_said() {
 
 #[test]
 fn strict_does_not_say_enforcing_while_anything_unjudged_remains() {
-    let loaded = |id, prog_type, class| Loaded {
-        id,
-        prog_type,
-        name: "old".to_owned(),
-        tag: String::new(),
-        uid: 0,
-        at: std::time::Duration::ZERO,
-        own: id == 1,
-        class,
-        bundle: None,
-        admitted: None,
-        pid: None,
-        comm: None,
-        places: Vec::new(),
-    };
     let own = || loaded(1, 29, Some(Class::Before));
     let table = [
         (
@@ -208,25 +206,22 @@ fn strict_does_not_say_enforcing_while_anything_unjudged_remains() {
         (
             vec![own(), loaded(2, 5, Some(Class::Before))],
             false,
-            "NOT enforcing strictly: 1 programs that nobody judged are in the kernel: tracepoint 2 \"old\"",
+            "NOT enforcing strictly: 1 program that nobody judged is in the kernel: tracepoint 2 \"old\" (`inventory` lists all)",
         ),
         (
             vec![loaded(2, 31, Some(Class::Before)), loaded(3, 5, None)],
             false,
-            "NOT enforcing strictly: 2 programs that nobody judged are in the kernel: syscall 2 \"old\", tracepoint 3 \"old\"",
+            "NOT enforcing strictly: 2 programs that nobody judged are in the kernel: syscall 2 \"old\", tracepoint 3 \"old\" (`inventory` lists all)",
         ),
         (
             vec![loaded(2, 5, Some(Class::Audited))],
             false,
-            "NOT enforcing strictly: 1 programs that nobody judged are in the kernel: tracepoint 2 \"old\"",
+            "NOT enforcing strictly: 1 program that nobody judged is in the kernel: tracepoint 2 \"old\" (`inventory` lists all)",
         ),
     ];
     for (programs, enforcing, want) in table {
         let (world, state) = (World::new(), tempfile::tempdir().unwrap());
-        let text =
-            fake::policy_text(1, "enforce", "tool").replace("mode =", "strict = true\nmode =");
-        let arm = request(fake::signed(fake::authority(), &text));
-        world.enforcer(state.path()).arm(arm).unwrap();
+        world.enforcer(state.path()).arm(strict(1)).unwrap();
         world.change(|state| state.loaded = programs);
         let status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
         assert_eq!(
@@ -237,43 +232,72 @@ fn strict_does_not_say_enforcing_while_anything_unjudged_remains() {
 }
 
 #[test]
+fn whatever_arms_says_of_strict_what_status_says() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    world.change(|state| state.loaded = vec![loaded(7, 5, Some(Class::Before))]);
+    let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+    let falls_short = "NOT enforcing strictly: 1 program that nobody judged is in the kernel: tracepoint 7 \"old\" \
+                       (`inventory` lists all)";
+    let mut enforcer = world.enforcer(state.path());
+    let provisional = ArmRequest {
+        confirm_within: Some(std::time::Duration::from_secs(60)),
+        ..strict(1)
+    };
+    let arming = enforcer.arm(provisional).unwrap();
+    assert!(
+        arming.text().contains("1 from before arming\n"),
+        "{}",
+        arming.text()
+    );
+    let json = serde_json::to_value(&arming).unwrap();
+    assert_eq!(
+        (&json["mode"], &json["strict"], &json["not_strict"]),
+        (&"enforce".into(), &true.into(), &falls_short.into())
+    );
+    let confirmed = enforcer.confirm().unwrap();
+    assert_eq!(confirmed.text(), format!("Confirmed: {falls_short}"));
+    let reloaded = enforcer.reload(None).unwrap();
+    for text in [arming.text(), reloaded.text()] {
+        assert_eq!(first_line(text), falls_short);
+    }
+    assert_eq!(headline(&world, state.path()), falls_short);
+    let said = enforcer.take_fresh();
+    let in_force = "policy: version 1 is in force, NOT enforcing strictly";
+    assert!(
+        said.iter().any(|record| record.line().ends_with(in_force)),
+        "{said:?}"
+    );
+
+    // Without such programs, and without `strict`, it enforces.
+    let lenient = enforcer.arm(request(policy(2, "enforce", "tool"))).unwrap();
+    world.change(|state| state.loaded.clear());
+    let clean = enforcer.arm(strict(3)).unwrap();
+    for text in [lenient.text(), clean.text()] {
+        assert_eq!(first_line(text), "Enforcing, with the new policy.");
+    }
+}
+
+#[test]
 fn loaders_from_before_are_named_loudly() {
     let (world, state) = (World::new(), tempfile::tempdir().unwrap());
-    world.change(|state| {
-        state.loaded = vec![Loaded {
-            id: 7,
-            prog_type: 31,
-            name: "loader".to_owned(),
-            tag: String::new(),
-            uid: 0,
-            at: std::time::Duration::ZERO,
-            own: false,
-            class: Some(Class::Before),
-            bundle: None,
-            admitted: None,
-            pid: None,
-            comm: None,
-            places: Vec::new(),
-        }];
-    });
+    world.change(|state| state.loaded = vec![loaded(7, 31, Some(Class::Before))]);
     let mut enforcer = world.enforcer(state.path());
-    enforcer.arm(request(policy(1, "enforce", "tool"))).unwrap();
+    let arming = enforcer.arm(request(policy(1, "enforce", "tool"))).unwrap();
+    let warning = "programs that can load programs (type syscall) are in the kernel and nobody judged them: syscall 7 \"old\"";
+    let alarm = format!("ALARM: programs: {warning}");
     let said = enforcer.take_fresh();
-    let alarm =
-        "ALARM: present before: they can load programs and were there before: syscall 7 \"loader\"";
     assert!(
-        said.iter().any(|record| record.line().ends_with(alarm)),
+        said.iter().any(|record| record.line().ends_with(&alarm)),
         "{said:?}"
     );
     let status = Status::measure(&mut enforcer, true).unwrap();
     assert!(status.enforcing);
-    assert_eq!(
-        status.warnings,
-        [
-            "programs that can load programs (type syscall) are in the kernel and nobody judged them: syscall 7 \"loader\""
-        ]
-    );
-    assert!(status.text().contains("WARNING"), "{}", status.text());
+    assert_eq!(status.warnings, [warning]);
+    assert_eq!(arming.standing.warnings, status.warnings);
+    let line = format!("\n  WARNING      {warning}\n");
+    for text in [status.text(), arming.text()] {
+        assert!(text.contains(&line), "{text}");
+    }
 }
 
 #[test]

@@ -49,6 +49,21 @@ prints "confirmed" '^Enforcing: ' $X status
 permit four
 check "disarm at last" $X disarm --permit four.permit
 
+# Nothing unjudged in the kernel: what was there before arming is not denied, and not forgotten.
+sed '1i strict = true' newer.toml >strict.toml
+check "the authority signs a strict policy" bpfseal policy sign strict.toml --key authority.key
+check "a program is there before arming" unsigned
+prints "strict: arm does not say that it enforces" '^NOT enforcing strictly: ' $X arm --policy strict.toml --authority authority.pub
+prints "nor does reload, which counts what was there" ' programs .*[1-9][0-9]* from before arming' $X reload
+grep -q '^NOT enforcing strictly: ' $out && ok "nor does its first line" || failed "nor does its first line" "$(said)"
+prints "nor does status" '^NOT enforcing strictly: ' $X status
+rm -rf /sys/fs/bpf/unsigned
+# What the gate before was made of may go a moment later.
+enforces() { $X reload | grep '^Enforcing'; }
+prints "without it, it enforces" '^Enforcing' awaits enforces
+permit six
+check "disarm after strict" $X disarm --permit six.permit
+
 # The way in when nobody can sign: as if it stood on the kernel's command line.
 sed 's/$/ bpfseal=audit/' /proc/cmdline >cmdline
 mount --bind cmdline /proc/cmdline
