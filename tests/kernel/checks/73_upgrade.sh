@@ -45,6 +45,10 @@ fails "a package does not bring what the policy does not name" 'E709 next-daemon
 prints "it brings what the policy names" "^$exe is sha256:$(sum next) now" sh /lab/dist/package-postinst next $PWD/place
 prints "a kernel that is not there does not stop the package manager" 'see above before you boot 9.9' \
     sh -c 'PATH=/run/$SCRIPT/bin:$PATH sh /lab/dist/kernel-postinst 9.9'
+prints "nor kernel-install" 'see above before you boot 9.9' \
+    sh -c 'PATH=/run/$SCRIPT/bin:$PATH sh /lab/dist/kernel-postinst add 9.9 /boot/entry'
+check "one that is removed is nothing to look at" \
+    sh -c 'said=$(PATH=/run/$SCRIPT/bin:$PATH sh /lab/dist/kernel-postinst remove 9.9 /boot/entry 2>&1) && [ -z "$said" ]'
 check "its file is the same" cmp next $exe
 prints "the daemon goes on" 'daemon +running' $X status
 prints "it says that it is the build before" 'WARNING +the daemon is the build that was in its place before' $X status
