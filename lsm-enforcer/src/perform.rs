@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use policy::Reason;
 use serde_json::{Value, to_value};
 
 use crate::{
@@ -114,14 +113,8 @@ fn answer(
         }
         Request::Selftest => {
             let test = enforcer.selftest()?;
-            if !test.proves() {
-                let detail = test
-                    .first_failure()
-                    .map(|check| format!("the self test failed: {}: {}", check.name, check.detail));
-                return Err(Failure::refused(
-                    Reason::CannotEnforce,
-                    detail.unwrap_or_default(),
-                ));
+            if let Some(failure) = test.failure().filter(|_| !test.proves()) {
+                return Err(failure);
             }
             to_value(test)
         }

@@ -299,14 +299,19 @@ impl Status {
                     "Audit only{because}: unsigned BPF programs load and are reported, nothing is refused"
                 )
             }
-            (Mode::Enforce, None) => {
-                let first = "Enforcing: unsigned BPF programs are refused, one was just now";
-                let all = std::iter::once(first).chain(self.remaining.iter().map(String::as_str));
+            (Mode::Enforce, seconds) => {
+                let first = seconds.map_or_else(
+                    || "Enforcing: unsigned BPF programs are refused, one was just now".to_owned(),
+                    |seconds| {
+                        format!(
+                            "Enforcing, but not confirmed: falls back to audit in {seconds} s unless \
+                             `bpfseal-enforcer arm --confirm` comes"
+                        )
+                    },
+                );
+                let all = std::iter::once(first).chain(self.remaining.iter().cloned());
                 all.collect::<Vec<_>>().join("; ")
             }
-            (Mode::Enforce, Some(seconds)) => format!(
-                "Enforcing, but not confirmed: falls back to audit in {seconds} s unless `bpfseal-enforcer arm --confirm` comes"
-            ),
         }
     }
 
@@ -383,12 +388,13 @@ impl Status {
             line(
                 "since arming",
                 &format!(
-                    "{} passed, {} refused, {} let pass by audit, {} attempts on the gate, {} events lost",
+                    "{} passed, {} refused, {} let pass by audit, {} attempts on the gate, {} events lost; {} programs on record",
                     counters.passed,
                     counters.refused,
                     counters.audited,
                     counters.protected,
-                    counters.events_lost
+                    counters.events_lost,
+                    counters.records
                 ),
             );
         }

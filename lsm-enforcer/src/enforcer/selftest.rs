@@ -1,7 +1,7 @@
 //! The self test: proves on the running kernel what `status` is going to say.
 
 use jiff::Timestamp;
-use policy::protect::Switch;
+use policy::{Reason, protect::Switch};
 use serde::{Deserialize, Serialize};
 
 use super::Enforcer;
@@ -45,9 +45,17 @@ impl SelfTest {
         self.checks.iter().all(|check| check.passed || !check.vital)
     }
 
-    /// Did everything pass?
-    pub fn is_clean(&self) -> bool {
-        self.checks.iter().all(|check| check.passed)
+    /// Why the command fails: something is not so, be it vital or not.
+    pub fn failure(&self) -> Option<Failure> {
+        let first = self.first_failure()?;
+        let count = self.checks.iter().filter(|check| !check.passed).count();
+        let more = match count - 1 {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let (name, detail) = (&first.name, &first.detail);
+        let message = format!("the self test failed: {name}: {detail}{more}");
+        Some(Failure::refused(Reason::CannotEnforce, message).with_remedy(REMEDY))
     }
 
     /// The first thing that is not so.
@@ -168,3 +176,6 @@ impl Enforcer {
         })
     }
 }
+
+const REMEDY: &str = "Where a shape is refused, put it into the policy's `[[shape]]`s; where a way of `[protect]` is open, report it \
+                      with the kernel's version; where an unsigned program loads, see docs/operations.md.";

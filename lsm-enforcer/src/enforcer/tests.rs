@@ -563,6 +563,34 @@ fn the_self_test_tries_the_ways_into_kernel_memory() {
         ]
     );
     assert!(test.proves());
+    let failure = test.failure().unwrap();
+    assert_eq!(
+        (failure.exit as u8, failure.message.as_str()),
+        (5, "the self test failed: kcore is closed: it is open")
+    );
+}
+
+#[test]
+fn a_self_test_fails_for_whatever_failed() {
+    let scene = Scene::new();
+    let text = fake::policy_text(1, "enforce", "tool").replace("mode =", "shape = []\nmode =");
+    let arm = request(fake::signed(fake::authority(), &text));
+    let mut enforcer = scene.start();
+    enforcer.arm(arm).unwrap();
+    let test = enforcer.selftest().unwrap();
+    assert!(test.proves());
+    let failure = test.failure().unwrap();
+    assert_eq!(
+        (failure.exit as u8, failure.reason),
+        (5, Some(Reason::CannotEnforce))
+    );
+    assert_eq!(
+        failure.message,
+        "the self test failed: systemd's device filter probe loads: it is refused: units and containers would run \
+         without their device policy, and 2 more"
+    );
+    let armed = Scene::armed();
+    assert_eq!(armed.start().selftest().unwrap().failure(), None);
 }
 
 #[test]

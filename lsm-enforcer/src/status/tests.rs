@@ -95,6 +95,21 @@ fn what_remains_is_in_the_headline_and_in_a_field() {
 }
 
 #[test]
+fn what_remains_is_in_the_headline_of_a_provisional_arming() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    let provisional = ArmRequest {
+        confirm_within: Some(std::time::Duration::from_secs(60)),
+        ..request(policy(1, "enforce", "tool"))
+    };
+    world.enforcer(state.path()).arm(provisional).unwrap();
+    assert_eq!(
+        headline(&world, state.path()),
+        "Enforcing, but not confirmed: falls back to audit in 60 s unless `bpfseal-enforcer arm --confirm` comes; left \
+         open by the policy: unsigned_modules"
+    );
+}
+
+#[test]
 fn a_daemon_that_does_not_answer_is_said() {
     let (world, state) = (World::new(), tempfile::tempdir().unwrap());
     world
@@ -103,6 +118,11 @@ fn a_daemon_that_does_not_answer_is_said() {
         .unwrap();
     let mut status = Status::measure(&mut world.enforcer(state.path()), true).unwrap();
     assert!(status.text().contains("daemon       running;"));
+    assert!(
+        status
+            .text()
+            .contains("0 events lost; 0 programs on record\n")
+    );
     status.daemon_silent = true;
     assert!(
         status.text().contains(
