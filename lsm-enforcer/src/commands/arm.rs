@@ -17,9 +17,9 @@ use super::{Places, duration, must_be_root, read_permit, read_text};
 /// On an armed gate it loads another policy of the same authority.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  bpfseal-enforcer arm --policy policy.toml --authority authority.pub --confirm-within 10m
-  bpfseal-enforcer arm --confirm
   bpfseal-enforcer arm --policy policy.toml --authority authority.pub --audit-only
+  bpfseal-enforcer arm --policy policy.toml --confirm-within 10m
+  bpfseal-enforcer arm --confirm
   bpfseal-enforcer arm --policy older.toml --permit downgrade.permit")]
 pub struct Args {
     /// The policy; its signature is in FILE.sig.
@@ -31,7 +31,7 @@ pub struct Args {
     /// Report what would be refused, refuse nothing.
     #[arg(long)]
     audit_only: bool,
-    /// Fall back to audit after TIME unless `arm --confirm` comes; first arming only.
+    /// Fall back to audit after TIME unless `arm --confirm` comes; when enforcing begins.
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "audit_only")]
     confirm_within: Option<Duration>,
     /// Make a provisional arming final.
@@ -64,8 +64,8 @@ pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure>
     };
     let has_daemon = places.daemon()?.is_some();
     let arming: Arming = places.perform(Request::Arm(Box::new(request)), &[])?;
-    if !has_daemon && let Some(time) = args.confirm_within {
-        super::confirm::start(places, time)?;
+    if !has_daemon && let Some(seconds) = arming.confirm_within_seconds {
+        super::confirm::start(places, seconds)?;
     }
     output.result(&arming, || printable_lines(&arming.text()));
     Ok(())

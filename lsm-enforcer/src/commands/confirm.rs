@@ -20,9 +20,9 @@ pub struct Args {
 }
 
 /// Starts a process that outlives this one and the terminal.
-pub fn start(places: &Places, time: Duration) -> Result<(), Failure> {
+pub fn start(places: &Places, seconds: u64) -> Result<(), Failure> {
     let start = || -> io::Result<Child> {
-        let seconds = time.as_secs().to_string();
+        let seconds = seconds.to_string();
         ourselves::again::<&OsStr>(&[
             "--state".as_ref(),
             places.state.as_ref(),

@@ -33,6 +33,14 @@ pub struct ArmRequest {
     pub permit: Option<String>,
 }
 
+/// Another policy for an armed gate.
+struct Change<'a> {
+    policy: Trusted,
+    audit_only: bool,
+    confirm_within: Option<Duration>,
+    permit: Option<&'a str>,
+}
+
 impl Enforcer {
     /// Arms the gate, or loads another policy where it is armed already.
     pub fn arm(&mut self, request: ArmRequest) -> Result<Arming, Failure> {
@@ -63,9 +71,9 @@ impl Enforcer {
             }
             Some(armed) => {
                 let authority = pinned(&request.authority, &armed)?;
-                if request.confirm_within.is_some() {
+                if request.confirm_within.is_some() && armed.mode == Mode::Enforce {
                     return Err(Failure::usage(
-                        "--confirm-within is for the first arming; the gate is armed already",
+                        "--confirm-within is for when enforcing begins; the gate enforces already",
                     ));
                 }
                 let policy = Trusted::verify(&request.document, &authority)?;
@@ -73,8 +81,13 @@ impl Enforcer {
                 self.store
                     .put_authority(&request.authority)
                     .map_err(|e| state(&self.store, &e))?;
-                let permit = request.permit.as_deref();
-                self.change_policy(policy, request.audit_only, permit, armed)
+                let change = Change {
+                    policy,
+                    audit_only: request.audit_only,
+                    confirm_within: request.confirm_within,
+                    permit: request.permit.as_deref(),
+                };
+                self.change_policy(change, armed)
             }
         }
     }
@@ -98,8 +111,13 @@ impl Enforcer {
                 .intent()
                 .map_err(|e| state(&self.store, &e))?
                 .is_some_and(|i| i.audit_only);
-            let audit_only = audit_only && armed.mode == Mode::Audit;
-            self.change_policy(policy, audit_only, permit, armed)
+            let change = Change {
+                policy,
+                audit_only: audit_only && armed.mode == Mode::Audit,
+                confirm_within: None,
+                permit,
+            };
+            self.change_policy(change, armed)
         });
         if let Err(failure) = &result {
             self.note(
@@ -215,6 +233,7 @@ impl Enforcer {
         confirm_within: Option<Duration>,
     ) -> Result<Arming, Failure> {
         let (mode, why_audit) = self.wanted_mode(&policy, intent.audit_only);
+        let confirm_within = confirm_within.filter(|_| mode == Mode::Enforce);
         let key = trust::authority(policy.authority())?;
         match self.stored_revocations(&key, 0) {
             Ok(list) => self.revocations = list,
@@ -307,13 +326,13 @@ impl Enforcer {
 
     /// Another policy for an armed gate: permits where they are needed, every bundle decided
     /// anew, one swap.
-    fn change_policy(
-        &mut self,
-        policy: Trusted,
-        audit_only: bool,
-        permit: Option<&str>,
-        mut armed: Armed,
-    ) -> Result<Arming, Failure> {
+    fn change_policy(&mut self, change: Change<'_>, mut armed: Armed) -> Result<Arming, Failure> {
+        let Change {
+            policy,
+            audit_only,
+            confirm_within,
+            permit,
+        } = change;
         self.must_know_what_is_revoked(&armed)?;
         let (mode, why_audit) = self.wanted_mode_armed(&policy, audit_only, &armed);
         if let Err(older) = not_older(policy.clone(), &armed) {
@@ -342,18 +361,29 @@ impl Enforcer {
             )?;
         }
         let begins = armed.mode == Mode::Audit && mode == Mode::Enforce;
+        let provisional = confirm_within.is_some();
+        let confirm_within = confirm_within.filter(|_| begins);
         if begins {
             self.must_be_able()?;
         }
         let (accepted, rejected) = self.decide_all(&policy)?;
-        self.store
-            .put_document(policy.document())
-            .map_err(|e| state(&self.store, &e))?;
+        let io = |e| state(&self.store, &e);
+        if provisional {
+            // First of all: wherever this ends, the next boot does not enforce what nobody confirmed.
+            let stored = Intent { audit_only: true };
+            self.store.put_intent(Some(stored)).map_err(io)?;
+        }
+        self.store.put_document(policy.document()).map_err(io)?;
         let before = armed.mode;
         armed.policy_version = policy.version();
         armed.policy = policy.digest();
         armed.protect = policy.policy().protect();
         armed.mode = mode;
+        armed.confirm_by = match (mode, confirm_within) {
+            (Mode::Audit, _) => None,
+            (Mode::Enforce, None) => armed.confirm_by,
+            (Mode::Enforce, Some(time)) => Some(self.host().since_boot() + time),
+        };
         armed.revocation = self.revocation_version(&armed);
         armed.probes = self.find_probes(&policy, armed.probes);
         let admissions = self.admissions(&policy, &accepted);
@@ -365,7 +395,7 @@ impl Enforcer {
         };
         self.store
             .put_intent(Some(Intent {
-                audit_only: audit_only || armed.confirm_by.is_some(),
+                audit_only: audit_only || provisional || armed.confirm_by.is_some(),
             }))
             .map_err(|e| state(&self.store, &e))?;
         let bundles = redecided(&accepted, &rejected);
@@ -383,7 +413,7 @@ impl Enforcer {
             policy: policy.digest(),
             bundles,
             selftest,
-            confirm_within_seconds: None,
+            confirm_within_seconds: confirm_within.map(|time| time.as_secs()),
             standing,
         })
     }
@@ -402,7 +432,7 @@ impl Enforcer {
         if test.proves() {
             return Ok(test);
         }
-        armed.mode = before;
+        (armed.mode, armed.confirm_by) = (before, None);
         self.tools.gate.amend(armed)?;
         let failed = test
             .first_failure()

@@ -22,7 +22,12 @@ prints "suggest names the tool" 'bpfseal enroll .*bpftool' $X suggest
 prints "suggest has a rule" '^scope = "bpftool"' $X suggest
 prints "status does not pretend" '^Audit only' $X status
 prints "admit without a daemon" 'admitted +count_exec' $X admit count.tar
-prints "enforce after audit" 'Enforcing: an unsigned program was refused' $arm
+prints "enforce after audit, for a while" 'Enforcing: an unsigned program was refused' $arm --confirm-within 1h
+grep -q 'provisional  falls back to audit in 3600 s' $out && ok "it says how long" || failed "it says how long" "$(said)"
+prints "it is not final" '^Enforcing, but not confirmed: .*; left open by the policy: unsigned_modules' $X status
+fails "what enforces does not become provisional" 'the gate enforces already' $arm --confirm-within 1h
+check "somebody confirms" $X arm --confirm
+prints "it is final" '^Enforcing: ' $X status
 refused "unsigned is refused" unsigned
 check "signed loads" signed
 permit one
@@ -40,6 +45,9 @@ check "nobody confirms: it falls back to audit" hear 'fell back to audit'
 prints "and status says so" '^Audit only' $X status
 check "unsigned loads after the fall-back" unsigned
 rm -rf /sys/fs/bpf/unsigned
+prints "from audit, provisionally once more" 'provisional +falls back to audit' $arm --confirm-within 5s
+check "nobody confirms that: it falls back again" hear 'fell back to audit'
+prints "a reload does not enforce it, either" '^Audit only' $X reload
 permit three
 check "disarm a third time" $X disarm --permit three.permit
 check "provisional arming again" $arm --confirm-within 1h
