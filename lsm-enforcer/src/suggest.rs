@@ -13,7 +13,7 @@ use crate::record::{Attempt, Outcome, Record};
 /// The suggestion.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suggestion {
-    /// Executables whose programs nobody signed, most frequent first.
+    /// Executables that load programs nobody signed, most frequent first.
     pub enroll: Vec<Loader>,
     /// TOML to paste into the policy.
     pub rules: String,
@@ -111,24 +111,131 @@ fn rules(loaders: &[Loader], filters: u64, keys: &[String]) -> String {
         quoted(keys)
     };
     for loader in loaders {
-        let name = &loader.name;
-        let types: Vec<String> = loader.program_types.iter().cloned().collect();
         let programs: Vec<String> = loader.programs.iter().cloned().collect();
-        let _ = write!(
-            toml,
-            "# {} tried {} times: {}\n# sign it: bpfseal enroll {} --name {name} --key KEY\n[[rule]]\nname = {name:?}\n\
-             scope = {name:?}\nsigned_by = {{ at_least = 1, of = [{signers}] }}\nprogram_types = [{}]\n\
-             tunables = {{ \"*\" = \"any\" }}    # its command line options; narrow them by name\n\
-             map_sizes = {{ \"*\" = \"any\" }}\n\n",
-            comment(&loader.exe),
-            loader.attempts,
-            comment(&programs.join(", ")),
-            comment(&loader.exe),
-            quoted(&types),
-        );
+        let exe = comment(&loader.exe);
+        let programs = comment(&programs.join(", "));
+        let _ = writeln!(toml, "# {exe} tried {} times: {programs}", loader.attempts);
+        let known = KNOWN.iter().find(|known| known.name == loader.name);
+        let is_made = |kind: &&String| known.is_some_and(|known| known.makes(kind));
+        let (made, held): (Vec<_>, Vec<_>) = loader.program_types.iter().partition(is_made);
+        let maker = known.filter(|known| !made.is_empty() || known.makes == ["*"]);
+        if let Some(known) = maker {
+            let _ = write!(toml, "{}", known.generator(&exe, &made));
+        }
+        if maker.is_none() || !held.is_empty() {
+            let _ = write!(toml, "{}", rule(loader, known, &held, &signers));
+        }
+        toml.push('\n');
     }
     toml
 }
+
+/// The rule for programs that are in files, and how to sign these.
+fn rule(loader: &Loader, known: Option<&Known>, types: &[&String], signers: &str) -> String {
+    let name = &loader.name;
+    let sign = match known.map(|known| known.objects) {
+        None => format!(
+            "bpfseal enroll {} --name {name} --key KEY",
+            comment(&loader.exe)
+        ),
+        Some(Objects::Files) => format!(
+            "bpfseal pack FILE.o -o FILE.tar --name {name}, then bpfseal sign FILE.tar --key KEY; FILE.o is what it loads"
+        ),
+        Some(Objects::Library(library)) => {
+            format!("bpfseal enroll {library} --name {name} --key KEY; docs/policy.md#systemd")
+        }
+    };
+    format!(
+        "# sign it: {sign}\n[[rule]]\nname = {name:?}\nscope = {name:?}\n\
+         signed_by = {{ at_least = 1, of = [{signers}] }}\nprogram_types = [{}]\n\
+         tunables = {{ \"*\" = \"any\" }}    # its command line options; narrow them by name\n\
+         map_sizes = {{ \"*\" = \"any\" }}\n",
+        quoted(types),
+    )
+}
+
+/// A loader whose programs are not in its executable.
+struct Known {
+    /// Its file's name.
+    name: &'static str,
+    /// Types of programs that it makes as it goes, so that nobody can sign them; `*` is all.
+    makes: &'static [&'static str],
+    /// Where the others are.
+    objects: Objects,
+    /// Lines that its `[[generator]]` has besides.
+    limits: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Objects {
+    /// In files that its command line names.
+    Files,
+    /// In a library.
+    Library(&'static str),
+}
+
+impl Known {
+    fn makes(&self, kind: &str) -> bool {
+        self.makes.contains(&"*") || self.makes.contains(&kind)
+    }
+
+    /// In comments: the digests are for a person to look up, and to mean it.
+    fn generator(&self, exe: &str, types: &[&String]) -> String {
+        let Self { name, limits, .. } = self;
+        let types = quoted(types);
+        let toml = format!(
+            "[[generator]]\nname = {name:?}\nexe = {{ path = {exe:?}, sha256 = \"…\" }}\n\
+             libraries = [ … ]    # LD_TRACE_LOADED_OBJECTS=1 {exe}\nprogram_types = [{types}]\n{limits}"
+        );
+        let lines = toml.lines().map(|line| format!("# {line}\n"));
+        let lines: String = lines.collect();
+        format!(
+            "# it makes them as it goes: nobody can sign them, and what it makes is not attested; docs/policy.md#generator\n{lines}"
+        )
+    }
+}
+
+/// By the names of their files; of all others it is supposed that they hold their programs.
+const KNOWN: &[Known] = &[
+    Known {
+        name: "bpftool",
+        makes: &[],
+        objects: Objects::Files,
+        limits: "",
+    },
+    Known {
+        name: "tc",
+        makes: &[],
+        objects: Objects::Files,
+        limits: "",
+    },
+    Known {
+        name: "xdp-loader",
+        makes: &[],
+        objects: Objects::Files,
+        limits: "",
+    },
+    // `ip vrf exec` writes the device's number into its program.
+    Known {
+        name: "ip",
+        makes: &["cgroup_sock"],
+        objects: Objects::Files,
+        limits: "",
+    },
+    Known {
+        name: "bpftrace",
+        makes: &["*"],
+        objects: Objects::Files,
+        limits: "permit = true\n",
+    },
+    // IPAddressDeny= and its kin.
+    Known {
+        name: "systemd",
+        makes: &["cgroup_skb"],
+        objects: Objects::Library("/usr/lib/*/systemd/libsystemd-core-*.so"),
+        limits: "map_types = [\"lpm_trie\", \"array\"]\nuid = 0\n",
+    },
+];
 
 const SHAPE: &str = "[[shape]]
 name = \"device filters\"
@@ -139,10 +246,10 @@ max_insns = 4096
 
 ";
 
-fn quoted(words: &[String]) -> String {
+fn quoted<T: AsRef<str>>(words: &[T]) -> String {
     words
         .iter()
-        .map(|word| format!("{word:?}"))
+        .map(|word| format!("{:?}", word.as_ref()))
         .collect::<Vec<_>>()
         .join(", ")
 }
@@ -283,6 +390,84 @@ mod tests {
                 trusted.policy().shapes().len()
             ),
             (2, 1)
+        );
+    }
+
+    fn tried(exe: &str, prog_type: u32) -> Record {
+        let mut event = Event {
+            refused: false,
+            ..fake::event()
+        };
+        event.identity.prog_type = prog_type;
+        attempt(event, exe)
+    }
+
+    /// It says this of an executable that tried programs of these types, and not that.
+    fn says(exe: &str, types: &[u32], wanted: &[&str], unwanted: &[&str]) {
+        let records: Vec<Record> = types.iter().map(|&kind| tried(exe, kind)).collect();
+        let said = suggest(&records, &["fleet".to_owned()]).text();
+        for words in wanted {
+            assert!(said.contains(words), "{exe}: {words:?} in\n{said}");
+        }
+        for words in unwanted {
+            assert!(!said.contains(words), "{exe}: {words:?} in\n{said}");
+        }
+        let pem = fake::somebody().pem();
+        let text = format!("version = 1\n[keys.fleet]\npem = {pem:?}\n{said}");
+        let document = fake::signed(fake::authority(), &text);
+        crate::trust::Trusted::verify(&document, &fake::authority().public).unwrap();
+    }
+
+    #[test]
+    fn it_says_how_to_sign_what_each_loader_loads() {
+        let (tracepoint, xdp, skb, sock, lsm) = (5, 6, 8, 9, 29);
+        says(
+            "/usr/sbin/opensnoop",
+            &[tracepoint],
+            &["# sign it: bpfseal enroll /usr/sbin/opensnoop --name opensnoop --key KEY\n"],
+            &["generator", "pack"],
+        );
+        says(
+            "/usr/sbin/bpftool",
+            &[xdp],
+            &[
+                "# sign it: bpfseal pack FILE.o -o FILE.tar --name bpftool, then bpfseal sign FILE.tar --key KEY; ",
+            ],
+            &["generator", "enroll"],
+        );
+        says(
+            "/usr/sbin/ip",
+            &[sock],
+            &["# [[generator]]\n# name = \"ip\"\n"],
+            &["pack", "[[rule]]"],
+        );
+        says(
+            "/usr/bin/bpftrace",
+            &[tracepoint],
+            &[
+                "# exe = { path = \"/usr/bin/bpftrace\", sha256 = \"…\" }\n",
+                "# program_types = [\"tracepoint\"]\n# permit = true\n\n",
+            ],
+            &["enroll", "[[rule]]"],
+        );
+        let systemd = "/usr/lib/systemd/systemd";
+        says(
+            systemd,
+            &[skb],
+            &[
+                "# program_types = [\"cgroup_skb\"]\n# map_types = [\"lpm_trie\", \"array\"]\n# uid = 0\n\n",
+            ],
+            &["enroll", "[[rule]]"],
+        );
+        says(
+            systemd,
+            &[skb, lsm],
+            &[
+                "# [[generator]]\n",
+                "# sign it: bpfseal enroll /usr/lib/*/systemd/libsystemd-core-*.so --name systemd --key KEY; ",
+                "\nprogram_types = [\"lsm\"]\n",
+            ],
+            &["enroll /usr/lib/systemd/systemd "],
         );
     }
 

@@ -5,7 +5,8 @@ use enforcer::{control::Request, failure::Failure, output::Output, suggest::Sugg
 use super::Places;
 
 /// Turns what was tried and not admitted into rules to paste into the policy, with the
-/// command that signs each tool.
+/// command that signs what each tool loads. Of what a tool makes as it goes, which nobody can
+/// sign, it says so, and what a `[[generator]]` needs.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   bpfseal-enforcer suggest >> policy.toml

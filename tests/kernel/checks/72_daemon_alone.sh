@@ -18,7 +18,7 @@ prints "audit is said" 'Audit only, because --audit-only' $arm --audit-only
 check "unsigned loads in audit" unsigned
 rm -rf /sys/fs/bpf/unsigned
 prints "audit saw it" 'let pass \(audit\) E401 unsigned.*drop_port.*bpftool' $X events
-prints "suggest names the tool" 'bpfseal enroll .*bpftool' $X suggest
+prints "suggest says what to sign" 'bpfseal pack FILE\.o -o FILE\.tar --name bpftool' $X suggest
 prints "suggest has a rule" '^scope = "bpftool"' $X suggest
 prints "status does not pretend" '^Audit only' $X status
 prints "admit without a daemon" 'admitted +count_exec' $X admit count.tar
