@@ -288,6 +288,8 @@ int BPF_PROG(guard_map, struct bpf_map *map)
 
 	if (!g)
 		return 0;
+	if (g->shown == id && is_daemon())
+		show_uses(g, map);
 	if (id < g->first_map || id > g->last_map)
 		return deny(refuse_unborn(g, map, id));
 	return deny(refuse_own(g, OWN_MAP, id));

@@ -104,6 +104,13 @@ static __always_inline u32 refuse_own(struct guard *g, u32 kind, u32 id)
 	return REASON_OWN_OBJECT;
 }
 
+/* The kernel counts whoever asks already. */
+static __always_inline void show_uses(struct guard *g, struct bpf_map *map)
+{
+	g->users = BPF_CORE_READ(map, usercnt.counter);
+	g->references = BPF_CORE_READ(map, refcnt.counter);
+}
+
 /*
  * A set that the daemon is just writing is on no list yet. It has its name: nobody else gets hold of a map with such
  * a name, or he would have a descriptor of what is about to decide.

@@ -242,6 +242,7 @@ struct btf {
 	bool kernel_btf;
 };
 
+typedef struct { s64 counter; } atomic64_t;
 struct bpf_map {
 	char name[16];
 	enum bpf_map_type map_type;
@@ -251,6 +252,8 @@ struct bpf_map {
 	u32 map_flags;
 	u32 id;
 	bool frozen;
+	atomic64_t refcnt;
+	atomic64_t usercnt;
 };
 
 struct bpf_array {

@@ -289,13 +289,16 @@ static __always_inline u32 refuse_umount(u64 mnt_address, int flags)
 
 	if (!g)
 		return 0;
-	/* Arming shows which mount it is by asking for what is refused here. */
-	if (!g->locked) {
-		if (g->mount || BPF_CORE_READ(mnt, mnt_sb, s_dev) != g->pins_dev || !mark_who_arms(g))
+	/* Arming shows which mount it is by asking for what is refused here: first in the open, then alone. */
+	if (!g->mount) {
+		if (BPF_CORE_READ(mnt, mnt_sb, s_dev) != g->pins_dev ||
+		    !(g->locked ? is_daemon() : mark_who_arms(g)))
 			return 0;
 		g->mount = (u64)mount;
 		return REASON_OWN_PIN;
 	}
+	if (!g->locked)
+		return 0;
 	/* Otherwise the kernel finds it busy if anything comes to stand on it. */
 	if ((flags & MNT_DETACH) && meets((u64)mount, 0))
 		return refuse_mounts(MOUNTS_MEET);

@@ -265,6 +265,10 @@ struct guard {
 	u32 next_dev;
 	u32 last_dev;
 	u32 last_prog;     /* no program with a higher id was there before gate 1 saw each load */
+	u32 shown;         /* of this map the next two are said, when the daemon asks for it by its id: */
+	u64 users;         /* descriptors and pins, */
+	u64 references;    /* and programs and maps beside them */
+	u32 complete;      /* did arming come to its end? */
 	u32 spare;
 };
 
@@ -400,7 +404,7 @@ SAME_SIZE(struct tunable, 80);
 SAME_SIZE(struct record, 64);
 SAME_SIZE(struct origin, 144);
 SAME_SIZE(struct bound, 512);
-SAME_SIZE(struct guard, 144);
+SAME_SIZE(struct guard, 168);
 SAME_SIZE(struct array, 8);
 SAME_SIZE(struct pending, 32);
 SAME_SIZE(struct mounting, 16);

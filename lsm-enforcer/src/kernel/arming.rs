@@ -1,5 +1,6 @@
 //! Arming, taking over, changing and disarming.
 
+mod alone;
 mod cover;
 mod hold;
 mod parting;
@@ -236,7 +237,10 @@ impl BpfGate {
         self.parting = loaded.programs()?;
         self.maps = loaded.maps()?;
         let mut guard = Guard {
-            next_image: 1,
+            next_image: alone::first_image(),
+            // What is loaded before the gate is in force was there before.
+            armed_at: u64::MAX,
+            last_prog: u32::MAX,
             kprobes: ladder.kprobes,
             tracepoints: ladder.tracepoints,
             uprobes: ladder.uprobes,
@@ -247,7 +251,7 @@ impl BpfGate {
         place::survey(&mut guard)?;
         ourselves::obeyed(guard.files());
         self.write_guard(&guard)?;
-        self.write_admissions(armed, admissions)?;
+        self.put_in_force(&self.store(0).open()?)?;
         self.map("marks")?
             .update(
                 &std::process::id().to_ne_bytes(),
@@ -256,33 +260,43 @@ impl BpfGate {
             )
             .map_err(other)?;
         self.hold_alone()?;
-        let links = loaded.attach(&mut || {
-            let mut guard = self.guard()?;
-            guard.armed_at = place::boot_time();
-            guard.last_prog = loaded::last_program();
-            self.write_guard(&guard)
-        })?;
-        self.pin(&loaded, links)?;
+        let links = loaded.attach()?;
+        let own = self.pin(&loaded, links)?;
         place::show_mount();
-        let mut guard = self.guard()?;
-        if guard.mount == 0 {
-            return Err(io::Error::other("the mount of the pins was not seen"));
-        }
-        if guard.exe == 0 {
+        if self.guard()?.exe == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the enforcer's file is on a file system that shows other devices than it has (btrfs, overlayfs), so \
                  the gate could not know it again: put it on ext4, XFS or tmpfs",
             ));
         }
+        let mut seen = self.guard()?;
+        seen.locked = true;
+        self.write_guard(&seen)?;
+        self.must_be_alone(&loaded)?;
         guard.locked = true;
+        self.begin_anew(guard, own)?;
+        self.write_admissions(armed, admissions)?;
+        let mut guard = self.guard()?;
+        guard.armed_at = place::boot_time();
+        guard.last_prog = loaded::last_program();
+        guard.complete = true;
         self.write_guard(&guard)?;
         self.parting.clear();
         Ok(())
     }
 
     /// Everything survives this process from here on.
-    fn pin(&self, loaded: &object::Loaded, links: Vec<(String, Link)>) -> io::Result<()> {
+    fn pin(
+        &self,
+        loaded: &object::Loaded,
+        links: Vec<(String, Link)>,
+    ) -> io::Result<BTreeSet<(u32, u32)>> {
+        let mut own = BTreeSet::new();
+        let mut add = |kind, id| {
+            own.insert((kind, id));
+            self.own(kind, id)
+        };
         // Who finds the set finds all of them.
         let (set, others): (Vec<_>, Vec<_>) =
             self.maps.iter().partition(|(name, _)| *name == "set");
@@ -293,17 +307,17 @@ impl BpfGate {
                     .pin(&path)
                     .map_err(|error| io::Error::other(format!("pinning {path}: {error}")))?;
             }
-            self.own(OWN_MAP, object::map_id(map)?)?;
+            add(OWN_MAP, object::map_id(map)?)?;
         }
         for program in loaded.programs()? {
-            self.own(OWN_PROG, program.id())?;
+            add(OWN_PROG, program.id())?;
         }
         for (name, mut link) in links {
             link.pin(self.pins.pin(&format!("link_{name}")))
                 .map_err(other)?;
-            self.own(OWN_LINK, object::link_id(&link)?)?;
+            add(OWN_LINK, object::link_id(&link)?)?;
         }
-        Ok(())
+        Ok(own)
     }
 }
 
@@ -384,6 +398,11 @@ impl Gate for BpfGate {
         }
         let result = self.arm_now(armed, admissions);
         if result.is_err() {
+            // It may guard its pins already.
+            if let Ok(mut guard) = self.guard() {
+                guard.locked = false;
+                let _the_first_error_counts = self.write_guard(&guard);
+            }
             self.maps.clear();
             if self.pins.exist() {
                 let _the_first_error_counts = self.pins.remove();

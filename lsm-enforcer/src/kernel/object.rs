@@ -97,8 +97,7 @@ pub fn build() -> u64 {
 }
 
 /// Programs in the order in which they are attached. What forgets comes before what
-/// remembers, gate 1 before gate 2: a program that gate 1 did not see must not reach gate 2
-/// with a load time after the arming.
+/// remembers, what takes back before what leaves word, gate 1 before gate 2.
 pub const ORDER: &[&str] = &[
     "forget_prog",
     "forget_aux",
@@ -278,11 +277,8 @@ impl Loaded {
             .collect()
     }
 
-    /// Attaches every loaded program; `before_second` runs between gate 1 and gate 2.
-    pub fn attach(
-        &self,
-        before_second: &mut dyn FnMut() -> io::Result<()>,
-    ) -> io::Result<Vec<(String, Link)>> {
+    /// Attaches every loaded program.
+    pub fn attach(&self) -> io::Result<Vec<(String, Link)>> {
         let mut links = Vec::new();
         for &name in ORDER {
             let Some(program) = self
@@ -292,9 +288,6 @@ impl Loaded {
             else {
                 continue;
             };
-            if name == "gate2_prog" {
-                before_second()?;
-            }
             let link = program
                 .attach()
                 .map_err(|error| cannot_attach(name, &error))?;

@@ -294,10 +294,14 @@ pub struct Guard {
     pub next_dev: u32,
     pub last_dev: u32,
     pub last_prog: u32,
+    pub shown: u32,
+    pub users: u64,
+    pub references: u64,
+    pub complete: bool,
 }
 
 impl Guard {
-    pub const SIZE: usize = 144;
+    pub const SIZE: usize = 168;
 
     /// The daemon's files: two in the middle of an upgrade.
     pub fn files(&self) -> Vec<(u64, u32)> {
@@ -332,7 +336,9 @@ impl Guard {
                 self.renewer,
                 self.last_exe,
             ])
-            .u32s(&[self.next_dev, self.last_dev, self.last_prog, 0])
+            .u32s(&[self.next_dev, self.last_dev, self.last_prog, self.shown])
+            .u64s(&[self.users, self.references])
+            .u32s(&[self.complete.into(), 0])
             .done(Self::SIZE)
     }
 
@@ -365,6 +371,10 @@ impl Guard {
             next_dev: reader.u32(),
             last_dev: reader.u32(),
             last_prog: reader.u32(),
+            shown: reader.u32(),
+            users: reader.u64(),
+            references: reader.u64(),
+            complete: reader.u32() != 0,
         }
     }
 }
@@ -516,6 +526,10 @@ mod tests {
             last_exe: 25,
             last_dev: 26,
             last_prog: 27,
+            shown: 28,
+            users: 29,
+            references: 30,
+            complete: true,
         };
         assert_eq!(Guard::read(&guard.to_bytes()), guard);
         let origin = Origin {

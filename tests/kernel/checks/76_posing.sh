@@ -6,6 +6,10 @@ attempt="bpftool prog load $objects/drop_port.bpf.o /sys/fs/bpf/unsigned"
 check "a bundle is sealed" sealed count_exec 1.0
 check "another one" sealed watch_open 1.0
 head -c 3000 /lab/policy.sh >junk.tar
+for map in guards set own; do
+    fails "who gets hold of $map meanwhile is seen" "somebody else got hold of the gate's map $map" attacker greedy $map $arm
+    prints "and nothing of it stays" 'the gate is not armed' $X status
+done
 check "the daemon starts" daemon
 prints "arm" '^Enforcing' $arm
 attacker window /lab/bin/bpfseal-enforcer $X admit junk.tar

@@ -31,6 +31,8 @@ mod follow;
 mod gate;
 #[path = "attacker/grab.rs"]
 mod grab;
+#[path = "attacker/greedy.rs"]
+mod greedy;
 #[path = "attacker/held.rs"]
 mod held;
 #[path = "attacker/light.rs"]
@@ -300,6 +302,12 @@ fn main() -> ExitCode {
             return exits(pose::apart(
                 words.get(1).map_or("", String::as_str),
                 &words[2..],
+            ));
+        }
+        Some("greedy") => {
+            return exits(greedy::run(
+                words.get(1).map_or("", String::as_str),
+                words.get(2..).unwrap_or_default(),
             ));
         }
         Some("keep") => return ended(pose::keep()),

@@ -55,7 +55,7 @@ impl BpfGate {
             self.own(OWN_PROG, program.id())?;
         }
         let mut names = HashSet::new();
-        for (name, mut link) in loaded.attach(&mut || Ok(()))? {
+        for (name, mut link) in loaded.attach()? {
             self.own(OWN_LINK, object::link_id(&link)?)?;
             link.pin(self.pins.pin(&format!("{NEXT}{name}")))
                 .map_err(other)?;

@@ -40,8 +40,8 @@ impl BpfGate {
             let stays = ourselves::stay_in_memory();
             gate.take_over().doing("taking over the pinned gate")?;
             stays.doing("keeping this process in memory")?;
-            gate.finish_disarming()?;
             gate.forget_half_armed()?;
+            gate.finish_disarming()?;
         }
         Ok(gate)
     }
@@ -49,7 +49,7 @@ impl BpfGate {
     /// Somebody died while arming: what is there refuses nothing that it ought to refuse, and nobody guards it.
     fn forget_half_armed(&mut self) -> Result<(), GateError> {
         let arming = || -> io::Result<bool> {
-            if self.maps.is_empty() || self.guard()?.locked {
+            if self.maps.is_empty() || self.guard()?.complete {
                 return Ok(false);
             }
             match self.holding()? {

@@ -1,0 +1,163 @@
+//! Arming for somebody who watches: maps and programs are there for a while before anybody guards them.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    io,
+};
+
+use libbpf_rs::{
+    MapCore as _, MapFlags, MapHandle,
+    query::{ProgInfoIter, ProgInfoQueryOptions},
+};
+
+use super::{BpfGate, OWN_MAP, object, other, place};
+use crate::kernel::{
+    rows,
+    shared::{Fields, Guard},
+};
+
+/// What of the gate's maps decides, or says what does, and is empty before anything is admitted.
+const EMPTY: &[&str] = &[
+    "arrays",
+    "bounds",
+    "contents",
+    "makers",
+    "makers_running",
+    "mountings",
+    "origins",
+    "owners",
+    "pendings",
+    "places",
+    "records",
+    "refs",
+    "results",
+    "specs",
+    "tunables",
+    "volumes",
+    "words",
+];
+
+/// Others who ask for a map, and are refused it, hold it for a moment.
+const TRIES: u32 = 100;
+
+/// Where to begin counting images: whoever wrote into the maps before cannot know which come.
+pub fn first_image() -> u32 {
+    const LEAST: u32 = 1 << 16;
+    LEAST + (RandomState::new().build_hasher().finish() as u32 >> 2)
+}
+
+/// Who may have a map: descriptors and pins, and programs and maps beside them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Uses {
+    users: u64,
+    references: u64,
+}
+
+impl BpfGate {
+    /// Nobody gets hold of the gate's maps any more. Somebody may have done so before: each must be used by what this
+    /// process made of it, and by nobody else.
+    pub(super) fn must_be_alone(&self, loaded: &object::Loaded) -> io::Result<()> {
+        let ours: HashSet<u32> = loaded
+            .programs()?
+            .iter()
+            .map(|program| program.id())
+            .collect();
+        let options = ProgInfoQueryOptions::default().include_map_ids(true);
+        let mut programs: HashMap<u32, u64> = HashMap::new();
+        for program in ProgInfoIter::with_query_opts(options) {
+            if ours.contains(&program.id) {
+                for map in program.map_ids.iter().collect::<HashSet<_>>() {
+                    *programs.entry(*map).or_default() += 1;
+                }
+            }
+        }
+        for (name, map) in &self.maps {
+            let id = object::map_id(map)?;
+            // This process has one descriptor and another one while it asks.
+            let users = 2 + u64::from(object::pin_name(name).is_some());
+            let want = Uses {
+                users,
+                references: users + programs.get(&id).copied().unwrap_or(0),
+            };
+            let mut got = self.uses(id)?;
+            for _ in 1..TRIES {
+                if got == want {
+                    break;
+                }
+                got = self.uses(id)?;
+            }
+            if got != want {
+                return Err(io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    format!(
+                        "somebody else got hold of the gate's map {name} while it was armed ({got:?}, want {want:?}): \
+                         /proc/PID/fdinfo of who did says map_id {id}; end it and arm again"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel side says it when the daemon asks for the map.
+    fn uses(&self, id: u32) -> io::Result<Uses> {
+        let mut guard = self.guard()?;
+        guard.shown = id;
+        self.write_guard(&guard)?;
+        drop(MapHandle::from_map_id(id).map_err(other)?);
+        let guard = self.guard()?;
+        Ok(Uses {
+            users: guard.users,
+            references: guard.references,
+        })
+    }
+
+    /// Whatever somebody wrote before is gone: `guard` is what this process knows by itself, and `own` what it made.
+    pub(super) fn begin_anew(
+        &self,
+        mut guard: Guard,
+        mut own: BTreeSet<(u32, u32)>,
+    ) -> io::Result<()> {
+        let maps = own.iter().filter(|(kind, _)| *kind == OWN_MAP);
+        let ids: BTreeSet<u32> = maps.map(|&(_, id)| id).collect();
+        guard.first_map = ids.first().copied().unwrap_or(0);
+        guard.last_map = ids.last().copied().unwrap_or(0);
+        // Which mount it is was asked in the open as well.
+        guard.mount = 0;
+        self.write_guard(&guard)?;
+        place::show_mount();
+        if self.guard()?.mount == 0 {
+            return Err(io::Error::other("the mount of the pins was not seen"));
+        }
+        let open = self.store(0).open()?;
+        own.insert((OWN_MAP, object::map_id(&open.map)?));
+        self.put_in_force(&open)?;
+        let own = own
+            .iter()
+            .map(|&(kind, id)| Fields::default().u32s(&[kind, id]).done(8));
+        self.keep_only("own", &own.collect())?;
+        let me = std::process::id().to_ne_bytes().to_vec();
+        self.keep_only("marks", &BTreeSet::from([me]))?;
+        for name in EMPTY {
+            self.keep_only(name, &BTreeSet::new())?;
+        }
+        Ok(())
+    }
+
+    fn keep_only(&self, name: &str, keys: &BTreeSet<Vec<u8>>) -> io::Result<()> {
+        let map = self.map(name)?;
+        for (key, _) in rows::all(map)? {
+            if !keys.contains(&key) {
+                let _gone_already = map.delete(&key);
+            }
+        }
+        let missing = |key: &&Vec<u8>| !matches!(map.lookup(key, MapFlags::ANY), Ok(Some(_)));
+        match keys.iter().find(missing) {
+            None => Ok(()),
+            Some(_) => Err(io::Error::other(format!(
+                "somebody took entries of the gate's map {name} away while it was armed: arm again"
+            ))),
+        }
+    }
+}
