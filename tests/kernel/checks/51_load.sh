@@ -1,5 +1,5 @@
-# The gate under load: racing threads, a full table of records. Then once more while the kernel
-# lets itself be interrupted anywhere.
+# The gate under load: racing threads, a full table of records. Then the cheaper races in
+# each way in which the kernel lets itself be interrupted, and all of them where that is anywhere.
 attacker race 40
 attacker renew
 attacker fill
@@ -8,11 +8,21 @@ mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 preempt=/sys/kernel/debug/sched/preempt
 mode=$(sed -n 's/.*(\([a-z]*\)).*/\1/p' $preempt 2>/dev/null)
 [ -n "$mode" ] || failed "the preemption mode is known" "$(cat $preempt 2>&1)"
-echo full >$preempt
-attacker race 20
-attacker renew
-attacker swap 12
-attacker churn 20
-attacker stale 200
-attacker begun
+for other in $(tr -d '()' <$preempt); do
+    echo $other >$preempt
+    export SCRIPT="51_load $other"
+    if [ $other = full ]; then
+        attacker race 20
+        attacker renew
+        attacker swap 12
+        attacker churn 20
+        attacker stale 200
+        attacker rewrite 24
+        attacker begun
+    else
+        attacker swap 4
+        attacker stale 40
+        attacker rewrite 12
+    fi
+done
 echo "$mode" >$preempt

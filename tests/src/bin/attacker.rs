@@ -61,6 +61,8 @@ mod register;
 mod renew;
 #[path = "attacker/replace.rs"]
 mod replace;
+#[path = "attacker/rewrite.rs"]
+mod rewrite;
 #[path = "attacker/routes.rs"]
 mod routes;
 #[path = "attacker/signed.rs"]
@@ -351,6 +353,7 @@ fn main() -> ExitCode {
             return ended(result.map_err(|error| io::Error::other(explain(&error))));
         }
         Some("renew") => done(renew::run()),
+        Some("rewrite") => done(rewrite::run(number(&words))),
         Some("steal") => own::steal(),
         Some("trace") => own::trace(words.get(1).and_then(|pid| pid.parse().ok()).unwrap_or(0)),
         Some("load") => check("load", must_refuse(&evil())),
@@ -371,7 +374,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|disarm"
             );
             return ExitCode::from(2);
         }

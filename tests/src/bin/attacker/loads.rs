@@ -228,7 +228,7 @@ pub fn good() -> Vec<Good> {
             Box::new(|| {
                 let (a, b) = (map(ARRAY, 8, 0), map(ARRAY, 8, 0));
                 let fds = [a.as_raw_fd(), b.as_raw_fd()];
-                beside_a_thread(|| swap::alternating(fds, true).load())
+                beside_a_thread(|| swap::alternating(fds, swap::Form::Dead).load())
             }),
         ),
         (

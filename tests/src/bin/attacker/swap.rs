@@ -1,4 +1,5 @@
-//! A second thread that exchanges maps under their descriptors while programs are verified.
+//! A second thread that exchanges maps while programs are verified: under their descriptors, or in the
+//! table of descriptors that the caller keeps in its memory.
 //!
 //! What the verifier bound is read back from the kernel, instruction by instruction: a program
 //! is right if its references are to the maps that the image says, in this order.
@@ -7,12 +8,11 @@
 use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicI32, Ordering},
     thread,
 };
+
+use bundle::indexed::as_is;
 
 use enforcer::{
     gate::{Class, Entry, Gate, GateError},
@@ -22,6 +22,7 @@ use enforcer::{
 use super::{
     ARRAY, Attr, EXIT, Load, SOCKET_FILTER, admissions, arm_with, array_spec, check, entry, load64,
     map, r0,
+    rewrite::{Outcome, meanwhile},
 };
 
 const OBJ_GET_INFO_BY_FD: u32 = 15;
@@ -33,28 +34,66 @@ const REFERENCES: usize = 4000;
 /// `if r0 == 0 goto +2` over one reference, after `r0 = 0`: never run, so taken away.
 const SKIP_TWO: u64 = 0x15 | 2 << 16;
 
-/// Two maps, referred to in turn. With `dead`, the first reference is in dead code.
-pub fn alternating(fds: [i32; 2], dead: bool) -> Load {
-    let mut words = Vec::new();
-    if dead {
-        words.extend([r0(0), SKIP_TWO, load64(1, fds[0] as u32), 0]);
-    }
-    for number in 0..REFERENCES {
-        words.extend([load64(1, fds[number % 2] as u32), 0]);
-    }
-    words.extend([r0(0), EXIT]);
-    let name = if dead { "dead" } else { "alternating" };
-    Load::new(name, SOCKET_FILTER, &words)
+/// How the program names its maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Plain,
+    /// The first reference is in dead code.
+    Dead,
+    /// By index into `fd_array`, as light skeletons do.
+    Indexed,
 }
 
-/// What of it the gate admits.
+impl Form {
+    const ALL: [Self; 3] = [Self::Plain, Self::Dead, Self::Indexed];
+
+    const fn told(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Dead => ", with dead code",
+            Self::Indexed => ", by index",
+        }
+    }
+}
+
+/// Two maps, referred to in turn.
+pub fn alternating(fds: [i32; 2], form: Form) -> Load {
+    let (source, named) = match form {
+        Form::Indexed => (5, [0, 1]),
+        Form::Plain | Form::Dead => (1, fds),
+    };
+    let mut words = Vec::new();
+    if form == Form::Dead {
+        words.extend([r0(0), SKIP_TWO, load64(source, named[0] as u32), 0]);
+    }
+    for number in 0..REFERENCES {
+        words.extend([load64(source, named[number % 2] as u32), 0]);
+    }
+    words.extend([r0(0), EXIT]);
+    let name = match form {
+        Form::Plain => "alternating",
+        Form::Dead => "dead",
+        Form::Indexed => "indexed",
+    };
+    let mut load = Load::new(name, SOCKET_FILTER, &words);
+    if form == Form::Indexed {
+        load.fd_array = fds.into();
+    }
+    load
+}
+
+/// What of it the gate admits; by index only while `run` tries that.
 pub fn entries() -> Vec<Entry> {
-    [false, true]
-        .map(|dead| {
-            let maps = vec![array_spec(), array_spec()];
-            entry(&alternating([7, 8], dead), maps, Class::Signed)
-        })
-        .into()
+    vec![admitted(Form::Plain), admitted(Form::Dead)]
+}
+
+fn admitted(form: Form) -> Entry {
+    let maps = vec![array_spec(), array_spec()];
+    let mut entry = entry(&alternating([7, 8], form), maps, Class::Signed);
+    if form == Form::Indexed {
+        entry.image = as_is(entry.image);
+    }
+    entry
 }
 
 /// Ids of the maps that a loaded program's instructions refer to, in order.
@@ -86,52 +125,36 @@ fn map_id(map: &OwnedFd) -> io::Result<u32> {
     Ok(info[1])
 }
 
-/// How a number of loads ended.
-#[derive(Debug, Default)]
-struct Outcome {
-    right: usize,
-    wrong: usize,
-    refused: usize,
-    errors: Vec<String>,
-}
-
 /// Loads again and again, while a thread exchanges the second map for the first and back.
-fn race(rounds: usize, dead: bool) -> Outcome {
+fn race(rounds: usize, form: Form) -> Outcome {
     let (a, b) = (map(ARRAY, 8, 0), map(ARRAY, 8, 0));
     let fds = [
         a.try_clone().expect("descriptors can be copied"),
         b.try_clone().expect("descriptors can be copied"),
     ];
     let ids = [&a, &b].map(|map| map_id(map).expect("maps tell their id"));
-    let stop = Arc::new(AtomicBool::new(false));
-    let swapper = {
-        let (stop, target) = (Arc::clone(&stop), fds[1].as_raw_fd());
-        let sources = [a.as_raw_fd(), b.as_raw_fd()];
-        thread::spawn(move || {
-            let mut turn = 0;
-            while !stop.load(Ordering::Relaxed) {
-                turn += 1;
-                // SAFETY: three numbers; the target is `fds[1]`, which stays open.
-                unsafe { libc::dup2(sources[turn % 2], target) };
-            }
-            // SAFETY: as above.
-            unsafe { libc::dup2(sources[1], target) };
-        })
-    };
-    let mut outcome = Outcome::default();
-    let load = alternating([fds[0].as_raw_fd(), fds[1].as_raw_fd()], dead);
-    let want: Vec<u32> = (0..REFERENCES).map(|number| ids[number % 2]).collect();
-    for _ in 0..rounds {
-        match load.load().and_then(|program| references(&program)) {
-            Ok(found) if found == want => outcome.right += 1,
-            Ok(_) => outcome.wrong += 1,
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => outcome.refused += 1,
-            Err(error) => outcome.errors.push(error.to_string()),
+    let sources = [a.as_raw_fd(), b.as_raw_fd()];
+    let target = fds[1].as_raw_fd();
+    let mut load = alternating([fds[0].as_raw_fd(), target], form);
+    // SAFETY: the second of two numbers that live as long as `load` does; from here on only the kernel reads
+    // them otherwise.
+    let slot = (form == Form::Indexed)
+        .then(|| unsafe { AtomicI32::from_ptr(load.fd_array.as_mut_ptr().add(1)) });
+    let exchange = |turn: usize| match slot {
+        Some(slot) => slot.store(sources[turn % 2], Ordering::Relaxed),
+        None => {
+            // SAFETY: two numbers; the target is `fds[1]`, which stays open.
+            unsafe { libc::dup2(sources[turn % 2], target) };
         }
-    }
-    stop.store(true, Ordering::Relaxed);
-    swapper.join().expect("the thread only exchanges");
-    outcome
+    };
+    let want: Vec<u32> = (0..REFERENCES).map(|number| ids[number % 2]).collect();
+    let is_over = |outcome: &Outcome| outcome.wrong + outcome.refused > 0;
+    meanwhile(exchange, |turns| {
+        turns.race(rounds, is_over, || {
+            let found = load.load().and_then(|program| references(&program));
+            found.map(|found| found == want)
+        })
+    })
 }
 
 /// Several threads load at once and exchange nothing: all must succeed.
@@ -143,7 +166,8 @@ fn peaceful(rounds: usize) -> Outcome {
                 for round in 0..rounds {
                     let (a, b) = (map(ARRAY, 8, 0), map(ARRAY, 8, 0));
                     let fds = [a.as_raw_fd(), b.as_raw_fd()];
-                    match alternating(fds, (number + round) % 2 == 0).load() {
+                    let form = Form::ALL[(number + round) % 2];
+                    match alternating(fds, form).load() {
                         Ok(_) => outcome.right += 1,
                         Err(error) => outcome.errors.push(error.to_string()),
                     }
@@ -165,10 +189,10 @@ fn peaceful(rounds: usize) -> Outcome {
 /// Without a gate the thread wins now and then; with one it never does.
 pub fn run(rounds: usize) -> Result<bool, GateError> {
     let mut fine = true;
-    for dead in [false, true] {
-        let outcome = race(rounds, dead);
+    for form in Form::ALL {
+        let outcome = race(rounds, form);
         fine &= check(
-            &format!("without a gate a thread exchanges maps{}", told(dead)),
+            &format!("without a gate a thread exchanges maps{}", form.told()),
             if outcome.wrong > 0 {
                 Ok(format!("{outcome:?}"))
             } else {
@@ -178,12 +202,12 @@ pub fn run(rounds: usize) -> Result<bool, GateError> {
     }
     let mut gate = BpfGate::open()?;
     let mut all = admissions();
-    all.entries.extend(entries());
+    all.entries.push(admitted(Form::Indexed));
     arm_with(&mut gate, &all)?;
-    for dead in [false, true] {
-        let outcome = race(rounds, dead);
+    for form in Form::ALL {
+        let outcome = race(rounds, form);
         fine &= check(
-            &format!("a thread never gets another map in{}", told(dead)),
+            &format!("a thread never gets another map in{}", form.told()),
             if outcome.wrong == 0 && outcome.errors.is_empty() && outcome.refused > 0 {
                 Ok(format!("{outcome:?}"))
             } else {
@@ -202,8 +226,4 @@ pub fn run(rounds: usize) -> Result<bool, GateError> {
     );
     gate.disarm()?;
     Ok(fine)
-}
-
-fn told(dead: bool) -> &'static str {
-    if dead { ", with dead code" } else { "" }
 }
