@@ -1,9 +1,10 @@
-# The gate under load: racing threads, a full table of records. Then the cheaper races in
+# The gate under load: racing threads, a full table of records, sets that come and go. Then the cheaper races in
 # each way in which the kernel lets itself be interrupted, and all of them where that is anywhere.
 attacker race 40
 attacker renew
 attacker fill
 attacker cycle 6
+attacker sets 50
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 preempt=/sys/kernel/debug/sched/preempt
 mode=$(sed -n 's/.*(\([a-z]*\)).*/\1/p' $preempt 2>/dev/null)

@@ -65,6 +65,8 @@ mod replace;
 mod rewrite;
 #[path = "attacker/routes.rs"]
 mod routes;
+#[path = "attacker/sets.rs"]
+mod sets;
 #[path = "attacker/signed.rs"]
 mod signed;
 #[path = "attacker/slots.rs"]
@@ -354,6 +356,7 @@ fn main() -> ExitCode {
         }
         Some("renew") => done(renew::run()),
         Some("rewrite") => done(rewrite::run(number(&words))),
+        Some("sets") => done(sets::run(number(&words))),
         Some("steal") => own::steal(),
         Some("trace") => own::trace(words.get(1).and_then(|pid| pid.parse().ok()).unwrap_or(0)),
         Some("load") => check("load", must_refuse(&evil())),
@@ -374,7 +377,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|sets N|disarm"
             );
             return ExitCode::from(2);
         }
