@@ -13,6 +13,8 @@ mod ask;
 mod attach;
 #[path = "attacker/begun.rs"]
 mod begun;
+#[path = "attacker/bound.rs"]
+mod bound;
 #[path = "attacker/bpf.rs"]
 mod bpf;
 #[path = "attacker/churn.rs"]

@@ -10,8 +10,8 @@ use enforcer::{
 use policy::Reason;
 
 use super::{
-    Attempt, Attr, LINK_CREATE, Load, PROG_ATTACH, RAW_TRACEPOINT_OPEN, admissions, bad, check,
-    drain, evil, good, probe, simple,
+    Attempt, Attr, LINK_CREATE, Load, PROG_ATTACH, RAW_TRACEPOINT_OPEN, admissions, bad, bound,
+    check, drain, evil, good, probe, simple,
 };
 
 pub fn try_bad(gate: &mut BpfGate, attempt: &Attempt) -> bool {
@@ -44,7 +44,9 @@ pub fn try_bad(gate: &mut BpfGate, attempt: &Attempt) -> bool {
 
 pub fn run() -> Result<bool, GateError> {
     let mut fine = true;
-    for (what, load) in good() {
+    let good: Vec<_> = good().into_iter().chain(bound::good()).collect();
+    let bad: Vec<_> = bad().into_iter().chain(bound::bad()).collect();
+    for (what, load) in &good {
         fine &= check(
             &format!("{what} loads without a gate"),
             load()
@@ -52,7 +54,7 @@ pub fn run() -> Result<bool, GateError> {
                 .map_err(|error| error.to_string()),
         );
     }
-    for attempt in bad().iter().filter(|attempt| attempt.harmless) {
+    for attempt in bad.iter().filter(|attempt| attempt.harmless) {
         fine &= check(
             &format!("{} loads without a gate", attempt.what),
             (attempt.load)()
@@ -62,7 +64,8 @@ pub fn run() -> Result<bool, GateError> {
     }
     let before = simple().load();
     let mut gate = BpfGate::open()?;
-    let admissions = admissions();
+    let mut admissions = admissions();
+    admissions.entries.extend(bound::entries());
     let armed = Armed::now(
         Digest::of(b"authority"),
         Digest::of(b"policy"),
@@ -84,7 +87,7 @@ pub fn run() -> Result<bool, GateError> {
             .then(String::new)
             .ok_or_else(|| "it was loaded".into()),
     );
-    for (what, load) in good() {
+    for (what, load) in &good {
         drain(&mut gate);
         let result = load();
         let events = drain(&mut gate);
@@ -100,8 +103,8 @@ pub fn run() -> Result<bool, GateError> {
             },
         );
     }
-    for attempt in bad() {
-        fine &= try_bad(&mut gate, &attempt);
+    for attempt in &bad {
+        fine &= try_bad(&mut gate, attempt);
     }
     fine &= try_attaching(&mut gate);
     let held = simple().load();
