@@ -116,7 +116,8 @@ __noinline int check_map(u64 address, u32 image, u32 number, struct place *place
 	if (!spec || !place)
 		return REASON_NO_VERDICT;
 	/* A jump table is code: as long as its contents are not compared, none is right. */
-	if (BPF_CORE_READ(map, map_type) != spec->type || spec->type > LAST_MAP_TYPE)
+	if (BPF_CORE_READ(map, map_type) != spec->type || spec->type == JUMP_TABLES ||
+	    spec->type > LAST_MAP_TYPE)
 		return REASON_MAP_KIND;
 	if (BPF_CORE_READ(map, key_size) != spec->key_size ||
 	    BPF_CORE_READ(map, value_size) != spec->value_size)

@@ -25,8 +25,9 @@
 #define MAX_TUNABLES 64
 /* Marks a map reference in a stored word; the rest is the word that first refers to this map. */
 #define MAP_MARK 0x80000000u
-/* BPF_MAP_TYPE_ARENA; the next one, of 6.19, is for jump tables. */
-#define LAST_MAP_TYPE 33
+/* BPF_MAP_TYPE_INSN_ARRAY, of 6.19; BPF_MAP_TYPE_RHASH, of 7.2. */
+#define JUMP_TABLES 34
+#define LAST_MAP_TYPE 35
 /* Slots of `loaders`, a power of two. */
 #define LOADER_SLOTS 1024
 /* Bytes of the name of a place, and of a pattern, with the NUL. */

@@ -138,9 +138,16 @@ fn print_fresh(enforcer: &mut Enforcer) -> Vec<Record> {
     fresh
 }
 
+/// After a connection that could not be taken.
+const PAUSE: Duration = Duration::from_millis(100);
+
 fn accept(listener: &UnixListener, jobs: &Sender<Job>) {
     for stream in listener.incoming() {
-        let Ok(stream) = stream else { continue };
+        let Ok(stream) = stream else {
+            // No descriptor is left, most likely: asking again at once would take a whole processor.
+            thread::sleep(PAUSE);
+            continue;
+        };
         let jobs = jobs.clone();
         thread::spawn(move || converse(&stream, &jobs));
     }

@@ -80,8 +80,10 @@ pub struct MeasureError {
     pub source: io::Error,
 }
 
-/// `BPF_MAP_TYPE_ARENA`. The next type, of 6.19, is for jump tables, which are code.
-const LAST_MAP_TYPE: u32 = 33;
+/// `BPF_MAP_TYPE_INSN_ARRAY`, of 6.19: jump tables, which are code.
+const JUMP_TABLES: u32 = 34;
+/// `BPF_MAP_TYPE_RHASH`, of 7.2: a hash table that grows.
+const LAST_MAP_TYPE: u32 = 35;
 
 /// Measures every program of an object, also those that libbpf would not load by itself.
 ///
@@ -509,7 +511,7 @@ fn describe_map(map: *mut bpf_map, descriptor: u32, inventory: &Object) -> Resul
     let name = unsafe { std::ffi::CStr::from_ptr(libbpf_sys::bpf_map__name(map)) };
     let name = name.to_string_lossy().into_owned();
     let info = map_info(descriptor).map_err(|error| format!("map {name}: {error}"))?;
-    if info.type_ > LAST_MAP_TYPE {
+    if info.type_ == JUMP_TABLES || info.type_ > LAST_MAP_TYPE {
         return Err(format!(
             "map {name} is of type {}: jump tables and later types cannot be measured yet",
             info.type_

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bundle::Digest;
+use bundle::{Digest, image::Image};
 use policy::Reason;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,7 @@ use crate::{
     gate::{Armed, MAX_MARKS},
     record::Level,
     trust::Trusted,
+    workshop::Measured,
 };
 
 /// What `admit` did.
@@ -54,24 +55,28 @@ pub struct Outcome {
 }
 
 impl Admission {
-    fn of(accepted: &Accepted) -> Self {
-        let programs = accepted
-            .programs
-            .iter()
-            .map(|measured| Outcome {
+    /// `revoked` knows an image that a list names by itself, and says which entry does.
+    fn of(accepted: &Accepted, revoked: &dyn Fn(&Image) -> Option<String>) -> Self {
+        let outcome = |measured: &Measured| {
+            let image = measured.image.as_ref().ok();
+            let unmeasured = measured.image.as_ref().err().cloned();
+            let gone = || {
+                image
+                    .and_then(revoked)
+                    .map(|entry| format!("revoked: {entry}"))
+            };
+            let why = unmeasured.or_else(gone);
+            Outcome {
                 program: measured.program.clone(),
-                admitted: measured.image.is_ok(),
-                insns: measured.image.as_ref().ok().map(|image| image.words.len()),
-                layouts: usize::from(measured.image.is_ok()) + measured.others.len(),
+                admitted: why.is_none(),
+                insns: image.map(|image| image.words.len()),
+                layouts: usize::from(image.is_some()) + measured.others.len(),
                 unchecked: measured.unchecked.clone(),
-                digest: measured
-                    .image
-                    .as_ref()
-                    .ok()
-                    .map(bundle::image::Image::digest),
-                why: measured.image.as_ref().err().cloned(),
-            })
-            .collect();
+                digest: image.map(Image::digest),
+                why,
+            }
+        };
+        let programs = accepted.programs.iter().map(outcome).collect();
         let verdict = &accepted.verdict;
         Self {
             bundle: verdict.bundle,
@@ -96,8 +101,15 @@ impl Enforcer {
         if let Some(failure) = self.revoked(&accepted.verdict) {
             return Err(failure);
         }
-        let admission = Admission::of(&accepted);
+        let revoked = |image: &Image| self.revoked_program(image).map(ToString::to_string);
+        let admission = Admission::of(&accepted, &revoked);
         if !admission.programs.iter().any(|program| program.admitted) {
+            if let Some(entry) = accepted
+                .layouts()
+                .find_map(|image| self.revoked_program(image))
+            {
+                return Err(Failure::refused(Reason::Revoked, entry.to_string()));
+            }
             let why = admission
                 .programs
                 .iter()

@@ -202,7 +202,7 @@ impl Ladder {
             "which of several maps of one kind and size a program is given: contents of maps that \
              can change are its input",
             "a thread that exchanges the descriptor of a program, or the names of functions, while it is being \
-             attached or put into a map; where it ends up is looked at afterwards, and named here as a WARNING, \
+             attached, put into a map or run for a test; where it ends up is looked at afterwards, and named here as a WARNING, \
              for control groups, devices of this network namespace, tracepoints and kprobes",
             "classic BPF (seccomp, SO_ATTACH_FILTER, filters of io_uring), which the kernel makes itself",
             "programs made by kernel modules",

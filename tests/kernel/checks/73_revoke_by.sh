@@ -39,7 +39,7 @@ entry program $program
 check "the authority revokes a program" list 2
 prints "by its digest, too" 'version 2 is in force' $X revoke list.json
 revoked count_exec
-check "its bundle was not revoked" $X admit count_exec.tar
+fails "its bundle says why" "E309 revoked.*$program" $X admit count_exec.tar
 refused "and does not bring it back" bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/again
 check "the next signer's loads still" loads drop_port
 

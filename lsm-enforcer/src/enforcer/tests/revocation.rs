@@ -358,6 +358,28 @@ fn what_is_revoked_loads_no_more_even_where_the_set_cannot_be_written() {
 }
 
 #[test]
+fn nothing_is_said_to_be_admitted_that_a_list_names() {
+    let image = fake::image("open").digest();
+    let rows = format!("[[revoke]]\nprogram = \"{image}\"\nreason = \"x\"");
+    let scene = Scene::armed();
+    let mut enforcer = scene.start();
+    enforcer.revoke(&revocations(1, &rows)).unwrap();
+    let admission = enforcer.admit(TOOL, None).unwrap();
+    let open = admission
+        .programs
+        .iter()
+        .find(|known| known.program == "open");
+    let why = open
+        .and_then(|open| open.why.as_deref())
+        .unwrap_or_default();
+    assert!(!open.unwrap().admitted);
+    assert!(
+        why.starts_with("revoked: ") && why.contains(&image.to_string()),
+        "{why}"
+    );
+}
+
+#[test]
 fn a_name_that_the_loader_chose_hides_nothing() {
     let image = fake::image("open").digest();
     let rows = format!("[[revoke]]\nprogram = \"{image}\"\nreason = \"x\"");
