@@ -364,19 +364,10 @@ fn nothing_is_said_to_be_admitted_that_a_list_names() {
     let scene = Scene::armed();
     let mut enforcer = scene.start();
     enforcer.revoke(&revocations(1, &rows)).unwrap();
-    let admission = enforcer.admit(TOOL, None).unwrap();
-    let open = admission
-        .programs
-        .iter()
-        .find(|known| known.program == "open");
-    let why = open
-        .and_then(|open| open.why.as_deref())
-        .unwrap_or_default();
-    assert!(!open.unwrap().admitted);
-    assert!(
-        why.starts_with("revoked: ") && why.contains(&image.to_string()),
-        "{why}"
-    );
+    let failure = enforcer.admit(TOOL, None).unwrap_err();
+    assert_eq!(failure.reason, Some(Reason::Revoked));
+    let named = failure.message.contains(&image.to_string());
+    assert!(named, "{}", failure.message);
 }
 
 #[test]
