@@ -8,7 +8,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::Barrier,
     thread,
 };
 
@@ -223,18 +223,16 @@ pub fn meet(rounds: usize, source: &str, on: &str) -> io::Result<()> {
     for _ in 0..rounds {
         mount("meet", on, "tmpfs", 0, "")?;
         fs::create_dir(&inside)?;
-        let go = AtomicBool::new(false);
-        let begins = || while !go.load(Ordering::Acquire) {};
+        let both_are_there = Barrier::new(2);
         let (mounted, unmounted) = thread::scope(|scope| {
             let mounter = scope.spawn(|| {
-                begins();
+                both_are_there.wait();
                 mount(source, &inside, "", libc::MS_BIND | libc::MS_REC, "")
             });
             let unmounter = scope.spawn(|| {
-                begins();
+                both_are_there.wait();
                 unmount_lazily(on)
             });
-            go.store(true, Ordering::Release);
             let never = "a thread that only mounts or unmounts";
             (mounter.join().expect(never), unmounter.join().expect(never))
         });
