@@ -16,6 +16,16 @@ prints "or the one asked for" 'Nearest is "count_exec"' $X explain --program cou
 printf odd >odd.insns
 fails "a stream of odd length is refused" 'instructions have 8 each' $X explain --stream odd.insns
 fails "nothing of that name" 'no refused program that fits' $X explain --program nobody
+# A layout that no known loader makes: proved from the log, or from all of its instructions.
+check "a program of several functions is sealed" sealed dispatch 1.0
+prints "it is admitted" 'admitted +dispatch' $X admit dispatch.tar
+otherwise="attacker otherwise $objects/dispatch.bpf.o dispatch other.insns"
+fails "with two functions exchanged it is refused" 'not permitted' $otherwise
+prints "explain proves that it is the same" 'It is the program "dispatch" of dispatch.*laid out as dispatch at 0' $X explain --program otherwise
+fails "which changes nothing" 'not permitted' $otherwise
+prints "but when asked to" 'This layout may load from now on' $X explain --program otherwise --admit
+check "the loader's next try is let in" $otherwise
+prints "the same by all of its instructions" 'It is the program "dispatch"' $X explain --stream other.insns dispatch
 prints "this very kernel is ready" '^Ready' $X preflight --kernel /sys/kernel/btf/vmlinux
 fails "a kernel without the functions is not" 'will NOT load +watch_open' $X preflight --kernel $objects/count_exec.bpf.o
 check "which exits 5" sh -c "$X preflight --kernel $objects/count_exec.bpf.o; test \$? = 5"

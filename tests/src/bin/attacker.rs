@@ -51,6 +51,8 @@ mod members;
 mod mounts;
 #[path = "attacker/options.rs"]
 mod options;
+#[path = "attacker/otherwise.rs"]
+mod otherwise;
 #[path = "attacker/own.rs"]
 mod own;
 #[path = "attacker/place.rs"]
@@ -316,6 +318,11 @@ fn main() -> ExitCode {
                 words.get(2..).unwrap_or_default(),
             ));
         }
+        Some("otherwise") => {
+            let word = |at: usize| words.get(at).map_or("", String::as_str);
+            let result = otherwise::run(word(1), word(2), word(3));
+            return ended(result.map_err(|error| io::Error::other(error.to_string())));
+        }
         Some("keep") => return ended(pose::keep()),
         Some("bugged") => {
             let offset = words.get(2).and_then(|word| word.strip_prefix("0x"));
@@ -379,7 +386,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|truncate FILE|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|sets N|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|otherwise OBJECT PROGRAM FILE|truncate FILE|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|sets N|disarm"
             );
             return ExitCode::from(2);
         }
