@@ -218,6 +218,14 @@ impl Ladder {
                  not there: loaders with threads are refused such programs"
             ));
         }
+        let ends = ["note_mounted", "note_unmounted", "note_moved"];
+        if !ends.iter().all(|program| self.has(program)) {
+            blind.push(
+                "the end of a mount, whose function has another name here: whoever mounts where another thread has \
+                 mounted before is refused (E603)"
+                    .into(),
+            );
+        }
         let rung = match self.rung {
             Some(Rung::Load) => "bpf_prog_load hook (6.9 and later): refused before the verifier",
             Some(Rung::Capable) => {

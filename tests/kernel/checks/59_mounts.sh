@@ -79,7 +79,17 @@ in_one_group() { # with a mount that was a stranger's
     mount --make-rshared / && mount --bind /sys /run/other && mount --make-private /run/other &&
         mount -t tmpfs tmpfs /run/other/fs/bpf && attacker join /sys /run/other && umount /run/other/fs/bpf
 }
+beneath() {
+    holding sh -c 'echo there; exec cat >/dev/null'
+    attacker beneath /proc/$held /sys/fs/bpf
+    result=$?
+    released
+    return $result
+}
 attacks="move_aside in_a_peer below_a_peer in_a_master of_a_copy mount_point_removed mount_point_covered slipped_in by_a_detour by_a_descriptor in_one_group"
+
+# 6.5 and later.
+case $(uname -r) in 6.1.*) ;; *) attacks="$attacks beneath" ;; esac
 
 gone() { test "$(programs drop_port)" = 0; }
 for attack in $attacks; do

@@ -287,9 +287,10 @@ fn main() -> ExitCode {
         Some("answer") => return ended(own::answer(words.get(1).map_or("", String::as_str))),
         Some("entry") => return ended(own::entry(words.get(1).map_or("", String::as_str))),
         Some("lease") => return ended(own::lease(words.get(1).map_or("", String::as_str))),
-        Some(word @ ("detour" | "late" | "join" | "meet")) => {
+        Some(word @ ("beneath" | "detour" | "late" | "join" | "meet")) => {
             let path = |at: usize| words.get(at).map_or("", String::as_str);
             return ended(match word {
+                "beneath" => mounts::beneath(path(1), path(2)),
                 "detour" => mounts::detour(path(1), path(2), path(3)),
                 "late" => mounts::late(path(1), path(2), path(3)),
                 "join" => mounts::join(path(1), path(2)),
@@ -386,7 +387,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|otherwise OBJECT PROGRAM FILE|truncate FILE|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|sets N|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|otherwise OBJECT PROGRAM FILE|truncate FILE|beneath SOURCE ON|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|sets N|disarm"
             );
             return ExitCode::from(2);
         }

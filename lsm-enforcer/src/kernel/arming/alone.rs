@@ -38,6 +38,9 @@ const EMPTY: &[&str] = &[
     "words",
 ];
 
+/// Arrays that hold zeros then.
+const ZERO: &[&str] = &["counters", "unbound"];
+
 /// Others who ask for a map, and are refused it, hold it for a moment.
 const TRIES: u32 = 100;
 
@@ -141,6 +144,14 @@ impl BpfGate {
         self.keep_only("marks", &BTreeSet::from([me]))?;
         for name in EMPTY {
             self.keep_only(name, &BTreeSet::new())?;
+        }
+        for name in ZERO {
+            let map = self.map(name)?;
+            let zeros = vec![0; map.value_size() as usize];
+            for index in 0..map.max_entries() {
+                map.update(&index.to_ne_bytes(), &zeros, MapFlags::ANY)
+                    .map_err(other)?;
+            }
         }
         Ok(())
     }

@@ -191,6 +191,17 @@ fn move_mount(from: (i32, &str), to: (i32, &str), flags: libc::c_uint) -> io::Re
     .map(drop)
 }
 
+/// Moves a copy of `source` to beneath what is mounted on `on` (6.5 and later).
+pub fn beneath(source: &str, on: &str) -> io::Result<()> {
+    const EMPTY_PATH_AND_BENEATH: libc::c_uint = 0x04 | 0x200;
+    let copy = copied(source)?;
+    move_mount(
+        (copy.as_raw_fd(), ""),
+        (libc::AT_FDCWD, on),
+        EMPTY_PATH_AND_BENEATH,
+    )
+}
+
 /// Opens `on`, mounts `between` on it, and moves a copy of `source` onto what was opened.
 pub fn late(source: &str, between: &str, on: &str) -> io::Result<()> {
     const EMPTY_PATHS: libc::c_uint = 0x04 | 0x40;

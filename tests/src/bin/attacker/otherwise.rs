@@ -2,7 +2,7 @@
 
 use std::{error::Error, fs};
 
-use bundle::explain::Anatomy;
+use bundle::explain::{Anatomy, Difference};
 
 use super::Load;
 
@@ -43,8 +43,9 @@ pub fn run(object: &str, program: &str, file: &str) -> Result<(), Box<dyn Error>
     let image = measured.images.iter().find(|image| image.name == program);
     let image = image.ok_or("it has no such program")?;
     let mut anatomy = Anatomy::read(&elf)?;
-    anatomy.learn(image)?;
-    let layout = anatomy.explain(program, &image.words)?;
+    let differs = |difference: Difference| difference.to_string();
+    anatomy.learn(image).map_err(differs)?;
+    let layout = anatomy.explain(program, &image.words).map_err(differs)?;
     let starts: Vec<usize> = layout
         .functions
         .iter()
