@@ -205,7 +205,7 @@ int BPF_PROG(gate2_prog, struct bpf_prog *prog)
 
 	if (!g)
 		return -EPERM;
-	return deny(refuse_own(g, OWN_PROG, prog->aux->id) ?: bind(prog, g));
+	return deny(refuse_own(g, OWN_PROG, prog->aux->id) ?: refuse_borrower(prog, g) ?: bind(prog, g));
 }
 
 /*
@@ -292,7 +292,7 @@ int BPF_PROG(guard_map, struct bpf_map *map)
 		show_uses(g, map);
 	if (id < g->first_map || id > g->last_map)
 		return deny(refuse_unborn(g, map, id));
-	return deny(refuse_own(g, OWN_MAP, id));
+	return deny(refuse_own(g, OWN_MAP, id) ?: refuse_unborn(g, map, id));
 }
 
 SEC("?lsm/inode_unlink")
@@ -487,13 +487,23 @@ NOTE_TRAP(note_call_3, "handle_syscall_uprobe")
 SEC("?lsm/task_free")
 int BPF_PROG(unmark_daemon, struct task_struct *task)
 {
-	u32 thread = task->pid, tgid = task->tgid;
+	u32 tgid = task->tgid;
+	struct made *made;
+	u64 *mark, start;
 
-	/* A program on a function may have been left out. */
-	bpf_map_delete_elem(&mountings, &thread);
-	if (thread == tgid) {
+	/* One that never was has the number of who tried to start it. */
+	if (!BPF_CORE_READ(task, exit_state))
+		return 0;
+	forget_mounting_of(task);
+	if (task->pid != tgid)
+		return 0;
+	/* It may be long since it ended: by now another one may have the number. */
+	start = BPF_CORE_READ(task, start_boottime);
+	mark = bpf_map_lookup_elem(&marks, &tgid);
+	if (mark && (*mark & ~(MARK_STEPPED_DOWN | MARK_ANSWERED)) == start)
 		bpf_map_delete_elem(&marks, &tgid);
+	made = bpf_map_lookup_elem(&makers_running, &tgid);
+	if (made && made->start == start)
 		lose_mark(tgid);
-	}
 	return 0;
 }

@@ -126,6 +126,45 @@ static __always_inline u32 refuse_unborn(struct guard *g, struct bpf_map *map, u
 	return REASON_OWN_OBJECT;
 }
 
+struct borrowing {
+	struct bpf_map **used;
+	struct guard *g;
+	u32 id;		/* of the gate's map that it uses */
+	u32 unused;
+};
+
+static long look_at_used(u32 i, struct borrowing *b)
+{
+	struct own_key key = { .kind = OWN_MAP };
+	struct bpf_map *map = 0;
+
+	if (bpf_probe_read_kernel(&map, sizeof(map), &b->used[i]) || !map)
+		return 1;
+	key.id = BPF_CORE_READ(map, id);
+	if (key.id < b->g->first_map || key.id > b->g->last_map || !bpf_map_lookup_elem(&own, &key))
+		return 0;
+	b->id = key.id;
+	return 1;
+}
+
+/*
+ * Whoever got a descriptor of one of the gate's maps somehow cannot change it by that, but could have a program do it,
+ * in whatever mode the gate is.
+ */
+static __noinline u32 refuse_borrower(struct bpf_prog *prog, struct guard *g)
+{
+	struct bpf_prog_aux *aux = BPF_CORE_READ(prog, aux);
+	struct borrowing b = { .used = BPF_CORE_READ(aux, used_maps), .g = g };
+
+	if (!g->locked || is_daemon())
+		return 0;
+	bpf_loop(BPF_CORE_READ(aux, used_map_cnt), look_at_used, &b, 0);
+	if (!b.id)
+		return 0;
+	emit_attempt(2, REASON_OWN_OBJECT, (u64)OWN_MAP << 32 | b.id);
+	return REASON_OWN_OBJECT;
+}
+
 /* While another build takes its place it is two files: whichever a crash leaves there is the daemon. */
 static __always_inline bool is_daemon_file(struct guard *g, struct inode *inode)
 {

@@ -385,7 +385,12 @@ struct seccomp {
 };
 
 struct mm_struct;
+struct thread_info {
+	u32 status;
+};
 struct task_struct {
+	struct thread_info thread_info;
+	int exit_state;
 	int pid;
 	int tgid;
 	struct pid *thread_pid;

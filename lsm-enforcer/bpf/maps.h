@@ -171,10 +171,10 @@ struct {
 	__type(value, u64);
 } marks SEC(".maps");
 
-/* Mounts and lazy unmounts under way, by thread. Preallocated: full means no. */
+/* Mounts and lazy unmounts under way. Full means no. An array: a walk along a hash table may miss what comes and goes. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MOUNTINGS);
 	__type(key, u32);
 	__type(value, struct mounting);
 } mountings SEC(".maps");

@@ -20,6 +20,10 @@
 #define MOST_PEERS 4096
 /* Mounts on one mount, all that are passed on the way to the topmost together. */
 #define MOST_CHILDREN 65536
+#define NR_MOVE_MOUNT 429
+#define MOVE_MOUNT_SET_GROUP 0x100
+/* The call is one of 32-bit programs, which may have any registers. */
+#define TS_COMPAT 2
 #define MS_REMOUNT 32
 #define MS_BIND 4096
 #define MS_MOVE 8192
@@ -111,6 +115,9 @@ __noinline int reaches(u64 mount, u64 tree)
 /* Detail of an attempt: somebody else mounts or unmounts there at this moment. */
 #define MOUNTS_MEET (1ull << 32)
 
+/* In `owner`: it is being written, and may be about anything. */
+#define WORD_UNFINISHED (1ull << 32)
+
 struct meeting {
 	struct mounting mine;
 	u32 thread;
@@ -126,50 +133,98 @@ __noinline int is_one_place(u64 one, u64 other)
 	       hears_of(there, BPF_CORE_READ(here, mnt_group_id));
 }
 
-static long meet(void *map, u32 *thread, struct mounting *other, struct meeting *m)
+/* Would what goes to either of the two come into the tree? */
+__noinline int enters(u64 mount, u64 under, u64 tree)
 {
-	struct mounting *mine = &m->mine;
+	return reaches(mount, tree) || (under && reaches(under, tree));
+}
 
-	if (*thread == m->thread)
+static long meet(u32 i, struct meeting *m)
+{
+	struct mounting *mine = &m->mine, *other = bpf_map_lookup_elem(&mountings, &i);
+	u64 owner = other ? other->owner : 0;
+
+	if (!owner || owner == m->thread)
 		return 0;
-	if (mine->point && other->point)
-		m->found = mine->point == other->point && is_one_place(mine->mount, other->mount);
-	else if (mine->point)
-		m->found = reaches(mine->mount, other->mount);
-	else if (other->point)
-		m->found = reaches(other->mount, mine->mount);
+	if (owner & WORD_UNFINISHED)
+		m->found = 1;
+	else if (!mine->point && !other->point)
+		m->found = 0;
+	else if (!mine->point)
+		m->found = enters(other->mount, other->under, mine->mount);
+	else if (!other->point)
+		m->found = enters(mine->mount, mine->under, other->mount);
+	else
+		m->found = (mine->point == other->point && is_one_place(mine->mount, other->mount)) ||
+			   (mine->point == other->under_point && is_one_place(mine->mount, other->under)) ||
+			   (mine->under_point == other->point && is_one_place(mine->under, other->mount)) ||
+			   (mine->under && mine->under_point == other->under_point &&
+			    is_one_place(mine->under, other->under));
 	/* One or zero, and nothing else, for the verifier. */
 	return m->found ? 1 : 0;
 }
 
-/*
- * Leaves word that the current thread mounts something on `point` of `mount`, or unmounts `mount` lazily. Does that
- * meet what another one has left word of? Of two that meet at least one sees the other. `forget_mounting` takes
- * it back.
- */
-__noinline int meets(u64 mount, u64 point)
+static long leave_word(u32 i, struct meeting *m)
 {
-	struct meeting m = {
-		.mine = { .mount = mount, .point = point },
-		.thread = (u32)bpf_get_current_pid_tgid(),
-	};
-	u32 which = COUNT_PROTECTED;
-	u64 *n = bpf_map_lookup_elem(&counters, &which), seen;
+	u32 slot = (m->thread + i) & (MOUNTINGS - 1);
+	struct mounting *word = bpf_map_lookup_elem(&mountings, &slot);
 
-	if (!n || bpf_map_update_elem(&mountings, &m.thread, &m.mine, BPF_ANY))
-		return true;
+	if (!word || __sync_val_compare_and_swap(&word->owner, 0, m->thread | WORD_UNFINISHED))
+		return 0;
+	word->task = m->mine.task;
+	word->mount = m->mine.mount;
+	word->point = m->mine.point;
+	word->under = m->mine.under;
+	word->under_point = m->mine.under_point;
 	/* A barrier: the others see it before this one looks for theirs. */
-	seen = __sync_fetch_and_add(n, 0);
-	asm volatile("" : : "r"(seen));
-	bpf_for_each_map_elem(&mountings, meet, &m, 0);
-	return m.found;
+	__sync_lock_test_and_set(&word->owner, m->thread);
+	m->found = 1;
+	return 1;
+}
+
+static long take_back(u32 i, u32 *thread)
+{
+	struct mounting *word = bpf_map_lookup_elem(&mountings, &i);
+
+	if (word && word->owner == *thread)
+		__sync_lock_test_and_set(&word->owner, 0);
+	return 0;
 }
 
 static __always_inline void forget_mounting(void)
 {
 	u32 thread = (u32)bpf_get_current_pid_tgid();
 
-	bpf_map_delete_elem(&mountings, &thread);
+	bpf_loop(MOUNTINGS, take_back, &thread, 0);
+}
+
+/* A thread that ended in a mount whose end nobody saw: by its task, as its number may be another's by now. */
+static __always_inline void forget_mounting_of(struct task_struct *task)
+{
+	u32 slot = task->pid & (MOUNTINGS - 1);
+	struct mounting *word = bpf_map_lookup_elem(&mountings, &slot);
+
+	if (word && word->owner && word->task == (u64)task)
+		__sync_lock_test_and_set(&word->owner, 0);
+}
+
+/*
+ * Leaves word that the current thread mounts something on `point` of `mount`, or beneath that on `under`, or unmounts
+ * `mount` lazily. Does that meet what another one has left word of? Of two that meet at least one sees the other.
+ * `forget_mounting` takes it back.
+ */
+static __always_inline bool meets(struct mounting *mine)
+{
+	struct meeting m = { .mine = *mine, .thread = (u32)bpf_get_current_pid_tgid() };
+
+	m.mine.task = (u64)bpf_get_current_task();
+	forget_mounting();
+	bpf_loop(MOUNTINGS, leave_word, &m, 0);
+	if (!m.found)
+		return true;
+	m.found = 0;
+	bpf_loop(MOUNTINGS, meet, &m, 0);
+	return m.found;
 }
 
 struct topmost {
@@ -280,12 +335,20 @@ static __always_inline u32 refuse_mounts(u64 detail)
 	return REASON_OWN_PIN;
 }
 
+static __always_inline bool has_mounts_on(struct mount *mount)
+{
+	return (void *)BPF_CORE_READ(mount, mnt_mounts.next) !=
+	       (void *)mount + bpf_core_field_offset(struct mount, mnt_mounts);
+}
+
 static __always_inline u32 refuse_umount(u64 mnt_address, int flags)
 {
 	u32 zero = 0;
 	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
 	struct vfsmount *mnt = (void *)mnt_address;
 	struct mount *mount = mount_of(mnt);
+	struct mounting word = {};
+	bool with_others;
 
 	if (!g)
 		return 0;
@@ -299,10 +362,12 @@ static __always_inline u32 refuse_umount(u64 mnt_address, int flags)
 	}
 	if (!g->locked)
 		return 0;
-	/* Otherwise the kernel finds it busy if anything comes to stand on it. */
-	if ((flags & MNT_DETACH) && meets((u64)mount, 0))
+	/* Without any the kernel finds it busy if one comes to stand on it. Automounts on it go by themselves. */
+	with_others = (flags & MNT_DETACH) || has_mounts_on(mount);
+	word.mount = (u64)mount;
+	if (with_others && meets(&word))
 		return refuse_mounts(MOUNTS_MEET);
-	return takes_pins_away(g->mount, (u64)mount, flags & MNT_DETACH) ? refuse_mounts(flags) : 0;
+	return takes_pins_away(g->mount, (u64)mount, with_others) ? refuse_mounts(flags) : 0;
 }
 
 /* A folder on which a mount stands here may look like any other in another namespace. */
@@ -365,21 +430,29 @@ __noinline int refuse_target(u64 target, u64 dentry, u32 beneath)
 {
 	struct guard *g = locked_guard();
 	struct topmost top = { .at = (void *)target, .point = (void *)dentry };
-	struct mount *mount, *parent;
-	struct dentry *point;
+	struct mounting word = {};
+	struct mount *mount;
 
 	if (!g)
 		return 0;
-	if (!find_topmost(&top) || meets((u64)top.at, (u64)top.point))
+	if (!find_topmost(&top))
 		return refuse_mounts(MOUNTS_MEET);
-	if (slips_in(g->mount, (u64)top.at, (u64)top.point))
-		return refuse_mounts(0);
 	mount = top.at;
-	parent = BPF_CORE_READ(mount, mnt_parent);
-	if (!beneath || !parent || top.point != BPF_CORE_READ(mount, mnt.mnt_root))
-		return 0;
-	point = BPF_CORE_READ(mount, mnt_mountpoint);
-	return slips_in(g->mount, (u64)parent, (u64)point) ? refuse_mounts(0) : 0;
+	word.mount = (u64)mount;
+	word.point = (u64)top.point;
+	if (beneath && top.point == BPF_CORE_READ(mount, mnt.mnt_root)) {
+		word.under = (u64)BPF_CORE_READ(mount, mnt_parent);
+		word.under_point = (u64)BPF_CORE_READ(mount, mnt_mountpoint);
+	}
+	if (meets(&word))
+		return refuse_mounts(MOUNTS_MEET);
+	/* Who was there before word was left may be done by now. */
+	if (!find_topmost(&top) || (u64)top.at != word.mount)
+		return refuse_mounts(MOUNTS_MEET);
+	if (slips_in(g->mount, word.mount, word.point) ||
+	    (word.under && slips_in(g->mount, word.under, word.under_point)))
+		return refuse_mounts(0);
+	return 0;
 }
 
 static __always_inline u32 refuse_target_at(struct path *path, bool beneath)
@@ -433,16 +506,27 @@ static long look_at_group(u32 i, struct group *g)
 }
 
 /*
- * Would `to` get the peers of `from` (MOVE_MOUNT_SET_GROUP), and what happens on it happen on one of the mounts up to
- * the root? The hook is not told; it may be another way of mounting `from` on the root of `to`.
+ * Does the current system call put a mount into another one's group (MOVE_MOUNT_SET_GROUP)? The hook is not told. What
+ * cannot be seen may be.
  */
+static __always_inline bool may_set_group(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs___kernel *registers = (void *)bpf_task_pt_regs(task);
+
+	return !bpf_core_field_exists(registers->orig_ax) ||
+	       BPF_CORE_READ(registers, orig_ax) != NR_MOVE_MOUNT ||
+	       (BPF_CORE_READ(task, thread_info.status) & TS_COMPAT) ||
+	       (BPF_CORE_READ(registers, r8) & MOVE_MOUNT_SET_GROUP);
+}
+
+/* Then, would what happens on it happen on one of the mounts up to the root? */
 __noinline int joins(u64 pins, u64 from, u64 to)
 {
 	struct mount *source = (void *)from, *target = (void *)to;
 	struct group g = { .at = (void *)pins, .group = BPF_CORE_READ(source, mnt_group_id) };
 
-	if (!g.group || BPF_CORE_READ(target, mnt_group_id) || BPF_CORE_READ(target, mnt_master) ||
-	    BPF_CORE_READ(source, mnt.mnt_sb) != BPF_CORE_READ(target, mnt.mnt_sb))
+	if (!g.group || BPF_CORE_READ(source, mnt.mnt_sb) != BPF_CORE_READ(target, mnt.mnt_sb))
 		return false;
 	bpf_loop(MOST_ABOVE, look_at_group, &g, 0);
 	return g.found;
@@ -457,7 +541,7 @@ static __always_inline u32 refuse_move(struct path *from, struct path *to)
 		return 0;
 	if (is_below(g->mount, (u64)mount_of(source)))
 		return refuse_mounts(0);
-	if (BPF_CORE_READ(to, dentry) != BPF_CORE_READ(target, mnt_root))
+	if (BPF_CORE_READ(to, dentry) != BPF_CORE_READ(target, mnt_root) || !may_set_group())
 		return 0;
 	return joins(g->mount, (u64)mount_of(source), (u64)mount_of(target)) ? refuse_mounts(0) : 0;
 }

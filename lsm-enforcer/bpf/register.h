@@ -149,7 +149,7 @@ static __always_inline u32 refuse_change(u32 cmd, union attach_attr *attr)
 		return 0;
 	if (id < g->first_map || id > g->last_map)
 		return refuse_unborn(g, map, id);
-	return refuse_own(g, OWN_MAP, id);
+	return refuse_own(g, OWN_MAP, id) ?: refuse_unborn(g, map, id);
 }
 
 /* Each update of any map comes by here. */

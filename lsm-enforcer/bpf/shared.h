@@ -330,9 +330,14 @@ struct own_key {
 };
 
 /* A mount under way, or a lazy unmount. Addresses alone: what they name may be gone. */
+#define MOUNTINGS 256
 struct mounting {
+	u64 owner;	/* the thread; 0: nobody */
+	u64 task;
 	u64 mount;	/* on which one is mounted, or that is unmounted */
 	u64 point;	/* the entry there; 0: it is unmounted */
+	u64 under;	/* the mount below that, if it may go there; or 0 */
+	u64 under_point;
 };
 
 /* Who may change what is in force, and in which tick he started. The value is 1 for the daemon, 0 for a command. */
@@ -408,7 +413,7 @@ SAME_SIZE(struct bound, 512);
 SAME_SIZE(struct guard, 168);
 SAME_SIZE(struct array, 8);
 SAME_SIZE(struct pending, 32);
-SAME_SIZE(struct mounting, 16);
+SAME_SIZE(struct mounting, 48);
 SAME_SIZE(struct maker, 64);
 SAME_SIZE(struct volume, 16);
 SAME_SIZE(struct pin, 32);

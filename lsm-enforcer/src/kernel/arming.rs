@@ -276,6 +276,7 @@ impl BpfGate {
         self.must_be_alone(&loaded)?;
         guard.locked = true;
         self.begin_anew(guard, own)?;
+        self.must_be_pinned(&loaded)?;
         self.write_admissions(armed, admissions)?;
         let mut guard = self.guard()?;
         guard.armed_at = place::boot_time();

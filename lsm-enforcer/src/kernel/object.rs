@@ -296,6 +296,15 @@ impl Loaded {
         Ok(links)
     }
 
+    /// Names of the loaded programs.
+    pub fn names(&self) -> Vec<String> {
+        self.object
+            .progs()
+            .filter(|program| program.autoload())
+            .map(|program| program.name().to_string_lossy().into_owned())
+            .collect()
+    }
+
     /// Own handles to the loaded programs.
     pub fn programs(&self) -> io::Result<Vec<ProgramHandle>> {
         self.object

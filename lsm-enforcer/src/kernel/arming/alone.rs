@@ -11,7 +11,7 @@ use libbpf_rs::{
     query::{ProgInfoIter, ProgInfoQueryOptions},
 };
 
-use super::{BpfGate, OWN_MAP, object, other, place};
+use super::{BpfGate, OWN_MAP, object, other, place, takeover::open_pinned};
 use crate::kernel::{
     rows,
     shared::{Fields, Guard},
@@ -24,7 +24,6 @@ const EMPTY: &[&str] = &[
     "contents",
     "makers",
     "makers_running",
-    "mountings",
     "origins",
     "owners",
     "pendings",
@@ -39,7 +38,7 @@ const EMPTY: &[&str] = &[
 ];
 
 /// Arrays that hold zeros then.
-const ZERO: &[&str] = &["counters", "unbound"];
+const ZERO: &[&str] = &["counters", "mountings", "unbound"];
 
 /// Others who ask for a map, and are refused it, hold it for a moment.
 const TRIES: u32 = 100;
@@ -98,6 +97,30 @@ impl BpfGate {
                          /proc/PID/fdinfo of who did says map_id {id}; end it and arm again"
                     ),
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nor does anybody remove a pin any more: what was made is behind each, and on its hook.
+    pub(super) fn must_be_pinned(&self, loaded: &object::Loaded) -> io::Result<()> {
+        let gone = |what: &str| {
+            let text = format!("somebody took {what} away while it was armed: arm again");
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
+        };
+        for (name, map) in &self.maps {
+            let Some(pin) = object::pin_name(name) else {
+                continue;
+            };
+            let there = open_pinned(&self.pins, &pin)?;
+            let there = there.as_ref().map(object::map_id).transpose()?;
+            if there != Some(object::map_id(map)?) {
+                return gone(&format!("the pin of the gate's map {name}"));
+            }
+        }
+        for name in loaded.names() {
+            if !self.is_attached(&name)? {
+                return gone(&format!("the gate's program {name}"));
             }
         }
         Ok(())
