@@ -290,9 +290,7 @@ int BPF_PROG(guard_map, struct bpf_map *map)
 		return 0;
 	if (g->shown == id && is_daemon())
 		show_uses(g, map);
-	if (id < g->first_map || id > g->last_map)
-		return deny(refuse_unborn(g, map, id));
-	return deny(refuse_own(g, OWN_MAP, id) ?: refuse_unborn(g, map, id));
+	return deny(refuse_map(g, map, id));
 }
 
 SEC("?lsm/inode_unlink")

@@ -126,6 +126,14 @@ static __always_inline u32 refuse_unborn(struct guard *g, struct bpf_map *map, u
 	return REASON_OWN_OBJECT;
 }
 
+/* By its id or by a descriptor: one of the gate's, or a set that is on no list yet. */
+static __always_inline u32 refuse_map(struct guard *g, struct bpf_map *map, u32 id)
+{
+	u32 reason = id < g->first_map || id > g->last_map ? 0 : refuse_own(g, OWN_MAP, id);
+
+	return reason ?: refuse_unborn(g, map, id);
+}
+
 struct borrowing {
 	struct bpf_map **used;
 	struct guard *g;

@@ -124,11 +124,13 @@ struct meeting {
 	u32 found;
 };
 
-/* Do the two go to the same place? What is mounted on one of two peers is mounted on the other. */
-__noinline int is_one_place(u64 one, u64 other)
+/* Are these the same? What is mounted on one of two peers is mounted on the other. 0: no place. */
+__noinline int is_one_place(u64 one, u64 point, u64 other, u64 other_point)
 {
 	struct mount *here = (void *)one, *there = (void *)other;
 
+	if (!here || !there || point != other_point)
+		return false;
 	return here == there || hears_of(here, BPF_CORE_READ(there, mnt_group_id)) ||
 	       hears_of(there, BPF_CORE_READ(here, mnt_group_id));
 }
@@ -155,11 +157,10 @@ static long meet(u32 i, struct meeting *m)
 	else if (!other->point)
 		m->found = enters(mine->mount, mine->under, other->mount);
 	else
-		m->found = (mine->point == other->point && is_one_place(mine->mount, other->mount)) ||
-			   (mine->point == other->under_point && is_one_place(mine->mount, other->under)) ||
-			   (mine->under_point == other->point && is_one_place(mine->under, other->mount)) ||
-			   (mine->under && mine->under_point == other->under_point &&
-			    is_one_place(mine->under, other->under));
+		m->found = is_one_place(mine->mount, mine->point, other->mount, other->point) ||
+			   is_one_place(mine->mount, mine->point, other->under, other->under_point) ||
+			   is_one_place(mine->under, mine->under_point, other->mount, other->point) ||
+			   is_one_place(mine->under, mine->under_point, other->under, other->under_point);
 	/* One or zero, and nothing else, for the verifier. */
 	return m->found ? 1 : 0;
 }
@@ -198,7 +199,10 @@ static __always_inline void forget_mounting(void)
 	bpf_loop(MOUNTINGS, take_back, &thread, 0);
 }
 
-/* A thread that ended in a mount whose end nobody saw: by its task, as its number may be another's by now. */
+/*
+ * A thread that ended after a mount whose end nobody saw: by its task, as its number may be another's by now. Only
+ * where it looks first: elsewhere a word stays until that number mounts again.
+ */
 static __always_inline void forget_mounting_of(struct task_struct *task)
 {
 	u32 slot = task->pid & (MOUNTINGS - 1);
@@ -387,7 +391,7 @@ static __always_inline u32 refuse_mount_point(struct dentry *dentry)
 struct slipping {
 	struct mount *at;	/* on the way up */
 	struct mount *target;	/* what gets a mount, */
-	struct dentry *point;	/* where, */
+	struct dentry *point;	/* where; 0: anywhere */
 	u32 group;		/* and who is told of it; 0: nobody */
 	u32 found;
 };
@@ -400,7 +404,7 @@ static long look_at_point(u32 i, struct slipping *s)
 	if (!parent || parent == at)
 		return 1;
 	s->found = 1;
-	if (s->point == BPF_CORE_READ(at, mnt_mountpoint) &&
+	if ((!s->point || s->point == BPF_CORE_READ(at, mnt_mountpoint)) &&
 	    (parent == s->target || hears_of(parent, s->group)))
 		return 1;
 	s->at = parent;
@@ -485,26 +489,6 @@ static __always_inline u32 refuse_old_move(unsigned long flags)
 	return g && (flags & MS_MOVE) && in_pins_namespace(g) ? refuse_mounts(flags) : 0;
 }
 
-struct group {
-	struct mount *at;	/* on the way up */
-	u32 group;
-	u32 found;
-};
-
-static long look_at_group(u32 i, struct group *g)
-{
-	struct mount *at = g->at, *parent = BPF_CORE_READ(at, mnt_parent);
-
-	g->found = 0;
-	if (!parent || parent == at)
-		return 1;
-	g->found = 1;
-	if (hears_of(parent, g->group))
-		return 1;
-	g->at = parent;
-	return 0;
-}
-
 /*
  * Does the current system call put a mount into another one's group (MOVE_MOUNT_SET_GROUP)? The hook is not told. What
  * cannot be seen may be.
@@ -524,12 +508,12 @@ static __always_inline bool may_set_group(void)
 __noinline int joins(u64 pins, u64 from, u64 to)
 {
 	struct mount *source = (void *)from, *target = (void *)to;
-	struct group g = { .at = (void *)pins, .group = BPF_CORE_READ(source, mnt_group_id) };
+	struct slipping s = { .at = (void *)pins, .group = BPF_CORE_READ(source, mnt_group_id) };
 
-	if (!g.group || BPF_CORE_READ(source, mnt.mnt_sb) != BPF_CORE_READ(target, mnt.mnt_sb))
+	if (!s.group || BPF_CORE_READ(source, mnt.mnt_sb) != BPF_CORE_READ(target, mnt.mnt_sb))
 		return false;
-	bpf_loop(MOST_ABOVE, look_at_group, &g, 0);
-	return g.found;
+	bpf_loop(MOST_ABOVE, look_at_point, &s, 0);
+	return s.found;
 }
 
 static __always_inline u32 refuse_move(struct path *from, struct path *to)

@@ -145,11 +145,7 @@ static __always_inline u32 refuse_change(u32 cmd, union attach_attr *attr)
 	fd = is_batch(cmd) ? BPF_PROBE_READ(attr, map_batch.map_fd) : BPF_PROBE_READ(attr, map_update.map_fd);
 	map = map_of_fd(fd);
 	id = map ? BPF_CORE_READ(map, id) : 0;
-	if (!id)
-		return 0;
-	if (id < g->first_map || id > g->last_map)
-		return refuse_unborn(g, map, id);
-	return refuse_own(g, OWN_MAP, id) ?: refuse_unborn(g, map, id);
+	return id ? refuse_map(g, map, id) : 0;
 }
 
 /* Each update of any map comes by here. */

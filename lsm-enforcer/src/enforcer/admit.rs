@@ -70,7 +70,10 @@ impl Admission {
                 program: measured.program.clone(),
                 admitted: why.is_none(),
                 insns: image.map(|image| image.words.len()),
-                layouts: usize::from(image.is_some()) + measured.others.len(),
+                layouts: match why {
+                    None => 1 + measured.others.len(),
+                    Some(_) => 0,
+                },
                 unchecked: measured.unchecked.clone(),
                 digest: image.map(Image::digest),
                 why,

@@ -1,6 +1,7 @@
 //! Arming, taking over, changing and disarming.
 
 mod alone;
+mod begin;
 mod cover;
 mod hold;
 mod parting;
@@ -23,9 +24,7 @@ pub use hold::stranger;
 use renewal::LINK;
 
 use super::{
-    event, generators,
-    ladder::Ladder,
-    loaded,
+    event, generators, loaded,
     object::{self, Maps},
     pins::Pins,
     place,
@@ -33,12 +32,9 @@ use super::{
     store::{self, Set, Store},
     successor,
 };
-use crate::{
-    gate::{
-        Admissions, Armed, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
-        GeneratorState, Hold, Loaded, Mode, Revoked, Role, kept_name,
-    },
-    ourselves,
+use crate::gate::{
+    Admissions, Armed, Counters, Coverage, Entry, Event, Gate, GateError, GeneratorRule,
+    GeneratorState, Hold, Loaded, Mode, Revoked, Role, kept_name,
 };
 
 /// Programs that the gate can keep a record of at once, unless told: 12 MB of kernel memory.
@@ -227,110 +223,6 @@ impl BpfGate {
         store.forget_all_but(&|id| keep.contains(&id))?;
         self.origins = self.store(guard.next_image).origins()?;
         Ok(())
-    }
-
-    fn arm_now(&mut self, armed: &Armed, admissions: &Admissions) -> io::Result<()> {
-        let ladder = able()?;
-        ourselves::stay_in_memory()?;
-        place::make_pins()?;
-        let loaded = object::load(&ladder, &Maps::New(self.max_programs))?;
-        self.parting = loaded.programs()?;
-        self.maps = loaded.maps()?;
-        let mut guard = Guard {
-            next_image: alone::first_image(),
-            // What is loaded before the gate is in force was there before.
-            armed_at: u64::MAX,
-            last_prog: u32::MAX,
-            kprobes: ladder.kprobes,
-            tracepoints: ladder.tracepoints,
-            uprobes: ladder.uprobes,
-            build: object::build(),
-            layout: object::layout(),
-            ..Guard::default()
-        };
-        place::survey(&mut guard)?;
-        ourselves::obeyed(guard.files());
-        self.write_guard(&guard)?;
-        self.put_in_force(&self.store(0).open()?)?;
-        self.map("marks")?
-            .update(
-                &std::process::id().to_ne_bytes(),
-                &place::start_ticks()?.to_ne_bytes(),
-                MapFlags::ANY,
-            )
-            .map_err(other)?;
-        self.hold_alone()?;
-        let links = loaded.attach()?;
-        let own = self.pin(&loaded, links)?;
-        place::show_mount();
-        if self.guard()?.exe == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "the enforcer's file is on a file system that shows other devices than it has (btrfs, overlayfs), so \
-                 the gate could not know it again: put it on ext4, XFS or tmpfs",
-            ));
-        }
-        let mut seen = self.guard()?;
-        seen.locked = true;
-        self.write_guard(&seen)?;
-        self.must_be_alone(&loaded)?;
-        guard.locked = true;
-        self.begin_anew(guard, own)?;
-        self.must_be_pinned(&loaded)?;
-        self.write_admissions(armed, admissions)?;
-        let mut guard = self.guard()?;
-        guard.armed_at = place::boot_time();
-        guard.last_prog = loaded::last_program();
-        guard.complete = true;
-        self.write_guard(&guard)?;
-        self.parting.clear();
-        Ok(())
-    }
-
-    /// Everything survives this process from here on.
-    fn pin(
-        &self,
-        loaded: &object::Loaded,
-        links: Vec<(String, Link)>,
-    ) -> io::Result<BTreeSet<(u32, u32)>> {
-        let mut own = BTreeSet::new();
-        let mut add = |kind, id| {
-            own.insert((kind, id));
-            self.own(kind, id)
-        };
-        // Who finds the set finds all of them.
-        let (set, others): (Vec<_>, Vec<_>) =
-            self.maps.iter().partition(|(name, _)| *name == "set");
-        for (name, map) in others.into_iter().chain(set) {
-            if let Some(pin) = object::pin_name(name) {
-                let path = self.pins.pin(&format!("map_{pin}"));
-                map.try_clone_handle()?
-                    .pin(&path)
-                    .map_err(|error| io::Error::other(format!("pinning {path}: {error}")))?;
-            }
-            add(OWN_MAP, object::map_id(map)?)?;
-        }
-        for program in loaded.programs()? {
-            add(OWN_PROG, program.id())?;
-        }
-        for (name, mut link) in links {
-            link.pin(self.pins.pin(&format!("link_{name}")))
-                .map_err(other)?;
-            add(OWN_LINK, object::link_id(&link)?)?;
-        }
-        Ok(own)
-    }
-}
-
-/// How far this kernel goes, if it can enforce at all.
-fn able() -> io::Result<Ladder> {
-    let ladder = Ladder::detect();
-    match (ladder.rung, ladder.missing.first()) {
-        (Some(_), None) => Ok(ladder),
-        (_, why) => {
-            let why = why.map_or("no rung", String::as_str);
-            Err(io::Error::new(io::ErrorKind::Unsupported, why.to_owned()))
-        }
     }
 }
 

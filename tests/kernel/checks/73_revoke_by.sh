@@ -17,7 +17,14 @@ list() {
     { printf 'version = %s\nissued = "2026-11-22T00:00:00Z"\n' $1; cat entries; } >list.toml
     bpfseal revoke list.toml --key authority.key -o list.json
 }
-revoked() { refused "$1 is refused" bpftool prog loadall $objects/$1.bpf.o /sys/fs/bpf/$1; }
+# falls KIND VALUE VERSION NAME: revoked by that, it loads no more, and admitting it again says why.
+falls() {
+    entry $1 $2
+    check "the authority revokes a $1" list $3
+    prints "by its digest, version $3" "version $3 is in force" $X revoke list.json
+    refused "$4 is refused" bpftool prog loadall $objects/$4.bpf.o /sys/fs/bpf/$4
+    fails "$4 is not admitted again" "E309 revoked.*$2" $X admit $4.tar
+}
 
 prints "arm" '^Enforcing' $arm
 for name in trace_unlink drop_port count_exec; do prints "admit $name" admitted $X admit $name.tar; done
@@ -28,26 +35,12 @@ program=$(sed -n 's/.*"digest": "\(sha256:[0-9a-f]*\)".*/\1/p' $out)
 key=sha256:$(grep -v -e ----- vendor.pub | base64 -d | sha256sum | cut -d' ' -f1)
 for name in watch_open count_exec drop_port; do check "$name loads" loads $name; done
 
-entry bundle $bundle
-check "the authority revokes a bundle" list 1
-prints "by its digest" 'version 1 is in force' $X revoke list.json
-revoked watch_open
-fails "it is not admitted again" "E309 revoked.*$bundle" $X admit watch_open.tar
+falls bundle $bundle 1 watch_open
 check "the next program loads still" loads count_exec
-
-entry program $program
-check "the authority revokes a program" list 2
-prints "by its digest, too" 'version 2 is in force' $X revoke list.json
-revoked count_exec
-fails "its bundle says why" "E309 revoked.*$program" $X admit count_exec.tar
-refused "and does not bring it back" bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/again
+falls program $program 2 count_exec
+refused "which does not bring it back" bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/again
 check "the next signer's loads still" loads drop_port
-
-entry key $key
-check "the authority revokes a key" list 3
-prints "by the digest of that" 'version 3 is in force' $X revoke list.json
-revoked drop_port
-fails "what it signed is not admitted again" "E309 revoked.*$key" $X admit drop_port.tar
+falls key $key 3 drop_port
 check "what no list names loads" loads trace_unlink
 permitted disarm
 prints "disarm" Disarmed $X disarm --permit disarm.permit

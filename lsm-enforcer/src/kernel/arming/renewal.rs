@@ -6,7 +6,7 @@
 //! which is sound, too; the next start begins again.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs, io,
     path::PathBuf,
 };
@@ -17,7 +17,8 @@ use libbpf_rs::{
 };
 
 use super::{
-    BpfGate, Doing as _, OWN_LINK, OWN_MAP, OWN_PROG, able,
+    BpfGate, Doing as _, OWN_LINK, OWN_MAP, OWN_PROG,
+    begin::able,
     object::{self, Loaded, Maps},
     other,
 };
@@ -146,7 +147,7 @@ impl BpfGate {
             programs.insert(link.prog_id);
         }
         programs.extend(self.kept_programs()?.into_keys());
-        keep.extend(maps_of(&programs).into_iter().map(|id| (OWN_MAP, id)));
+        keep.extend(maps_of(&programs).into_keys().map(|id| (OWN_MAP, id)));
         keep.extend(programs.into_iter().map(|id| (OWN_PROG, id)));
         let own = self.map("own")?;
         for key in own.keys() {
@@ -159,11 +160,15 @@ impl BpfGate {
     }
 }
 
-/// Kernel ids of the maps that these programs use.
-pub(super) fn maps_of(programs: &HashSet<u32>) -> HashSet<u32> {
+/// Kernel ids of the maps that these programs use, and by how many of them each is used.
+pub(super) fn maps_of(programs: &HashSet<u32>) -> HashMap<u32, u64> {
     let options = ProgInfoQueryOptions::default().include_map_ids(true);
-    ProgInfoIter::with_query_opts(options)
+    let ours = ProgInfoIter::with_query_opts(options)
         .filter(|program| programs.contains(&program.id))
-        .flat_map(|program| program.map_ids)
-        .collect()
+        .flat_map(|program| program.map_ids.into_iter().collect::<HashSet<_>>());
+    let mut uses = HashMap::new();
+    for map in ours {
+        *uses.entry(map).or_default() += 1;
+    }
+    uses
 }

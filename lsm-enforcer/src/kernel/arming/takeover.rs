@@ -131,7 +131,7 @@ impl BpfGate {
             ids.insert(name.as_str(), info.info.id);
         }
         for name in VITAL {
-            if !ids.get(name).is_some_and(|id| used.contains(id)) {
+            if !ids.get(name).is_some_and(|id| used.contains_key(id)) {
                 return Err(wrong(name));
             }
         }

@@ -85,26 +85,6 @@ impl Attr {
         Ok(result as i32)
     }
 
-    /// The same, where the kernel answers in the attributes.
-    pub fn call_mut(&mut self, command: u32) -> io::Result<i32> {
-        // SAFETY: as above; the kernel writes into these bytes alone.
-        match unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                command as libc::c_long,
-                self.0.as_mut_ptr(),
-                144usize,
-            )
-        } {
-            result @ 0.. => Ok(result as i32),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    pub fn read_u32(&self, at: usize) -> u32 {
-        u32::from_ne_bytes(std::array::from_fn(|byte| self.0[at + byte]))
-    }
-
     pub fn open(&self, command: u32) -> io::Result<OwnedFd> {
         // SAFETY: the command returns a new descriptor that nobody else owns.
         self.call(command)

@@ -8,18 +8,12 @@ use std::{
     thread,
 };
 
-use super::{Attr, MAP_GET_FD_BY_ID};
+use super::{Attr, MAP_GET_FD_BY_ID, own::next_id};
 
 const MAP_GET_NEXT_ID: u32 = 12;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
 /// Where `struct bpf_map_info` has the name, and its bytes up to there and with it.
 const NAME: std::ops::Range<usize> = 24..40;
-
-fn next(id: u32) -> Option<u32> {
-    let mut attr = Attr::new().u32(0, id);
-    attr.call_mut(MAP_GET_NEXT_ID).ok()?;
-    Some(attr.read_u32(4))
-}
 
 fn name(map: &OwnedFd) -> io::Result<String> {
     let mut info = [0u8; 128];
@@ -34,6 +28,7 @@ fn name(map: &OwnedFd) -> io::Result<String> {
 
 /// The first new map of that name, until somebody says stop.
 fn wait_for(wanted: &str, stop: &AtomicBool) -> Option<OwnedFd> {
+    let next = |after: u32| next_id(MAP_GET_NEXT_ID, after);
     let mut last = std::iter::successors(Some(0), |&id| next(id)).last()?;
     while !stop.load(Ordering::Relaxed) {
         let Some(id) = next(last) else { continue };

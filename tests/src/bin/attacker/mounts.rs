@@ -1,15 +1,21 @@
 //! Mounts that nobody else makes: by a path that takes its time, onto a folder that was opened before something
 //! was mounted on it, into another mount's peer group, and at the same moment as an unmount.
 
-#![expect(unsafe_code, reason = "system calls without a wrapper in std")]
-
 use std::{
     ffi::CString,
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _, Write as _},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, OwnedFd},
     sync::Barrier,
     thread,
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, open},
+    mount::{
+        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+        mount_bind, mount_bind_recursive, mount_change, move_mount, open_tree, unmount,
+    },
 };
 
 /// `enum fuse_opcode` of include/uapi/linux/fuse.h.
@@ -26,39 +32,6 @@ const HEADER: usize = 40;
 const VERSION: (u32, u32) = (7, 31);
 /// Room for whatever the kernel asks: `FUSE_MIN_READ_BUFFER` and a page of data.
 const ROOM: usize = 0x2000 + 0x1000;
-
-fn text(path: &str) -> io::Result<CString> {
-    CString::new(path).map_err(io::Error::other)
-}
-
-fn ended(result: libc::c_long) -> io::Result<libc::c_long> {
-    match result {
-        0.. => Ok(result),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// mount(2).
-fn mount(source: &str, on: &str, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
-    let [source, on, kind, data] = [text(source)?, text(on)?, text(kind)?, text(data)?];
-    // SAFETY: four strings that live through the call.
-    let result = unsafe {
-        libc::mount(
-            source.as_ptr(),
-            on.as_ptr(),
-            kind.as_ptr(),
-            flags,
-            data.as_ptr().cast(),
-        )
-    };
-    ended(result.into()).map(drop)
-}
-
-fn unmount_lazily(path: &str) -> io::Result<()> {
-    let path = text(path)?;
-    // SAFETY: a string that lives through the call.
-    ended(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
-}
 
 /// `struct fuse_attr` of a folder or of a symbolic link.
 fn attributes(node: u64) -> Vec<u8> {
@@ -144,7 +117,14 @@ pub fn detour(fuse: &str, target: &str, on: &str) -> io::Result<()> {
         "fd={},rootmode=40000,user_id=0,group_id=0",
         device.as_raw_fd()
     );
-    mount("detour", fuse, "fuse", 0, &options)?;
+    let options = CString::new(options).map_err(io::Error::other)?;
+    mount(
+        "detour",
+        fuse,
+        "fuse",
+        MountFlags::empty(),
+        options.as_c_str(),
+    )?;
     let link = format!("{fuse}/to");
     let wait = || {
         println!("it waits");
@@ -152,78 +132,37 @@ pub fn detour(fuse: &str, target: &str, on: &str) -> io::Result<()> {
     };
     thread::scope(|scope| {
         scope.spawn(|| serve(&device, target, &wait).expect("the kernel is answered"));
-        let mounted = mount(&link, on, "", libc::MS_BIND | libc::MS_REC, "");
-        unmount_lazily(fuse)?;
-        mounted
+        let mounted = mount_bind_recursive(link, on);
+        unmount(fuse, UnmountFlags::DETACH)?;
+        Ok(mounted?)
     })
 }
 
 /// A copy of the mount at `source`, which stands nowhere yet.
 fn copied(source: &str) -> io::Result<OwnedFd> {
-    const OPEN_TREE_CLONE: libc::c_uint = 1;
-    let source = text(source)?;
-    // SAFETY: a string that lives through the call.
-    let tree = ended(unsafe {
-        libc::syscall(
-            libc::SYS_open_tree,
-            libc::AT_FDCWD,
-            source.as_ptr(),
-            OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint,
-        )
-    })?;
-    // SAFETY: the call made this descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(tree as i32) })
-}
-
-fn move_mount(from: (i32, &str), to: (i32, &str), flags: libc::c_uint) -> io::Result<()> {
-    let (source, target) = (text(from.1)?, text(to.1)?);
-    // SAFETY: two strings that live through the call.
-    ended(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            from.0,
-            source.as_ptr(),
-            to.0,
-            target.as_ptr(),
-            flags,
-        )
-    })
-    .map(drop)
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(open_tree(CWD, source, flags)?)
 }
 
 /// Moves a copy of `source` to beneath what is mounted on `on` (6.5 and later).
 pub fn beneath(source: &str, on: &str) -> io::Result<()> {
-    const EMPTY_PATH_AND_BENEATH: libc::c_uint = 0x04 | 0x200;
-    let copy = copied(source)?;
-    move_mount(
-        (copy.as_raw_fd(), ""),
-        (libc::AT_FDCWD, on),
-        EMPTY_PATH_AND_BENEATH,
-    )
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_BENEATH;
+    Ok(move_mount(copied(source)?, "", CWD, on, flags)?)
 }
 
 /// Opens `on`, mounts `between` on it, and moves a copy of `source` onto what was opened.
 pub fn late(source: &str, between: &str, on: &str) -> io::Result<()> {
-    const EMPTY_PATHS: libc::c_uint = 0x04 | 0x40;
-    let path = text(on)?;
-    // SAFETY: a string that lives through the call.
-    let opened =
-        ended(unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC) }.into())?;
-    // SAFETY: the call made this descriptor.
-    let opened = unsafe { OwnedFd::from_raw_fd(opened as i32) };
+    let opened = open(on, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let copy = copied(source)?;
-    mount(between, on, "", libc::MS_BIND, "")?;
-    move_mount(
-        (copy.as_raw_fd(), ""),
-        (opened.as_raw_fd(), ""),
-        EMPTY_PATHS,
-    )
+    mount_bind(between, on)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(copy, "", opened, "", flags)?)
 }
 
 /// Puts the mount at `to` into the peer group of the one at `from`.
 pub fn join(from: &str, to: &str) -> io::Result<()> {
-    const SET_GROUP: libc::c_uint = 0x100;
-    move_mount((libc::AT_FDCWD, from), (libc::AT_FDCWD, to), SET_GROUP)
+    let flags = MoveMountFlags::MOVE_MOUNT_SET_GROUP;
+    Ok(move_mount(CWD, from, CWD, to, flags)?)
 }
 
 /// Mounts all of `source` in a folder of `on` while `on` is unmounted lazily, as often as asked. Says how often both
@@ -232,17 +171,17 @@ pub fn meet(rounds: usize, source: &str, on: &str) -> io::Result<()> {
     let inside = format!("{on}/inside");
     let (mut both, mut neither) = (0, 0);
     for _ in 0..rounds {
-        mount("meet", on, "tmpfs", 0, "")?;
-        fs::create_dir(&inside)?;
+        mount("meet", on, "tmpfs", MountFlags::empty(), None)?;
+        std::fs::create_dir(&inside)?;
         let both_are_there = Barrier::new(2);
         let (mounted, unmounted) = thread::scope(|scope| {
             let mounter = scope.spawn(|| {
                 both_are_there.wait();
-                mount(source, &inside, "", libc::MS_BIND | libc::MS_REC, "")
+                mount_bind_recursive(source, &inside)
             });
             let unmounter = scope.spawn(|| {
                 both_are_there.wait();
-                unmount_lazily(on)
+                unmount(on, UnmountFlags::DETACH)
             });
             let never = "a thread that only mounts or unmounts";
             (mounter.join().expect(never), unmounter.join().expect(never))
@@ -253,9 +192,12 @@ pub fn meet(rounds: usize, source: &str, on: &str) -> io::Result<()> {
             _ => {}
         }
         // What is left: the copies of other mounts' mounts are unmounted nowhere else.
-        if fs::exists(&inside)? {
-            mount("", on, "", libc::MS_PRIVATE | libc::MS_REC, "")?;
-            unmount_lazily(on)?;
+        if std::fs::exists(&inside)? {
+            mount_change(
+                on,
+                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+            )?;
+            unmount(on, UnmountFlags::DETACH)?;
         }
     }
     println!("{rounds} times: both {both}, neither {neither}");
