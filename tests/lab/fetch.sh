@@ -57,6 +57,7 @@ notation         sid       notation         alone
 oras             sid       oras             alone
 postgresql       bookworm  postgresql-15    native
 postgresql-client bookworm postgresql-client-15 native
+qemu             trixie    qemu-system-x86  libs
 runc             trixie    runc             libs
 skopeo           sid       skopeo           libs
 squashfs-tools   trixie    squashfs-tools   libs
@@ -469,14 +470,14 @@ apt_here() {
 
 version_of() { apt_here apt-cache policy "$1" | awk '$1 == "Candidate:" && $2 != "(none)" { print $2 }'; }
 
-# Downloads a package, and with `libs` the libraries it depends on, to a folder.
+# Downloads a package, and with `libs` the libraries (and data) it depends on, to a folder.
 # apt checks each file against the signed package list.
 download() {
     local folder=$1 package=$2 packages=("$2")
     if [ "$3" != alone ]; then
         mapfile -t packages < <(apt_here apt-get -qq -y --print-uris install "$package" |
             awk '{ sub(/_.*/, "", $2); print $2 }' |
-            grep -E -x "$package|lib.*|zlib1g|golang-github-containers-common")
+            grep -E -x "$package|lib.*|zlib1g|golang-github-containers-common|seabios|qemu-system-data")
         if [ "$3" = native ]; then
             mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep -E -v -x 'libc6|libc-.*|libllvm.*')
         fi

@@ -1,6 +1,6 @@
 //! Boots Debian's kernels and runs `tests/kernel/checks` in each.
 //!
-//! `KILLS=200` makes 74_kill.sh kill the daemon that often. `KERNELS="6.12 7.2"` chooses the kernels; 6.1, 6.12 and 7.3 are the default. A word on the
+//! `KILLS=200` makes 74_kill.sh kill the daemon that often. `PROCESSORS=2` gives each machine so many. `KERNELS="6.12 7.2"` chooses the kernels; 6.1, 6.12 and 7.3 are the default. A word on the
 //! command line chooses what to report: `cargo test --release -p tests --test kernel -- 6.12`
 //! boots that kernel alone, and `-- 6.12 70_daemon 71_command` with these scripts alone. Each guest check is one line; the exit code is 0 only if every
 //! kernel booted, was the right one, came to its end, and no check failed.
@@ -142,15 +142,20 @@ fn machines(
     is_asked_for: bool,
 ) -> std::io::Result<(Vec<Shared>, Vec<String>)> {
     let checks = lab::workspace().join("tests/kernel/checks");
+    let processors = match env::var("PROCESSORS") {
+        Ok(count) => Some(count.parse().map_err(std::io::Error::other)?),
+        Err(_) => None,
+    };
     let (mut machines, mut spared) = (Vec::new(), Vec::new());
     for series in chosen {
-        let mut groups: BTreeMap<(String, bool), Vec<Script>> = BTreeMap::new();
-        for script in lab::scripts(Path::new(&checks), series)? {
+        let mut groups: BTreeMap<(u32, String, bool), Vec<Script>> = BTreeMap::new();
+        for mut script in lab::scripts(Path::new(&checks), series)? {
+            script.processors = processors.unwrap_or(script.processors);
             let asked = |word: &String| script.name.starts_with(word.as_str());
             if !is_asked_for && script.spare.iter().any(|spare| spare == series) {
                 spared.push(format!("{series} {}", script.name));
             } else if wanted.is_empty() || wanted.iter().any(asked) {
-                let group = (script.boot.clone(), is_late(&script));
+                let group = (script.processors, script.boot.clone(), is_late(&script));
                 groups.entry(group).or_default().push(script);
             }
         }
@@ -173,11 +178,16 @@ fn boot(series: &str, scripts: &[Script], programs: &[PathBuf]) -> Boot {
     let run = || -> Result<Report, Box<dyn std::error::Error>> {
         let root = lab::guest(&cache, &kernel, scripts, programs)?;
         let wish = scripts.first().map_or("", |script| script.boot.as_str());
+        let processors = scripts.first().map_or(1, |script| script.processors);
         let half = match scripts.first().is_some_and(is_late) {
             true if wish.is_empty() => "late",
             _ => wish,
         };
-        let name: String = format!("kernel-{series} {half}")
+        let many = match processors {
+            1 => String::new(),
+            count => format!(" smp {count}"),
+        };
+        let name: String = format!("kernel-{series} {half}{many}")
             .trim()
             .chars()
             .map(|c| {
@@ -190,6 +200,7 @@ fn boot(series: &str, scripts: &[Script], programs: &[PathBuf]) -> Boot {
             .collect();
         let mut machine = Machine::new(kernel.clone(), &name)
             .memory(MEMORY)
+            .processors(processors)
             .disk(scripts.iter().any(|script| script.disk))
             .append(wish);
         if let Ok(kills) = env::var("KILLS") {

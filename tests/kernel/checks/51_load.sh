@@ -1,6 +1,7 @@
 # The gate under load: racing threads, a full table of records, sets that come and go. Then the cheaper races in
 # each way in which the kernel lets itself be interrupted, and all of them where that is anywhere.
 # spare: 6.12
+# processors: 2
 attacker race 40
 attacker renew
 attacker fill

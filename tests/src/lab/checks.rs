@@ -16,6 +16,7 @@
 //! # modules: sch_ingress cls_bpf   (of the kernel that runs; they go to /lab/modules)
 //! # boot: lsm=lockdown,yama       (a machine of their own for scripts with this line, with
 //! #                                 these words on its command line)
+//! # processors: 2                (the same, with so many processors)
 //! ```
 
 use std::{
@@ -39,6 +40,8 @@ pub struct Script {
     pub spare: Vec<String>,
     /// Words for the kernel's command line; scripts that ask for the same ones share a machine.
     pub boot: String,
+    /// How many processors the machine has; scripts that ask for as many share it.
+    pub processors: u32,
     /// Does it need a disk?
     pub disk: bool,
     /// Tools beside those that every guest has: a name of `fetch.sh`, and programs of it.
@@ -102,6 +105,7 @@ impl Script {
             kernels: Vec::new(),
             spare: Vec::new(),
             boot: String::new(),
+            processors: 1,
             disk: false,
             tools: Vec::new(),
             apart: Vec::new(),
@@ -119,6 +123,12 @@ impl Script {
                 Some("spare:") => script.spare = words.collect(),
                 Some("disk:") => script.disk = true,
                 Some("modules:") => script.modules.extend(words),
+                Some("processors:") => {
+                    let count = words.next().and_then(|count| count.parse().ok());
+                    script.processors = count.ok_or_else(|| {
+                        io::Error::other(format!("{}: how many processors?", path.display()))
+                    })?;
+                }
                 Some("boot:") => script.boot = words.collect::<Vec<_>>().join(" "),
                 Some(kind @ ("tool:" | "apart:" | "data:")) => {
                     let name = words.next().unwrap_or_default();
@@ -254,7 +264,7 @@ mod tests {
     fn the_comment_at_the_top_says_what_a_script_needs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("50_trace.sh");
-        let text = "# Traces.\n# kernels: 6.12 7.3\n# spare: 6.12\n# disk: yes\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n# modules: cls_bpf\n\n# kernels: 1.0\n";
+        let text = "# Traces.\n# kernels: 6.12 7.3\n# spare: 6.12\n# processors: 2\n# disk: yes\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n# modules: cls_bpf\n\n# kernels: 1.0\n";
         fs::write(&path, text).unwrap();
         fs::write(folder.path().join("README.md"), "").unwrap();
         let want = Script {
@@ -263,6 +273,7 @@ mod tests {
             kernels: vec!["6.12".to_owned(), "7.3".to_owned()],
             spare: vec!["6.12".to_owned()],
             boot: "lsm=yama quiet".to_owned(),
+            processors: 2,
             disk: true,
             tools: vec![("bpftrace".to_owned(), vec!["bpftrace".to_owned()])],
             apart: vec![("bpftool-sid".to_owned(), vec!["bpftool".to_owned()])],
