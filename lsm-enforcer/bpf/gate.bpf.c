@@ -164,6 +164,16 @@ int BPF_PROG(gate1_capable, const struct cred *cred, struct user_namespace *ns, 
 	return 0;
 }
 
+/* The last word lets pass what passed here. Without room for this thread it does not. */
+static __always_inline int passed(int verdict)
+{
+	u32 tid = (u32)bpf_get_current_pid_tgid(), one = 1;
+
+	if (!verdict)
+		bpf_map_update_elem(&asked, &tid, &one, BPF_ANY);
+	return verdict;
+}
+
 static __always_inline int refuse_command(int cmd, union attach_attr *attr)
 {
 	u32 reason;
@@ -184,16 +194,73 @@ int BPF_PROG(gate_bpf_pending, int cmd, struct prog_load_attr *attr)
 {
 	if (cmd == BPF_PROG_LOAD) {
 		note_pending(attr);
-		return 0;
+		return passed(0);
 	}
-	return refuse_command(cmd, (void *)attr);
+	return passed(refuse_command(cmd, (void *)attr));
 }
 
 /* 6.9 and later. */
 SEC("?lsm/bpf")
 int BPF_PROG(gate_bpf, int cmd, union attach_attr *attr)
 {
-	return refuse_command(cmd, attr);
+	return passed(refuse_command(cmd, attr));
+}
+
+/*
+ * Pins keep the programs above on their hooks, and a pin is as safe as the mounts below it. This one needs none: it is
+ * on the machine's first control group, which nobody can remove, by a command and not by a link. Programs that were
+ * put on a hook later run earlier (bpf_trampoline_link_prog() puts them at the head of its list), so the gate has been
+ * asked already, if there is one.
+ */
+SEC("?lsm_cgroup/bpf")
+int BPF_PROG(last_word, int cmd, union attach_attr *attr)
+{
+	u32 zero = 0, tid = (u32)bpf_get_current_pid_tgid();
+	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
+
+	/* 1: it may pass. */
+	if (!g || !bpf_map_delete_elem(&asked, &tid) || g->last_word == LAST_WORD_NONE)
+		return 1;
+	if (g->last_word != LAST_WORD_WATCHES)
+		return 0;
+	g->last_word = LAST_WORD_NONE;
+	return 1;
+}
+
+/* What else could end it is refused there a second time, in the same words. */
+static __always_inline int still_refused(u32 way)
+{
+	return mode_in_force() == MODE_ENFORCE && refuse_way(way);
+}
+
+SEC("?lsm_cgroup/locked_down")
+int BPF_PROG(last_lockdown, int what)
+{
+	return !still_refused(switch_of_reason(what));
+}
+
+SEC("?lsm_cgroup/kernel_load_data")
+int BPF_PROG(last_load_data, int what)
+{
+	return !still_refused(way_of_data(what));
+}
+
+SEC("?lsm_cgroup/kernel_read_file")
+int BPF_PROG(last_read_file, struct file *file, int what)
+{
+	return !still_refused(way_of_file(what));
+}
+
+/* The switch that turns all of these off; whoever has a descriptor of it comes here, too. */
+SEC("?cgroup/sysctl")
+int last_sysctl(struct sysctl_call *call)
+{
+	char name[16] = {};
+
+	if (!call->write || !locked_guard() ||
+	    bpf_sysctl_get_name((void *)call, name, sizeof(name), BPF_F_SYSCTL_BASE_NAME) != 14)
+		return 1;
+	return bpf_strncmp(name, 15, "ftrace_enabled") != 0;
 }
 
 /* Gate 2, and guard of our own programs. */
@@ -352,21 +419,6 @@ int BPF_PROG(guard_pivot, struct path *old_root, struct path *new_root)
 	return deny(refuse_pivot(old_root));
 }
 
-/* Whatever became of it: the hooks above are called in these. */
-#define NOTE_MOUNTED(name, function)                                                               \
-	SEC("?fexit/" function)                                                                     \
-	int name(void *ctx)                                                                        \
-	{                                                                                          \
-		forget_mounting();                                                                  \
-		return 0;                                                                          \
-	}
-NOTE_MOUNTED(note_mounted, "path_mount")
-NOTE_MOUNTED(note_unmounted, "path_umount")
-NOTE_MOUNTED(note_moved, "__x64_sys_move_mount")
-NOTE_MOUNTED(note_moved_32, "__ia32_sys_move_mount")
-NOTE_MOUNTED(note_pivoted, "__x64_sys_pivot_root")
-NOTE_MOUNTED(note_pivoted_32, "__ia32_sys_pivot_root")
-
 SEC("?lsm/file_open")
 int BPF_PROG(guard_open, struct file *file)
 {
@@ -492,7 +544,6 @@ int BPF_PROG(unmark_daemon, struct task_struct *task)
 	/* One that never was has the number of who tried to start it. */
 	if (!BPF_CORE_READ(task, exit_state))
 		return 0;
-	forget_mounting_of(task);
 	if (task->pid != tgid)
 		return 0;
 	/* It may be long since it ended: by now another one may have the number. */

@@ -35,6 +35,7 @@ enum {
 	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_HASH_OF_MAPS = 13,
 	BPF_MAP_TYPE_DEVMAP = 14,
 	BPF_MAP_TYPE_CPUMAP = 16,
 	BPF_MAP_TYPE_DEVMAP_HASH = 25,
@@ -574,6 +575,13 @@ struct linux_binprm {
 };
 
 #pragma clang attribute pop
+
+/* struct bpf_sysctl of include/uapi/linux/bpf.h, which the verifier knows by its offsets. */
+struct sysctl_call {
+	u32 write;
+	u32 file_pos;
+};
+#define BPF_F_SYSCTL_BASE_NAME 1
 
 union bpf_attr;
 struct bpf_token;

@@ -171,14 +171,6 @@ struct {
 	__type(value, u64);
 } marks SEC(".maps");
 
-/* Mounts and lazy unmounts under way. Full means no. An array: a walk along a hash table may miss what comes and goes. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MOUNTINGS);
-	__type(key, u32);
-	__type(value, struct mounting);
-} mountings SEC(".maps");
-
 /*
  * The process that may change what is in force. Preallocated, for a single entry: the kernel has no room for a
  * second one. No program looks here; user space takes it and gives it back.
@@ -197,6 +189,14 @@ struct {
 	__type(key, u32);
 	__type(value, struct maker);
 } makers SEC(".maps");
+
+/* Threads that the gate has let pass, until the last word. Preallocated: as many as can be interrupted in between. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u32);
+	__type(value, u32);
+} asked SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);

@@ -11,7 +11,7 @@
  * stay where they are: they are not moved, nor put below another root; and nothing is slipped in between
  * one of them and what it stands on, which could go without any of these (a folder of /proc goes with its process).
  * Between look and deed others may mount, too, and whoever looks up a path on a FUSE of his own makes that as long as
- * he likes. So everybody leaves word before looking, and is refused where he meets another one.
+ * he likes. Who wins such a race has nothing of it: then the last word (gate.bpf.c) is there.
  */
 #pragma once
 
@@ -101,134 +101,6 @@ static __always_inline bool hears_of(struct mount *mount, u32 group)
 		mount = BPF_CORE_READ(mount, mnt_master);
 	}
 	return mount && group;
-}
-
-/* Is `mount` in the tree of mounts that begins with `tree`, or one that gets a copy of what is mounted on it? */
-__noinline int reaches(u64 mount, u64 tree)
-{
-	struct peers p = { .first = (void *)mount, .at = (void *)mount, .gone = (void *)tree };
-
-	bpf_loop(MOST_PEERS, look_at_peer, &p, 0);
-	return p.found;
-}
-
-/* Detail of an attempt: somebody else mounts or unmounts there at this moment. */
-#define MOUNTS_MEET (1ull << 32)
-
-/* In `owner`: it is being written, and may be about anything. */
-#define WORD_UNFINISHED (1ull << 32)
-
-struct meeting {
-	struct mounting mine;
-	u32 thread;
-	u32 found;
-};
-
-/* Are these the same? What is mounted on one of two peers is mounted on the other. 0: no place. */
-__noinline int is_one_place(u64 one, u64 point, u64 other, u64 other_point)
-{
-	struct mount *here = (void *)one, *there = (void *)other;
-
-	if (!here || !there || point != other_point)
-		return false;
-	return here == there || hears_of(here, BPF_CORE_READ(there, mnt_group_id)) ||
-	       hears_of(there, BPF_CORE_READ(here, mnt_group_id));
-}
-
-/* Would what goes to either of the two come into the tree? */
-__noinline int enters(u64 mount, u64 under, u64 tree)
-{
-	return reaches(mount, tree) || (under && reaches(under, tree));
-}
-
-static long meet(u32 i, struct meeting *m)
-{
-	struct mounting *mine = &m->mine, *other = bpf_map_lookup_elem(&mountings, &i);
-	u64 owner = other ? other->owner : 0;
-
-	if (!owner || owner == m->thread)
-		return 0;
-	if (owner & WORD_UNFINISHED)
-		m->found = 1;
-	else if (!mine->point && !other->point)
-		m->found = 0;
-	else if (!mine->point)
-		m->found = enters(other->mount, other->under, mine->mount);
-	else if (!other->point)
-		m->found = enters(mine->mount, mine->under, other->mount);
-	else
-		m->found = is_one_place(mine->mount, mine->point, other->mount, other->point) ||
-			   is_one_place(mine->mount, mine->point, other->under, other->under_point) ||
-			   is_one_place(mine->under, mine->under_point, other->mount, other->point) ||
-			   is_one_place(mine->under, mine->under_point, other->under, other->under_point);
-	/* One or zero, and nothing else, for the verifier. */
-	return m->found ? 1 : 0;
-}
-
-static long leave_word(u32 i, struct meeting *m)
-{
-	u32 slot = (m->thread + i) & (MOUNTINGS - 1);
-	struct mounting *word = bpf_map_lookup_elem(&mountings, &slot);
-
-	if (!word || __sync_val_compare_and_swap(&word->owner, 0, m->thread | WORD_UNFINISHED))
-		return 0;
-	word->task = m->mine.task;
-	word->mount = m->mine.mount;
-	word->point = m->mine.point;
-	word->under = m->mine.under;
-	word->under_point = m->mine.under_point;
-	/* A barrier: the others see it before this one looks for theirs. */
-	__sync_lock_test_and_set(&word->owner, m->thread);
-	m->found = 1;
-	return 1;
-}
-
-static long take_back(u32 i, u32 *thread)
-{
-	struct mounting *word = bpf_map_lookup_elem(&mountings, &i);
-
-	if (word && word->owner == *thread)
-		__sync_lock_test_and_set(&word->owner, 0);
-	return 0;
-}
-
-static __always_inline void forget_mounting(void)
-{
-	u32 thread = (u32)bpf_get_current_pid_tgid();
-
-	bpf_loop(MOUNTINGS, take_back, &thread, 0);
-}
-
-/*
- * A thread that ended after a mount whose end nobody saw: by its task, as its number may be another's by now. Only
- * where it looks first: elsewhere a word stays until that number mounts again.
- */
-static __always_inline void forget_mounting_of(struct task_struct *task)
-{
-	u32 slot = task->pid & (MOUNTINGS - 1);
-	struct mounting *word = bpf_map_lookup_elem(&mountings, &slot);
-
-	if (word && word->owner && word->task == (u64)task)
-		__sync_lock_test_and_set(&word->owner, 0);
-}
-
-/*
- * Leaves word that the current thread mounts something on `point` of `mount`, or beneath that on `under`, or unmounts
- * `mount` lazily. Does that meet what another one has left word of? Of two that meet at least one sees the other.
- * `forget_mounting` takes it back.
- */
-static __always_inline bool meets(struct mounting *mine)
-{
-	struct meeting m = { .mine = *mine, .thread = (u32)bpf_get_current_pid_tgid() };
-
-	m.mine.task = (u64)bpf_get_current_task();
-	forget_mounting();
-	bpf_loop(MOUNTINGS, leave_word, &m, 0);
-	if (!m.found)
-		return true;
-	m.found = 0;
-	bpf_loop(MOUNTINGS, meet, &m, 0);
-	return m.found;
 }
 
 struct topmost {
@@ -351,7 +223,6 @@ static __always_inline u32 refuse_umount(u64 mnt_address, int flags)
 	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
 	struct vfsmount *mnt = (void *)mnt_address;
 	struct mount *mount = mount_of(mnt);
-	struct mounting word = {};
 	bool with_others;
 
 	if (!g)
@@ -366,11 +237,8 @@ static __always_inline u32 refuse_umount(u64 mnt_address, int flags)
 	}
 	if (!g->locked)
 		return 0;
-	/* Without any the kernel finds it busy if one comes to stand on it. Automounts on it go by themselves. */
+	/* Automounts on it go by themselves. */
 	with_others = (flags & MNT_DETACH) || has_mounts_on(mount);
-	word.mount = (u64)mount;
-	if (with_others && meets(&word))
-		return refuse_mounts(MOUNTS_MEET);
 	return takes_pins_away(g->mount, (u64)mount, with_others) ? refuse_mounts(flags) : 0;
 }
 
@@ -434,27 +302,19 @@ __noinline int refuse_target(u64 target, u64 dentry, u32 beneath)
 {
 	struct guard *g = locked_guard();
 	struct topmost top = { .at = (void *)target, .point = (void *)dentry };
-	struct mounting word = {};
 	struct mount *mount;
 
 	if (!g)
 		return 0;
+	/* More than can be counted. */
 	if (!find_topmost(&top))
-		return refuse_mounts(MOUNTS_MEET);
+		return refuse_mounts(0);
 	mount = top.at;
-	word.mount = (u64)mount;
-	word.point = (u64)top.point;
-	if (beneath && top.point == BPF_CORE_READ(mount, mnt.mnt_root)) {
-		word.under = (u64)BPF_CORE_READ(mount, mnt_parent);
-		word.under_point = (u64)BPF_CORE_READ(mount, mnt_mountpoint);
-	}
-	if (meets(&word))
-		return refuse_mounts(MOUNTS_MEET);
-	/* Who was there before word was left may be done by now. */
-	if (!find_topmost(&top) || (u64)top.at != word.mount)
-		return refuse_mounts(MOUNTS_MEET);
-	if (slips_in(g->mount, word.mount, word.point) ||
-	    (word.under && slips_in(g->mount, word.under, word.under_point)))
+	if (slips_in(g->mount, (u64)mount, (u64)top.point))
+		return refuse_mounts(0);
+	if (beneath && top.point == BPF_CORE_READ(mount, mnt.mnt_root) &&
+	    slips_in(g->mount, (u64)BPF_CORE_READ(mount, mnt_parent),
+		     (u64)BPF_CORE_READ(mount, mnt_mountpoint)))
 		return refuse_mounts(0);
 	return 0;
 }

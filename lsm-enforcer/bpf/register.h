@@ -133,19 +133,67 @@ static __always_inline u32 refuse_registration(int cmd, union attach_attr *attr)
 	return refuse_linked(map, cmd);
 }
 
+static __noinline u32 refuse_map_of_fd(u32 fd)
+{
+	struct guard *g = locked_guard();
+	struct bpf_map *map = map_of_fd(fd);
+	u32 id = map ? BPF_CORE_READ(map, id) : 0;
+
+	return g && id ? refuse_map(g, map, id) : 0;
+}
+
+#define MOST_INNER 4096
+
+struct inner {
+	u64 values;	/* descriptors in the caller's memory */
+	u32 reason;
+	u32 unused;
+};
+
+static long look_at_inner(u32 i, struct inner *in)
+{
+	u32 fd = 0;
+
+	/* What cannot be read here the kernel cannot read either, or it is read again later. */
+	in->reason = bpf_probe_read_user(&fd, sizeof(fd), (void *)(in->values + i * sizeof(fd)))
+			     ? REASON_OWN_OBJECT
+			     : refuse_map_of_fd(fd);
+	return in->reason != 0;
+}
+
+/* Programs that look maps up in another map could change them. */
+static __noinline u32 refuse_inner(u64 values, u32 count)
+{
+	struct inner in = { .values = values };
+
+	if (count > MOST_INNER) {
+		emit_attempt(0, REASON_OWN_OBJECT, (u64)OWN_MAP << 32);
+		return REASON_OWN_OBJECT;
+	}
+	bpf_loop(count, look_at_inner, &in, 0);
+	return in.reason;
+}
+
 /* By a descriptor: one that was had while its holder was the daemon, say. */
 static __always_inline u32 refuse_change(u32 cmd, union attach_attr *attr)
 {
-	struct guard *g = locked_guard();
+	bool batch = is_batch(cmd);
+	u32 fd, type, reason;
 	struct bpf_map *map;
-	u32 fd, id;
 
-	if (!g)
+	if (!locked_guard())
 		return 0;
-	fd = is_batch(cmd) ? BPF_PROBE_READ(attr, map_batch.map_fd) : BPF_PROBE_READ(attr, map_update.map_fd);
+	fd = batch ? BPF_PROBE_READ(attr, map_batch.map_fd) : BPF_PROBE_READ(attr, map_update.map_fd);
+	reason = refuse_map_of_fd(fd);
+	if (reason || (cmd != BPF_MAP_UPDATE_ELEM && cmd != BPF_MAP_UPDATE_BATCH))
+		return reason;
 	map = map_of_fd(fd);
-	id = map ? BPF_CORE_READ(map, id) : 0;
-	return id ? refuse_map(g, map, id) : 0;
+	type = map ? BPF_CORE_READ(map, map_type) : 0;
+	if ((type != BPF_MAP_TYPE_ARRAY_OF_MAPS && type != BPF_MAP_TYPE_HASH_OF_MAPS) || is_daemon())
+		return 0;
+	return batch ? refuse_inner(BPF_PROBE_READ(attr, map_batch.values),
+				    BPF_PROBE_READ(attr, map_batch.count))
+		     : refuse_inner(BPF_PROBE_READ(attr, map_update.value), 1);
 }
 
 /* Each update of any map comes by here. */

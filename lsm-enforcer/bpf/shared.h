@@ -270,7 +270,14 @@ struct guard {
 	u64 users;         /* descriptors and pins, */
 	u64 references;    /* and programs and maps beside them */
 	u32 complete;      /* did arming come to its end? */
-	u32 spare;
+	u32 last_word;     /* enum last_word */
+};
+
+/* What is done to a call of bpf() about which the gate was not asked. */
+enum last_word {
+	LAST_WORD_NONE = 0,
+	LAST_WORD_WATCHES = 1, /* nothing; it says that there was one by being LAST_WORD_NONE again */
+	LAST_WORD_REFUSES = 2,
 };
 
 /* Who calls through an array of programs, and what is in it. */
@@ -327,17 +334,6 @@ enum own { OWN_MAP = 1, OWN_PROG = 2, OWN_LINK = 3 };
 struct own_key {
 	u32 kind;
 	u32 id;
-};
-
-/* A mount under way, or a lazy unmount. Addresses alone: what they name may be gone. */
-#define MOUNTINGS 256
-struct mounting {
-	u64 owner;	/* the thread; 0: nobody */
-	u64 task;
-	u64 mount;	/* on which one is mounted, or that is unmounted */
-	u64 point;	/* the entry there; 0: it is unmounted */
-	u64 under;	/* the mount below that, if it may go there; or 0 */
-	u64 under_point;
 };
 
 /* Who may change what is in force, and in which tick he started. The value is 1 for the daemon, 0 for a command. */
@@ -413,7 +409,6 @@ SAME_SIZE(struct bound, 512);
 SAME_SIZE(struct guard, 168);
 SAME_SIZE(struct array, 8);
 SAME_SIZE(struct pending, 32);
-SAME_SIZE(struct mounting, 48);
 SAME_SIZE(struct maker, 64);
 SAME_SIZE(struct volume, 16);
 SAME_SIZE(struct pin, 32);

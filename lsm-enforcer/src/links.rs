@@ -27,7 +27,7 @@ mod commands;
 mod filters;
 mod holders;
 mod maps;
-mod mounts;
+pub mod mounts;
 mod networks;
 mod pins;
 

@@ -210,9 +210,6 @@ impl Attempt {
             Some(Reason::InstructionDiffers) => format!(" at instruction {}", self.detail),
             Some(Reason::MapReference) => format!(" at instruction {}", self.detail),
             Some(Reason::GeneratorLimit) => format!(" ({})", limit(self.detail)),
-            Some(Reason::OwnPin) if self.detail == MOUNTS_MEET => {
-                " (others mount or unmount there at this moment; try it again)".to_owned()
-            }
             _ => String::new(),
         };
         let name = match reason {
@@ -286,9 +283,6 @@ impl Record {
         }
     }
 }
-
-/// `MOUNTS_MEET` of bpf/mounts.h.
-const MOUNTS_MEET: u64 = 1 << 32;
 
 /// `enum limit`: which limit of a generator.
 const fn limit(number: u64) -> &'static str {

@@ -34,7 +34,7 @@ extern "C" fn __wrap_btf__load_vmlinux_btf() -> *mut btf {
 }
 
 /// As far as the gate asks (`may_load` in bpf/guard.h).
-fn may_load() -> bool {
+pub fn may_load() -> bool {
     let any = CapabilitySet::SYS_ADMIN | CapabilitySet::BPF;
     rustix::thread::capabilities(None).map_or(true, |sets| sets.permitted.intersects(any))
 }

@@ -4,6 +4,7 @@ mod alone;
 mod begin;
 mod cover;
 mod hold;
+mod last_word;
 mod parting;
 mod renewal;
 mod takeover;
@@ -128,6 +129,9 @@ impl BpfGate {
 
     /// Is that program of the gate pinned, and not something else in its place?
     fn is_attached(&self, name: &str) -> io::Result<bool> {
+        if last_word::is_last(name) {
+            return Ok(self.last()?.iter().any(|program| program.name() == name));
+        }
         let pin = self.pins.pin(&format!("link_{name}"));
         let Ok(link) = Link::open(pin).and_then(|link| link.info()) else {
             return Ok(false);
@@ -293,9 +297,10 @@ impl Gate for BpfGate {
         if result.is_err() {
             // It may guard its pins already.
             if let Ok(mut guard) = self.guard() {
-                guard.locked = false;
+                (guard.locked, guard.last_word) = (false, 0);
                 let _the_first_error_counts = self.write_guard(&guard);
             }
+            let _the_first_error_counts = last_word::forget_left();
             self.maps.clear();
             if self.pins.exist() {
                 let _the_first_error_counts = self.pins.remove();
@@ -346,7 +351,8 @@ impl Gate for BpfGate {
             self.put_in_force(&self.store(0).open()?)?;
             let mut guard = self.guard()?;
             guard.locked = false;
-            self.write_guard(&guard)
+            self.write_guard(&guard)?;
+            self.leave_the_last_word()
         };
         open().doing("opening the gate")?;
         let programs = self.programs_of(LINK).doing("keeping the programs")?;
@@ -484,6 +490,11 @@ impl Gate for BpfGate {
         for &name in object::ORDER {
             let attached = self.is_attached(name).doing("looking at a pinned link")?;
             found.extend(attached.then(|| name.to_owned()));
+        }
+        if self.has_the_last_word().doing("looking at the last word")? {
+            let last = self.last().doing("looking at the last word")?;
+            let name = |program: &ProgramHandle| program.name().to_string_lossy().into_owned();
+            found.extend(last.iter().map(name));
         }
         found.sort();
         Ok(found)

@@ -1,14 +1,22 @@
 //! Which rung of the kernel ladder this host stands on, from BTF and by probing,
 //! never from version strings.
 
+#![expect(
+    unsafe_code,
+    reason = "libbpf-rs iterates programs and does not say why it ends"
+)]
+
 use std::fs;
 
-use libbpf_rs::btf::{
-    Btf, BtfKind,
-    types::{Enum, Func},
+use libbpf_rs::{
+    btf::{
+        Btf, BtfKind,
+        types::{Enum, Func},
+    },
+    libbpf_sys,
 };
 
-use crate::{gate::Coverage, measure::named::named};
+use crate::{gate::Coverage, measure::named::named, vmlinux};
 
 /// Where a load is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +52,12 @@ const ON_FUNCTIONS: &[(&str, &str)] = &[
     ("see_references_2", SEE_FUNCTION),
     ("see_references_3", SEE_FUNCTION),
     ("see_references_4", SEE_FUNCTION),
+    // LSM programs of control groups (6.0), and those of sysctl.
+    (LAST_WORD, "__cgroup_bpf_run_lsm_current"),
+    ("last_lockdown", "__cgroup_bpf_run_lsm_current"),
+    ("last_load_data", "__cgroup_bpf_run_lsm_current"),
+    ("last_read_file", "__cgroup_bpf_run_lsm_current"),
+    ("last_sysctl", "__cgroup_bpf_run_filter_sysctl"),
     // Breakpoints that were hit.
     ("note_trap_1", "uprobe_pre_sstep_notifier"),
     ("note_trap_2", "uprobe_pre_sstep_notifier"),
@@ -52,14 +66,9 @@ const ON_FUNCTIONS: &[(&str, &str)] = &[
     ("note_call_1", "handle_syscall_uprobe"),
     ("note_call_2", "handle_syscall_uprobe"),
     ("note_call_3", "handle_syscall_uprobe"),
-    // The ends of mounts and unmounts.
-    ("note_mounted", "path_mount"),
-    ("note_unmounted", "path_umount"),
-    ("note_moved", "__x64_sys_move_mount"),
-    ("note_moved_32", "__ia32_sys_move_mount"),
-    ("note_pivoted", "__x64_sys_pivot_root"),
-    ("note_pivoted_32", "__ia32_sys_pivot_root"),
 ];
+/// The program of the gate that stays when its pins are gone.
+pub const LAST_WORD: &str = "last_word";
 const SEE_FUNCTION: &str = "bpf_remove_insns";
 /// What programs on functions are entered by since LSM programs are not (commit 271de525e1d7, 6.2; 6.1.54): before,
 /// one was left out on a processor where it had been interrupted.
@@ -73,6 +82,15 @@ const OPTIONAL: &[(&str, &str)] = &[
     ("guard_truncate_file", "file_truncate"),
     ("note_volume", "bdev_setintegrity"),
 ];
+
+/// Does the last word refuse what needs no more than a capability that this process has? Whoever opens the pins has
+/// asked before whether there are any.
+fn has_lost_its_pins() -> bool {
+    let mut next = 0;
+    // SAFETY: takes a number and where to put the next one.
+    let result = unsafe { libbpf_sys::bpf_prog_get_next_id(0, &raw mut next) };
+    result == -libc::EPERM && vmlinux::may_load()
+}
 
 /// The value of an enumerator of the kernel, by its name; 0: the kernel has none.
 fn enumerator(btf: &Btf<'_>, name: &str) -> u32 {
@@ -107,6 +125,13 @@ impl Ladder {
     /// Looks at the running kernel.
     pub fn detect() -> Self {
         let mut missing = Vec::new();
+        if has_lost_its_pins() {
+            missing.push(
+                "every call of bpf() is refused, as somebody took the gate's pins away: that lasts until the machine \
+                 is started anew"
+                    .into(),
+            );
+        }
         match fs::read_to_string("/sys/kernel/security/lsm") {
             Ok(list) if list.trim().split(',').any(|name| name == "bpf") => {}
             Ok(list) => missing.push(format!(
@@ -218,11 +243,9 @@ impl Ladder {
                  not there: loaders with threads are refused such programs"
             ));
         }
-        let ends = ["note_mounted", "note_unmounted", "note_moved"];
-        if !ends.iter().all(|program| self.has(program)) {
+        if !self.has(LAST_WORD) {
             blind.push(
-                "the end of a mount, whose function has another name here: whoever mounts where another thread has \
-                 mounted before is refused (E603)"
+                "anything once somebody took the gate's pins away, as this kernel has no LSM programs of control groups"
                     .into(),
             );
         }

@@ -97,7 +97,7 @@ pub fn build() -> u64 {
 }
 
 /// Programs in the order in which they are attached. What forgets comes before what
-/// remembers, what takes back before what leaves word, gate 1 before gate 2.
+/// remembers, gate 1 before gate 2. Those of control groups are no links.
 pub const ORDER: &[&str] = &[
     "forget_prog",
     "forget_aux",
@@ -128,12 +128,6 @@ pub const ORDER: &[&str] = &[
     "guard_link",
     "guard_rmdir",
     "guard_rename",
-    "note_mounted",
-    "note_unmounted",
-    "note_moved",
-    "note_moved_32",
-    "note_pivoted",
-    "note_pivoted_32",
     "guard_umount",
     "guard_mount",
     "guard_move",
@@ -303,6 +297,21 @@ impl Loaded {
             .filter(|program| program.autoload())
             .map(|program| program.name().to_string_lossy().into_owned())
             .collect()
+    }
+
+    /// An own handle to the loaded program of that name; `None`: it was not wanted.
+    pub fn program(&self, name: &str) -> io::Result<Option<ProgramHandle>> {
+        let found = self
+            .object
+            .progs()
+            .find(|program| program.autoload() && program.name() == name);
+        found
+            .map(|program| {
+                let id = libbpf_rs::Program::id_from_fd(program.as_fd())?;
+                ProgramHandle::from_prog_id(id)
+            })
+            .transpose()
+            .map_err(other)
     }
 
     /// Own handles to the loaded programs.

@@ -298,6 +298,7 @@ pub struct Guard {
     pub users: u64,
     pub references: u64,
     pub complete: bool,
+    pub last_word: u32,
 }
 
 impl Guard {
@@ -338,7 +339,7 @@ impl Guard {
             ])
             .u32s(&[self.next_dev, self.last_dev, self.last_prog, self.shown])
             .u64s(&[self.users, self.references])
-            .u32s(&[self.complete.into(), 0])
+            .u32s(&[self.complete.into(), self.last_word])
             .done(Self::SIZE)
     }
 
@@ -375,6 +376,7 @@ impl Guard {
             users: reader.u64(),
             references: reader.u64(),
             complete: reader.u32() != 0,
+            last_word: reader.u32(),
         }
     }
 }
@@ -530,6 +532,7 @@ mod tests {
             users: 29,
             references: 30,
             complete: true,
+            last_word: 31,
         };
         assert_eq!(Guard::read(&guard.to_bytes()), guard);
         let origin = Origin {

@@ -1,9 +1,7 @@
 # The mounts that show the pins: whoever takes one of them away takes the gate away with it. Each
 # attack first takes a pinned program away that nobody guards, then fails on the gate.
-# modules: fuse
-grep -q -w fuse /proc/filesystems || check "FUSE is a module here" insmod /lab/modules/fuse.ko
 pinned=/sys/fs/bpf/victim
-mkdir -p /run/fuse /run/other
+mkdir -p /run/other
 restore() { # what guest/init mounts, where an attack took it away
     mount --make-rprivate /
     while umount -l /run/aside 2>/dev/null; do :; done
@@ -50,23 +48,6 @@ slipped_in() { # the copy of a mount in a peer comes to stand beneath, and goes 
 }
 # What is mounted there first is a folder of sysfs as it is below the pins, for a copy to go where it is.
 bare_folder() { mount --make-rshared / && mount --bind /sys /run/other; }
-by_a_detour() { # the target is another by the time that the kernel comes to it
-    bare_folder
-    holding sh -c 'echo there; exec cat >/dev/null'
-    mkfifo /run/go /run/waits
-    attacker detour /run/fuse /proc/$held /run/aside </run/go >/run/waits &
-    detour=$!
-    exec 7>/run/go 6</run/waits
-    read -r -t 60 line <&6
-    mount --bind /run/other/fs/bpf /run/aside
-    result=$?
-    echo >&7
-    wait $detour || result=1
-    exec 7>&- 6<&-
-    rm -f /run/go /run/waits
-    released
-    return $result
-}
 by_a_descriptor() { # that was opened before anything was mounted there
     bare_folder
     holding sh -c 'echo there; exec cat >/dev/null'
@@ -86,7 +67,7 @@ beneath() {
     released
     return $result
 }
-attacks="move_aside in_a_peer below_a_peer in_a_master of_a_copy mount_point_removed mount_point_covered slipped_in by_a_detour by_a_descriptor in_one_group"
+attacks="move_aside in_a_peer below_a_peer in_a_master of_a_copy mount_point_removed mount_point_covered slipped_in by_a_descriptor in_one_group"
 
 # 6.5 and later.
 case $(uname -r) in 6.1.*) ;; *) attacks="$attacks beneath" ;; esac
@@ -112,28 +93,6 @@ for attack in $attacks; do
     refused "after $attack the gate refuses" bpftool prog load $objects/drop_port.bpf.o /sys/fs/bpf/unsigned
     check "after $attack the pins are there" test -e /sys/fs/bpf/bpfseal/link_gate2_prog
 done
-# At the same moment: whoever comes first, the pins stay.
-mount --make-rshared /
-check "mounts and unmounts meet" attacker meet 300 /sys /run/aside
-check "and the pins are there" test -e /sys/fs/bpf/bpfseal/link_gate2_prog
-refused "and the gate refuses" bpftool prog load $objects/drop_port.bpf.o /sys/fs/bpf/unsigned
-restore
-# Who mounts below what another one is about to unmount.
-mount -t tmpfs tmpfs /run/aside && mkdir /run/aside/inside /run/aside/what
-mkfifo /run/go /run/waits
-attacker detour /run/fuse /run/aside/what /run/aside/inside </run/go >/run/waits &
-detour=$!
-exec 7>/run/go 6</run/waits
-read -r -t 60 line <&6
-refused "while something is mounted below, nothing is unmounted lazily" umount -l /run/aside
-fails "nor is another one mounted there" 'permission denied' mount -t tmpfs tmpfs /run/aside/inside
-check "elsewhere others mount" mount -t tmpfs tmpfs /run/other
-check "and unmount" umount -l /run/other
-echo >&7
-wait $detour && ok "the first one is done" || failed "the first one is done" "$(cat <&6)"
-exec 7>&- 6<&-
-check "then another one is mounted there" mount -t tmpfs tmpfs /run/aside/inside
-check "and all of it is unmounted" umount -l /run/aside
 refused "the root is not exchanged" pivot_root /run /run/aside
 check "others move mounts by the new call, and unmount" unshare -m sh -c 'mount -t tmpfs t /run && mount --make-rprivate / && umount -l /sys/fs/bpf'
 mount -t tmpfs tmpfs /run/aside

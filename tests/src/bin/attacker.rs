@@ -37,6 +37,8 @@ mod grab;
 mod greedy;
 #[path = "attacker/held.rs"]
 mod held;
+#[path = "attacker/instead.rs"]
+mod instead;
 #[path = "attacker/light.rs"]
 mod light;
 #[path = "attacker/loads.rs"]
@@ -293,8 +295,7 @@ fn main() -> ExitCode {
                 "beneath" => mounts::beneath(path(1), path(2)),
                 "detour" => mounts::detour(path(1), path(2), path(3)),
                 "late" => mounts::late(path(1), path(2), path(3)),
-                "join" => mounts::join(path(1), path(2)),
-                _ => mounts::meet(number(&words), path(2), path(3)),
+                _ => mounts::join(path(1), path(2)),
             });
         }
         Some("truncate") => return own::truncate(words.get(1).map_or("", String::as_str)),
@@ -343,6 +344,12 @@ fn main() -> ExitCode {
             }
         }
         Some("slots") => done(slots::run()),
+        Some("instead") => match words.get(1..3) {
+            Some([function, file]) => instead::run(function, file)
+                .inspect_err(|error| eprintln!("attacker: {error}"))
+                .is_ok(),
+            _ => false,
+        },
         Some("light") => done(light::run(&words[1..])),
         Some("keyring") => match signed::keyring(&words[1..]) {
             Ok(serial) => {

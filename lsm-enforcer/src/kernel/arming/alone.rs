@@ -17,6 +17,7 @@ use crate::kernel::{
 /// What of the gate's maps decides, or says what does, and is empty before anything is admitted.
 const EMPTY: &[&str] = &[
     "arrays",
+    "asked",
     "bounds",
     "contents",
     "makers",
@@ -35,7 +36,7 @@ const EMPTY: &[&str] = &[
 ];
 
 /// Arrays that hold zeros then.
-const ZERO: &[&str] = &["counters", "mountings", "unbound"];
+const ZERO: &[&str] = &["counters", "unbound"];
 
 /// Others who ask for a map, and are refused it, hold it for a moment.
 const TRIES: u32 = 100;

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, io};
 use libbpf_rs::{Link, MapCore as _, MapFlags};
 
 use super::{
-    BpfGate, Handle as _, Maps, OWN_LINK, OWN_MAP, OWN_PROG, alone, loaded, object, other, place,
+    BpfGate, Handle as _, Maps, OWN_LINK, OWN_MAP, OWN_PROG, alone, last_word, loaded, object,
+    other, place,
 };
 use crate::{
     gate::{Admissions, Armed},
@@ -45,6 +46,8 @@ impl BpfGate {
             )
             .map_err(other)?;
         self.hold_alone()?;
+        last_word::forget_left()?;
+        self.attach_last(&loaded)?;
         let links = loaded.attach()?;
         let own = self.pin(&loaded, links)?;
         place::show_mount();
@@ -58,10 +61,12 @@ impl BpfGate {
         let mut seen = self.guard()?;
         seen.locked = true;
         self.write_guard(&seen)?;
+        // In this order: a pin that was taken away makes room for a descriptor, and could be put back.
+        self.must_be_pinned(&loaded)?;
         self.must_be_alone(&loaded)?;
         guard.locked = true;
         self.begin_anew(guard, own)?;
-        self.must_be_pinned(&loaded)?;
+        self.have_the_last_word()?;
         self.write_admissions(armed, admissions)?;
         let mut guard = self.guard()?;
         guard.armed_at = place::boot_time();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use libbpf_rs::{
-    MapCore as _,
+    MapCore as _, ProgramHandle,
     query::{ProgInfoIter, ProgInfoQueryOptions},
 };
 
@@ -56,6 +56,7 @@ impl BpfGate {
             self.own(OWN_PROG, program.id())?;
         }
         let mut names = HashSet::new();
+        self.attach_last(&loaded)?;
         for (name, mut link) in loaded.attach()? {
             self.own(OWN_LINK, object::link_id(&link)?)?;
             link.pin(self.pins.pin(&format!("{NEXT}{name}")))
@@ -147,6 +148,7 @@ impl BpfGate {
             programs.insert(link.prog_id);
         }
         programs.extend(self.kept_programs()?.into_keys());
+        programs.extend(self.last()?.iter().map(ProgramHandle::id));
         keep.extend(maps_of(&programs).into_keys().map(|id| (OWN_MAP, id)));
         keep.extend(programs.into_iter().map(|id| (OWN_PROG, id)));
         let own = self.map("own")?;

@@ -1,20 +1,19 @@
 //! Mounts that nobody else makes: by a path that takes its time, onto a folder that was opened before something
-//! was mounted on it, into another mount's peer group, and at the same moment as an unmount.
+//! was mounted on it, and into another mount's peer group.
 
 use std::{
     ffi::CString,
     fs::File,
     io::{self, Read as _, Write as _},
     os::fd::{AsRawFd as _, OwnedFd},
-    sync::Barrier,
     thread,
 };
 
 use rustix::{
     fs::{CWD, Mode, OFlags, open},
     mount::{
-        MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
-        mount_bind, mount_bind_recursive, mount_change, move_mount, open_tree, unmount,
+        MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
+        mount_bind_recursive, move_mount, open_tree, unmount,
     },
 };
 
@@ -163,43 +162,4 @@ pub fn late(source: &str, between: &str, on: &str) -> io::Result<()> {
 pub fn join(from: &str, to: &str) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_SET_GROUP;
     Ok(move_mount(CWD, from, CWD, to, flags)?)
-}
-
-/// Mounts all of `source` in a folder of `on` while `on` is unmounted lazily, as often as asked. Says how often both
-/// were done.
-pub fn meet(rounds: usize, source: &str, on: &str) -> io::Result<()> {
-    let inside = format!("{on}/inside");
-    let (mut both, mut neither) = (0, 0);
-    for _ in 0..rounds {
-        mount("meet", on, "tmpfs", MountFlags::empty(), None)?;
-        std::fs::create_dir(&inside)?;
-        let both_are_there = Barrier::new(2);
-        let (mounted, unmounted) = thread::scope(|scope| {
-            let mounter = scope.spawn(|| {
-                both_are_there.wait();
-                mount_bind_recursive(source, &inside)
-            });
-            let unmounter = scope.spawn(|| {
-                both_are_there.wait();
-                unmount(on, UnmountFlags::DETACH)
-            });
-            let never = "a thread that only mounts or unmounts";
-            (mounter.join().expect(never), unmounter.join().expect(never))
-        });
-        match (mounted, unmounted) {
-            (Ok(()), Ok(())) => both += 1,
-            (Err(_), Err(_)) => neither += 1,
-            _ => {}
-        }
-        // What is left: the copies of other mounts' mounts are unmounted nowhere else.
-        if std::fs::exists(&inside)? {
-            mount_change(
-                on,
-                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-            )?;
-            unmount(on, UnmountFlags::DETACH)?;
-        }
-    }
-    println!("{rounds} times: both {both}, neither {neither}");
-    Ok(())
 }

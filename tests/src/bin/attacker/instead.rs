@@ -1,0 +1,68 @@
+//! A program from before arming that answers at a hook in the gate's place, to whoever loaded it alone.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use libbpf_rs::btf::{Btf, types::Func};
+
+use super::{Attr, EXIT, Load, RAW_TRACEPOINT_OPEN, TRACING, evil, r0};
+
+const LSM: u32 = 29;
+/// `BPF_LSM_MAC`, `BPF_MODIFY_RETURN`
+const LSM_MAC: u32 = 27;
+const MODIFY_RETURN: u32 = 26;
+
+/// `r0 = bpf_get_current_pid_tgid() >> 32`
+const WHO: [u64; 2] = [0x85 | 14 << 32, 0x77 | 32 << 32];
+/// `if r0 != imm goto +2`
+const fn unless(imm: u32) -> u64 {
+    0x55 | 2 << 16 | (imm as u64) << 32
+}
+
+/// Attached to a function `security_*` or `bpf_lsm_*` of the kernel: 1 for this process, 0 for all others.
+fn answering(function: &str) -> io::Result<[OwnedFd; 2]> {
+    let btf = Btf::from_vmlinux().map_err(io::Error::other)?;
+    let found = btf
+        .type_by_name::<Func<'_>>(function)
+        .ok_or_else(|| io::Error::other("no such function"))?;
+    let [call, shift] = WHO;
+    let words = [
+        call,
+        shift,
+        unless(std::process::id()),
+        r0(1),
+        EXIT,
+        r0(0),
+        EXIT,
+    ];
+    let (prog_type, attach_type) = match function.starts_with("bpf_lsm_") {
+        true => (LSM, LSM_MAC),
+        false => (TRACING, MODIFY_RETURN),
+    };
+    let mut load = Load::new("instead", prog_type, &words);
+    load.attach_type = attach_type;
+    load.btf_id = u32::from(found.type_id());
+    let program = load.load()?;
+    let link = Attr::new()
+        .u32(8, program.as_raw_fd() as u32)
+        .open(RAW_TRACEPOINT_OPEN)?;
+    Ok([program, link])
+}
+
+/// Puts it there, waits for a line, writes to a file whether an unsigned program loads then, and waits for the end.
+pub fn run(function: &str, file: &str) -> io::Result<()> {
+    let held = answering(function)?;
+    println!("it is there");
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    let said = match evil().load() {
+        Ok(_) => "loaded".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    fs::write(file, format!("unsigned: {said}\n"))?;
+    io::stdin().read_line(&mut line)?;
+    drop(held);
+    Ok(())
+}
