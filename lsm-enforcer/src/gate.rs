@@ -297,6 +297,8 @@ pub struct Loaded {
     pub pid: Option<u32>,
     /// Command name that loaded it, where recorded.
     pub comm: Option<String>,
+    /// Hook of the kernel on which the gate relies, and at which it may answer in the gate's place.
+    pub instead_at: Option<String>,
     /// Patterns of the places where its rule lets it be attached; none: anywhere.
     pub places: Vec<String>,
 }

@@ -189,6 +189,7 @@ mod tests {
             admitted: None,
             pid: Some(7),
             comm: Some("opensnoop".to_owned()),
+            instead_at: None,
             places: Vec::new(),
         };
         world.change(|state| {

@@ -183,7 +183,7 @@ impl Status {
         let mode = armed.as_ref().map(|armed| armed.mode);
         let mut status = Self {
             headline: String::new(),
-            enforcing: biting && mode == Some(Mode::Enforce) && standing.not_strict.is_none(),
+            enforcing: biting && mode == Some(Mode::Enforce) && standing.falls_short.is_none(),
             armed: armed.is_some(),
             mode,
             why_audit: armed
@@ -264,11 +264,11 @@ impl Status {
             executable_is_static: executable.is_static,
         };
         status.remaining = status.what_remains();
-        status.headline = status.say(biting, standing.not_strict);
+        status.headline = status.say(biting, standing.falls_short);
         Ok(status)
     }
 
-    fn say(&self, biting: bool, not_strict: Option<String>) -> String {
+    fn say(&self, biting: bool, falls_short: Option<String>) -> String {
         let Some(mode) = self.mode else {
             let why = match self.obstacles.first() {
                 Some(obstacle) => format!("and cannot be: {obstacle}"),
@@ -286,7 +286,7 @@ impl Status {
             });
             return format!("NOT enforcing: the gate is armed but does not bite: {why}");
         }
-        if let Some(line) = not_strict {
+        if let Some(line) = falls_short {
             return line;
         }
         match (mode, self.unconfirmed_seconds) {
@@ -547,7 +547,11 @@ const GATES: [(u8, &str, &[&str]); 4] = [
         &["gate2", "see"],
     ),
     (3, "attachment", &["gate3", "gate_"]),
-    (0, "self-protection", &["guard", "mark", "note", "unmark"]),
+    (
+        0,
+        "self-protection",
+        &["guard", "last", "mark", "note", "unmark"],
+    ),
 ];
 /// What no gate covers, and what the policy leaves open.
 fn not_covered(armed: Option<&Armed>, generators: bool) -> Vec<String> {
@@ -577,6 +581,10 @@ const NOT_COVERED: &[&str] = &[
     "probes of loaders in maps, while no rule names places and nothing is revoked; they return a constant",
     "a request of io_uring that sets a socket option on the way out of a call of that option (6.7 and later)",
     "pins of a BPF file system below another, from before arming",
+    "where loaded programs are attached by netlink, ioctl or socket options once somebody took the gate's pins away, and \
+     who writes the daemon's file then; calls of bpf() are refused",
+    "kprobe programs from before arming that have functions answer otherwise (bpf_override_return, which Debian's kernels \
+     do not have)",
     "who listened on the daemon's socket before a second daemon was started by hand",
     "registers of devices that drivers show in debugfs",
     "values of .kconfig and addresses of symbols without types, which are read from /boot and /proc when a bundle is \

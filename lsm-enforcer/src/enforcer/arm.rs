@@ -421,7 +421,7 @@ impl Enforcer {
     /// What the programs in the kernel make of it; an alarm for each thing that a person has to look at.
     pub(super) fn standing(&mut self) -> Result<Standing, Failure> {
         let standing = Standing::measure(self)?;
-        for line in standing.not_strict.iter().chain(&standing.warnings) {
+        for line in standing.falls_short.iter().chain(&standing.warnings) {
             self.note(Level::Alarm, "programs", line.clone());
         }
         Ok(standing)
@@ -533,10 +533,10 @@ impl Enforcer {
     }
 }
 
-const fn word(mode: Mode, standing: &Standing) -> &'static str {
-    match (mode, &standing.not_strict) {
+fn word(mode: Mode, standing: &Standing) -> &str {
+    match (mode, &standing.falls_short) {
         (Mode::Enforce, None) => "enforcing",
-        (Mode::Enforce, Some(_)) => "NOT enforcing strictly",
+        (Mode::Enforce, Some(line)) => line.split(':').next().unwrap_or_default(),
         (Mode::Audit, _) => "audit only",
     }
 }

@@ -73,7 +73,7 @@ impl Arming {
 
     fn headline(&self) -> String {
         let proved = self.first || self.selftest.is_some();
-        match (self.mode, &self.why_audit, &self.standing.not_strict) {
+        match (self.mode, &self.why_audit, &self.standing.falls_short) {
             (Mode::Enforce, _, Some(falls_short)) => falls_short.clone(),
             (Mode::Enforce, _, None) if proved => {
                 "Enforcing: an unsigned program was refused as proof.".to_owned()
@@ -101,7 +101,7 @@ impl Confirmed {
     /// For people.
     pub fn text(&self) -> String {
         let enforces = "the gate enforces until it is disarmed with a permit.";
-        let what = self.standing.not_strict.as_deref().unwrap_or(enforces);
+        let what = self.standing.falls_short.as_deref().unwrap_or(enforces);
         format!("Confirmed: {what}")
     }
 }

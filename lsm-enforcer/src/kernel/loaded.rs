@@ -4,7 +4,10 @@ use std::{collections::HashMap, io, time::Duration};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, query::ProgInfoIter};
 
-use super::shared::{Fields, Origin, PLACE_BYTES, Reader, Record};
+use super::{
+    hooks::{self, Hooks},
+    shared::{Fields, Origin, PLACE_BYTES, Reader, Record},
+};
 use crate::gate::{Class, Loaded};
 
 /// What the kernel side knows of loaded programs.
@@ -33,7 +36,8 @@ pub fn list(
         .map(|known| by_id(known.records))
         .transpose()?
         .unwrap_or_default();
-    Ok(ProgInfoIter::default()
+    let hooks = Hooks::default();
+    let mut programs: Vec<_> = ProgInfoIter::default()
         .map(|info| {
             let record = records.get(&info.id);
             let origin = record.and_then(|record| origins.get(&record.image));
@@ -41,6 +45,8 @@ pub fn list(
                 Some(record) => record.class,
                 None => (info.load_time < armed_at).then_some(Class::Before),
             };
+            let own = is_own(info.id);
+            let judged = !matches!(class, None | Some(Class::Before | Class::Audited));
             Loaded {
                 id: info.id,
                 prog_type: info.ty as u32,
@@ -48,11 +54,14 @@ pub fn list(
                 tag: hex::encode(info.tag.0),
                 uid: info.created_by_uid,
                 at: info.load_time,
-                own: is_own(info.id),
+                own,
                 class,
                 bundle: origin.and_then(|origin| origin.bundle),
                 admitted: origin.map(|origin| origin.name.clone()),
                 pid: record.map(|record| record.pid),
+                instead_at: (!own && !judged)
+                    .then(|| hooks.answered_by(&info))
+                    .flatten(),
                 comm: record.map(|record| record.comm.clone()),
                 places: match (known, record) {
                     (Some(known), Some(record)) => places(known.places, record),
@@ -60,7 +69,30 @@ pub fn list(
                 },
             }
         })
-        .collect())
+        .collect();
+    let shown: Vec<u32> = programs.iter().map(|program| program.id).collect();
+    programs.extend(hooks::hidden(&shown).into_iter().map(hidden));
+    Ok(programs)
+}
+
+// The gate itself keeps nothing from the daemon.
+fn hidden((id, error): (u32, io::Error)) -> Loaded {
+    Loaded {
+        id,
+        prog_type: 0,
+        name: String::new(),
+        tag: String::new(),
+        uid: 0,
+        at: Duration::ZERO,
+        own: false,
+        class: None,
+        bundle: None,
+        admitted: None,
+        pid: None,
+        comm: None,
+        instead_at: Some(format!("bpf_prog ({error})")),
+        places: Vec::new(),
+    }
 }
 
 fn places(map: &MapHandle, record: &Record) -> Vec<String> {

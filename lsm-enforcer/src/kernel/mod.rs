@@ -3,6 +3,7 @@
 mod arming;
 mod event;
 mod generators;
+mod hooks;
 mod keeper;
 mod ladder;
 mod loaded;

@@ -18,8 +18,8 @@ use crate::{
 pub struct Standing {
     /// Does the policy want nothing in the kernel that nobody judged?
     pub strict: bool,
-    /// Why a gate that enforces is not as strict as that, as a headline.
-    pub not_strict: Option<String>,
+    /// Why a gate that enforces does not do so, or not as strictly as that, as a headline.
+    pub falls_short: Option<String>,
     /// Programs that a person has to look at, one clause each.
     pub warnings: Vec<String>,
     /// How the programs came in.
@@ -33,10 +33,10 @@ impl Standing {
         let loaded = enforcer.gate().loaded()?;
         let programs = ProgramCounts::count(mode.is_some(), &loaded);
         let unjudged = unjudged(mode.is_some(), loaded);
-        let falls_short = strict && mode == Some(Mode::Enforce) && !unjudged.is_empty();
+        let falls_short = falls_short(strict, &unjudged).filter(|_| mode == Some(Mode::Enforce));
         Ok(Self {
             strict,
-            not_strict: falls_short.then(|| not_strict(&unjudged)),
+            falls_short,
             warnings: warnings(&unjudged),
             programs,
         })
@@ -127,6 +127,25 @@ fn unjudged(armed: bool, mut programs: Vec<Loaded>) -> Vec<Loaded> {
     });
     programs.sort_by_key(|program| program.id);
     programs
+}
+
+/// Why the gate does not enforce, or not as strictly as its policy wants.
+fn falls_short(strict: bool, unjudged: &[Loaded]) -> Option<String> {
+    let instead = unjudged
+        .iter()
+        .find_map(|program| program.instead_at.as_ref().map(|hook| (program, hook)));
+    match instead {
+        Some((program, hook)) => Some(not_asked(program, hook)),
+        None => (strict && !unjudged.is_empty()).then(|| not_strict(unjudged)),
+    }
+}
+
+fn not_asked(program: &Loaded, hook: &str) -> String {
+    format!(
+        "NOT enforcing: {} may answer at {hook} before the gate is asked, and nobody judged it: end whoever holds it, \
+         or load it from a signed bundle (`inventory` lists all)",
+        names(std::slice::from_ref(program))
+    )
 }
 
 fn not_strict(unjudged: &[Loaded]) -> String {

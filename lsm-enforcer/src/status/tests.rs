@@ -20,6 +20,7 @@ fn loaded(id: u32, prog_type: u32, class: Option<Class>) -> Loaded {
         admitted: None,
         pid: None,
         comm: None,
+        instead_at: None,
         places: Vec::new(),
     }
 }
@@ -252,6 +253,32 @@ fn strict_does_not_say_enforcing_while_anything_unjudged_remains() {
 }
 
 #[test]
+fn who_may_answer_before_the_gate_is_said() {
+    let first = |class| Loaded {
+        instead_at: Some("security_bpf_prog".to_owned()),
+        ..loaded(7, 26, class)
+    };
+    let line = "NOT enforcing: tracing 7 \"old\" may answer at security_bpf_prog before the gate is asked, and nobody \
+                judged it: end whoever holds it, or load it from a signed bundle (`inventory` lists all)";
+    for class in [Some(Class::Before), Some(Class::Audited), None] {
+        let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+        world.change(|state| state.loaded = vec![first(class)]);
+        let mut enforcer = world.enforcer(state.path());
+        let policy = fake::signed(fake::authority(), &fake::policy_text(1, "enforce", "tool"));
+        let arming = enforcer.arm(request(policy)).unwrap();
+        assert_eq!(arming.text().lines().next(), Some(line));
+        let status = Status::measure(&mut enforcer, true).unwrap();
+        assert_eq!((status.enforcing, status.headline.as_str()), (false, line));
+        let said = enforcer.take_fresh();
+        let in_force = "arming: armed, NOT enforcing, policy version 1";
+        assert!(
+            said.iter().any(|record| record.line().ends_with(in_force)),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
 fn whatever_arms_says_of_strict_what_status_says() {
     let (world, state) = (World::new(), tempfile::tempdir().unwrap());
     world.change(|state| state.loaded = vec![loaded(7, 5, Some(Class::Before))]);
@@ -271,7 +298,7 @@ fn whatever_arms_says_of_strict_what_status_says() {
     );
     let json = serde_json::to_value(&arming).unwrap();
     assert_eq!(
-        (&json["mode"], &json["strict"], &json["not_strict"]),
+        (&json["mode"], &json["strict"], &json["falls_short"]),
         (&"enforce".into(), &true.into(), &falls_short.into())
     );
     let confirmed = enforcer.confirm().unwrap();

@@ -25,6 +25,7 @@ pub(super) fn loaded(id: u32, name: &str) -> Loaded {
         admitted: Some(name.to_owned()),
         pid: Some(7),
         comm: Some("agent".to_owned()),
+        instead_at: None,
         places: Vec::new(),
     }
 }

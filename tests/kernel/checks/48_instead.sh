@@ -1,0 +1,23 @@
+# Programs from before arming that answer in the gate's place: while one of them is there, nobody says "Enforcing".
+. /lab/policy.sh
+for function in security_bpf_prog security_bpf security_bpf_map; do
+    rm -f answer
+    check "before arming, a program is on $function" holding attacker instead $function /run/$SCRIPT/answer
+    prints "arming says of $function that it does not enforce" "^NOT enforcing: tracing [0-9]+ \"instead\" may answer at $function before" $arm
+    prints "so does status" "^NOT enforcing: tracing .*may answer at $function before" $X status
+    prints "and by JSON" '"enforcing": false' $X status --json
+    refused "others are refused" bpftool prog load $objects/drop_port.bpf.o /sys/fs/bpf/unsigned
+    if [ $function = security_bpf_prog ]; then
+        echo >&8
+        check "it tries" awaits test -s answer
+        # Later kernels ask gate 1 before the verifier, at another hook, and what it refuses stays refused.
+        case $(uname -r) in 6.1.*) said=loaded ;; *) said='Operation not permitted' ;; esac
+        prints "what becomes of an unsigned program of its owner's" "unsigned: $said" cat answer
+    fi
+    released
+    none() { [ "$(programs instead)" = 0 ]; }
+    check "it goes" awaits none
+    prints "without it, status says that it enforces" '^Enforcing' $X status
+    permitted disarm
+    prints "disarm" Disarmed $X disarm --permit disarm.permit
+done
