@@ -108,6 +108,35 @@ static __always_inline void name_group_of_fd(u32 fd, struct choice *c)
 		name_group((u64)BPF_CORE_READ(file, f_inode, i_private), &c->name);
 }
 
+/* Where a link has its program: at a device or a control group. Its program may be exchanged for another one there. */
+__noinline int name_place_of_link(u64 link_address, struct place_name *name)
+{
+	struct bpf_link *link = (void *)link_address;
+	u32 type;
+
+	if (!link || !name)
+		return 0;
+	type = BPF_CORE_READ(link, type);
+	if (type == BPF_LINK_TYPE_CGROUP) {
+		struct bpf_cgroup_link *at = (void *)link;
+
+		name_group((u64)BPF_CORE_READ(at, cgroup, kn), name);
+	} else if (type == BPF_LINK_TYPE_XDP) {
+		struct bpf_xdp_link *at = (void *)link;
+
+		name_device_at(BPF_CORE_READ(at, dev), name);
+	} else if (type == BPF_LINK_TYPE_TCX && bpf_core_type_exists(struct tcx_link)) {
+		struct tcx_link *at = (void *)link;
+
+		name_device_at(BPF_CORE_READ(at, dev), name);
+	} else if (type == BPF_LINK_TYPE_NETKIT && bpf_core_type_exists(struct netkit_link)) {
+		struct netkit_link *at = (void *)link;
+
+		name_device_at(BPF_CORE_READ(at, dev), name);
+	}
+	return 0;
+}
+
 static __always_inline bool is_device_type(u32 attach_type)
 {
 	return attach_type == BPF_XDP || attach_type == BPF_TCX_INGRESS ||
@@ -139,6 +168,11 @@ static __noinline u32 refuse_command_place(int cmd, union attach_attr *attr, str
 			name_current_device(BPF_PROBE_READ(attr, prog_attach.target_fd), c);
 		else if (is_group_type(type))
 			name_group_of_fd(BPF_PROBE_READ(attr, prog_attach.target_fd), c);
+	} else if (cmd == BPF_LINK_UPDATE) {
+		struct file *file = file_of_fd(BPF_PROBE_READ(attr, link_update.link_fd));
+
+		if (file)
+			name_place_of_link((u64)BPF_CORE_READ(file, private_data), &c->name);
 	} else if (cmd == BPF_RAW_TRACEPOINT_OPEN) {
 		if (bpf_probe_read_user_str(c->name.text, PLACE_BYTES,
 					    (void *)BPF_PROBE_READ(attr, raw_tracepoint.name)) ==

@@ -268,8 +268,25 @@ struct bpf_prog;
 struct bpf_struct_ops_desc {
 	struct btf_type *type;
 };
+enum bpf_link_type { BPF_LINK_TYPE_CGROUP = 3, BPF_LINK_TYPE_XDP = 6, BPF_LINK_TYPE_TCX = 11, BPF_LINK_TYPE_NETKIT = 13 };
 struct bpf_link {
 	struct bpf_prog *prog;
+	enum bpf_link_type type;
+};
+struct bpf_cgroup_link {
+	struct cgroup *cgroup;
+};
+struct bpf_xdp_link {
+	struct net_device *dev;
+};
+struct tcx_link {
+	struct net_device *dev;
+};
+struct netkit_link {
+	struct net_device *dev;
+};
+struct cgroup {
+	struct kernfs_node *kn;
 };
 struct bpf_struct_ops_map {
 	struct bpf_struct_ops_desc *st_ops_desc;

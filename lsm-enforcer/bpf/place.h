@@ -136,6 +136,13 @@ __noinline int name_device(u64 net_address, u32 index, struct place_name *name)
 	return 0;
 }
 
+/* One that the kernel shows by its address. */
+static __always_inline void name_device_at(struct net_device *device, struct place_name *name)
+{
+	if (device)
+		bpf_probe_read_kernel(name->text, DEVICE_NAME, &device->name);
+}
+
 #define GROUP_DEPTH 12
 /* Ends a path that is longer than a name can be: only a `*` at the end of a pattern covers it. */
 #define CUT_OFF 1

@@ -19,6 +19,7 @@ pub mod modules;
 pub mod notify;
 pub mod observe;
 pub mod ourselves;
+pub mod own_data;
 pub mod perform;
 pub mod preflight;
 pub mod probes;

@@ -27,6 +27,10 @@ struct Cli {
 }
 
 fn main() -> std::process::ExitCode {
+    if let Err(error) = enforcer::own_data::take() {
+        eprintln!("bpfseal-enforcer: the memory of its variables cannot be made its own: {error}");
+        return std::process::ExitCode::FAILURE;
+    }
     let cli = Cli::parse();
     let output = Output::new(cli.json);
     match cli.command.run(&cli.places, &output) {

@@ -581,6 +581,12 @@ const NOT_COVERED: &[&str] = &[
     "probes of loaders in maps, while no rule names places and nothing is revoked; they return a constant",
     "a request of io_uring that sets a socket option on the way out of a call of that option (6.7 and later)",
     "pins of a BPF file system below another, from before arming",
+    "what was withdrawn and not revoked, once somebody brings an old state folder back; after the end of an \
+     [[exception]], until a daemon looks",
+    "test runs (BPF_PROG_TEST_RUN) of admitted programs without places, on whatever packets their holder makes",
+    "up to 64 instructions of whoever holds a key for lists of probes; they are attached nowhere",
+    "where events go while no daemon runs: to the log of whichever command collects them",
+    "whoever held the process that armed (ptrace, /proc/PID/mem) from before it guarded itself, until it is started anew",
     "where loaded programs are attached by netlink, ioctl or socket options once somebody took the gate's pins away, and \
      who writes the daemon's file then; calls of bpf() are refused",
     "kprobe programs from before arming that have functions answer otherwise (bpf_override_return, which Debian's kernels \
@@ -589,7 +595,8 @@ const NOT_COVERED: &[&str] = &[
     "registers of devices that drivers show in debugfs",
     "values of .kconfig and addresses of symbols without types, which are read from /boot and /proc when a bundle is \
      admitted",
-    "the kernel's own memory by signed modules that have faults, devices with direct memory access, and mappings of /dev/mem from before arming",
+    "the kernel's own memory by signed modules that have faults, devices with direct memory access, and what was opened \
+     before arming: mappings of /dev/mem and of PCI devices, I/O ports (iopl), /proc/kcore",
 ];
 
 /// The same of generators.

@@ -229,6 +229,8 @@ impl Ladder {
             "a thread that exchanges the descriptor of a program, or the names of functions, while it is being \
              attached, put into a map or run for a test; where it ends up is looked at afterwards, and named here as a WARNING, \
              for control groups, devices of this network namespace, tracepoints and kprobes",
+            "which program a loader with threads puts a replacement (BPF_PROG_TYPE_EXT) into, other than that for which \
+             it was loaded: it is refused that (E413)",
             "classic BPF (seccomp, SO_ATTACH_FILTER, filters of io_uring), which the kernel makes itself",
             "programs made by kernel modules",
         ]

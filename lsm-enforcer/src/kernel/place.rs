@@ -36,7 +36,9 @@ pub fn make_pins() -> io::Result<()> {
 
 /// What the guard compares with, for this process and the folder of pins.
 pub fn survey(guard: &mut Guard) -> io::Result<()> {
-    must_not_be_filtered(&fs::read_to_string("/proc/thread-self/status")?)?;
+    let status = fs::read_to_string("/proc/thread-self/status")?;
+    must_not_be_filtered(&status)?;
+    must_not_be_traced(&status)?;
     (guard.pins, guard.pins_dev) = identity(&fs::metadata(PINS)?);
     let file = fs::File::open("/proc/self/exe")?;
     // Some kernels from 6.11 on let files be written that are executed.
@@ -114,6 +116,19 @@ pub fn boot_time() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Whoever traces the process that arms does with the gate what it could.
+fn must_not_be_traced(status: &str) -> io::Result<()> {
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    match tracer.map(str::trim) {
+        None | Some("0") => Ok(()),
+        Some(tracer) => Err(io::Error::other(format!(
+            "process {tracer} traces this one: end it and arm again"
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +143,11 @@ mod tests {
         ] {
             assert_eq!(must_not_be_filtered(status).is_ok(), want, "{status}");
         }
+    }
+
+    #[test]
+    fn nobody_arms_while_somebody_traces_him() {
+        assert!(must_not_be_traced("Name:\tx\nTracerPid:\t0\n").is_ok());
+        assert!(must_not_be_traced("Name:\tx\nTracerPid:\t77\n").is_err());
     }
 }

@@ -1,8 +1,7 @@
 # kernels: 7.2 7.3
-# Programs that other programs load: light skeletons, where the kernel tells what it made of them,
-# and a signed loader that loads anything.
+# Programs that other programs load: light skeletons, where the kernel tells what it made of them.
 names="count_exec trace_unlink watch_open refuse_ptrace drop_port"
-files=$objects/universal_loader.bpf.o
+files=
 for object in $names; do
     bpftool gen skeleton -L $objects/$object.bpf.o >/run/$object.lskel.h
     files="$files $objects/$object.bpf.o /run/$object.lskel.h"
@@ -18,7 +17,7 @@ done
 attacker watch
 fails "bpftool loads the light skeleton of tamper_exec" "failed to execute loader" \
     bpftool -L prog load $objects/tamper_exec.bpf.o
-attacker light /run/trace_unlink.lskel.h $objects/universal_loader.bpf.o
+attacker light /run/trace_unlink.lskel.h
 attacker watch
 attacker disarm
 

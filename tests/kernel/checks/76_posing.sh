@@ -12,6 +12,8 @@ for map in guards set own; do
 done
 check "the daemon starts" daemon
 prints "arm" '^Enforcing' $arm
+check "the daemon runs its file" grep -q 'r-xp.*bpfseal-enforcer' /proc/$daemon/maps
+check "and no variable of its is in that file's memory, where the kernel counts breakpoints" eval '! grep "rw-p.*bpfseal-enforcer" /proc/$daemon/maps'
 attacker window /lab/bin/bpfseal-enforcer $X admit junk.tar
 prints "the daemon goes on" '^Enforcing' $X status
 

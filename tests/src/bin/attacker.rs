@@ -343,6 +343,7 @@ fn main() -> ExitCode {
                 Err(error) => check("what the daemon starts is watched", Err(error.to_string())),
             }
         }
+        Some("kexec") => return ended(doors::kexec(number(&words) != 0)),
         Some("slots") => done(slots::run()),
         Some("instead") => match words.get(1..3) {
             Some([function, file]) => instead::run(function, file)
@@ -351,6 +352,13 @@ fn main() -> ExitCode {
             _ => false,
         },
         Some("light") => done(light::run(&words[1..])),
+        Some(word @ ("universal" | "unjudged")) => {
+            let fixture = words.get(1).map_or("", String::as_str);
+            match word {
+                "universal" => done(light::judged(fixture)),
+                _ => light::unjudged(fixture),
+            }
+        }
         Some("keyring") => match signed::keyring(&words[1..]) {
             Ok(serial) => {
                 println!("{serial}");

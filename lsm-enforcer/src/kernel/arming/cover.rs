@@ -10,6 +10,9 @@ use crate::{
 
 /// At 2 the kernel blinds constants of programs that root loads, too.
 const JIT_HARDEN: &str = "/proc/sys/net/core/bpf_jit_harden";
+/// 1: a kernel is loaded that `reboot` or a crash starts, without asking any hook.
+const KEXEC_LOADED: &str = "/sys/kernel/kexec_loaded";
+const CRASH_LOADED: &str = "/sys/kernel/kexec_crash_loaded";
 
 impl BpfGate {
     /// For `status`; works unarmed.
@@ -20,6 +23,19 @@ impl BpfGate {
                 "somebody mounted something over the gate's pins, at {cover}: the gate holds, and \
                  `umount {cover}` shows them again"
             ));
+        }
+        let is_loaded = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
+        if is_loaded(KEXEC_LOADED) {
+            coverage.warnings.push(
+                "somebody has loaded a kernel that the next `reboot` may start (kexec), and nobody looks at that: \
+                 `kexec -u` unloads it"
+                    .into(),
+            );
+        }
+        if is_loaded(CRASH_LOADED) {
+            coverage
+                .blind
+                .push("the kernel that is started when this one crashes (kdump)".into());
         }
         if fs::read_to_string(JIT_HARDEN).is_ok_and(|level| level.trim() == "2") {
             coverage.blind.push(

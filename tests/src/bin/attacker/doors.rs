@@ -287,3 +287,16 @@ fn skip(what: &str, error: &io::Error) {
     let script = std::env::var("SCRIPT").unwrap_or_else(|_| "attacker".into());
     println!("CHECK skip {script} {what}: this kernel has none ({error})");
 }
+
+/// Has the kernel keep one page for the next `kexec`, or forget it.
+pub fn kexec(load: bool) -> io::Result<()> {
+    // struct kexec_segment: what to copy, its bytes, and where to in physical memory
+    const WHERE: usize = 64 << 20;
+    let page = [0u8; 4096];
+    let segment = [page.as_ptr().addr(), page.len(), WHERE, page.len()];
+    let count = usize::from(load);
+    ended(
+        // SAFETY: the kernel reads `count` segments and the page, which live through the call.
+        unsafe { libc::syscall(libc::SYS_kexec_load, WHERE, count, segment.as_ptr(), 0usize) },
+    )
+}

@@ -179,10 +179,10 @@ const CHANGES: &[(&str, Change, Reason)] = &[
     ),
 ];
 
-/// `light HEADER FIXTURE`: a skeleton with relocations, and the universal loader.
+/// `light HEADER`: a skeleton with relocations.
 pub fn run(words: &[String]) -> Result<bool, GateError> {
-    let [header, fixture] = words else {
-        return Ok(check("light", Err("wants a header and an object".into())));
+    let [header] = words else {
+        return Ok(check("light", Err("wants a header".into())));
     };
     let mut gate = BpfGate::open()?;
     drain(&mut gate);
@@ -199,8 +199,15 @@ pub fn run(words: &[String]) -> Result<bool, GateError> {
         let result = change(read()).run();
         fine &= refused(what, result, *want, &mut gate);
     }
+    Ok(fine)
+}
+
+/// `universal FIXTURE`: an admitted loader that loads whatever it is given.
+pub fn judged(fixture: &str) -> Result<bool, GateError> {
+    let mut gate = BpfGate::open()?;
+    drain(&mut gate);
     let admitted = Load::new("simple", SOCKET_FILTER, &[r0(0), EXIT]);
-    fine &= check(
+    let fine = check(
         "an admitted universal loader loads an admitted program",
         universal(fixture, &admitted)
             .map(|()| String::new())
@@ -208,13 +215,19 @@ pub fn run(words: &[String]) -> Result<bool, GateError> {
     );
     drain(&mut gate);
     let result = universal(fixture, &evil());
-    fine &= refused(
-        "an admitted universal loader and an unsigned program",
-        result,
-        Reason::Unsigned,
-        &mut gate,
-    );
-    Ok(fine)
+    let what = "an admitted universal loader and an unsigned program";
+    Ok(refused(what, result, Reason::Unsigned, &mut gate) && fine)
+}
+
+/// The same where nobody judges.
+pub fn unjudged(fixture: &str) -> bool {
+    let result = universal(fixture, &evil());
+    check(
+        "without a gate it loads an unsigned one",
+        result
+            .map(|()| String::new())
+            .map_err(|error| error.to_string()),
+    )
 }
 
 fn reason(gate: &mut BpfGate) -> Option<Reason> {

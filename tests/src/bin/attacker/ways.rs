@@ -212,16 +212,15 @@ fn refused(
     judged(gate, name, Some((3, reason)), attempt)
 }
 
-/// A link that was made with a program for its place does not get one for elsewhere.
+/// A link that was made with a program for its place gets another one for that place, and none for elsewhere.
 fn updates(gate: &mut BpfGate, ways: &[(usize, Way)]) -> bool {
     let what = "a control group by link";
     let Some((number, way)) = find(ways, what) else {
         return check("there is a link to update", Err(what.into()));
     };
-    let name = "a link gets no program for elsewhere";
-    refused(gate, name, Reason::AttachPlace, || {
+    let update = |to: Variant| {
         let home = way.load(*number, Variant::Home).load()?;
-        let elsewhere = way.load(*number, Variant::Elsewhere).load()?;
+        let next = way.load(*number, to).load()?;
         let group = table::group_of("inside")?;
         let link = Attr::new()
             .u32(0, home.as_raw_fd() as u32)
@@ -230,10 +229,17 @@ fn updates(gate: &mut BpfGate, ways: &[(usize, Way)]) -> bool {
             .open(LINK_CREATE)?;
         Attr::new()
             .u32(0, link.as_raw_fd() as u32)
-            .u32(4, elsewhere.as_raw_fd() as u32)
+            .u32(4, next.as_raw_fd() as u32)
             .call(LINK_UPDATE)
             .map(drop)
-    })
+    };
+    let at_home = update(Variant::Home).map(|()| String::new());
+    let name = "a link gets another program for its place";
+    let fine = check(name, at_home.map_err(|error| error.to_string()));
+    let name = "a link gets no program for elsewhere";
+    refused(gate, name, Reason::AttachPlace, || {
+        update(Variant::Elsewhere)
+    }) && fine
 }
 
 /// The gate does not know where that call has the program, so it lets none through.

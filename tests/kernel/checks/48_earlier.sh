@@ -1,5 +1,10 @@
-# Programs from before arming that answer in the gate's place: while one of them is there, nobody says "Enforcing".
+# What was there before arming. Programs that answer in the gate's place: while one of them is there, nobody says
+# "Enforcing". A kernel that waits to be started, which asks no hook.
 . /lab/policy.sh
+check "a kernel is loaded" attacker kexec 1
+prints "status says so" 'WARNING .*somebody has loaded a kernel that the next .reboot. may start' $X status
+check "it is unloaded" attacker kexec 0
+check "status says so no more" eval '! $X status | grep "next .reboot. may start"'
 for function in security_bpf_prog security_bpf security_bpf_map; do
     rm -f answer
     check "before arming, a program is on $function" holding attacker instead $function /run/$SCRIPT/answer
