@@ -206,27 +206,6 @@ int BPF_PROG(gate_bpf, int cmd, union attach_attr *attr)
 	return passed(refuse_command(cmd, attr));
 }
 
-/*
- * Pins keep the programs above on their hooks, and a pin is as safe as the mounts below it. This one needs none: it is
- * on the machine's first control group, which nobody can remove, by a command and not by a link. Programs that were
- * put on a hook later run earlier (bpf_trampoline_link_prog() puts them at the head of its list), so the gate has been
- * asked already, if there is one.
- */
-SEC("?lsm_cgroup/bpf")
-int BPF_PROG(last_word, int cmd, union attach_attr *attr)
-{
-	u32 zero = 0, tid = (u32)bpf_get_current_pid_tgid();
-	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
-
-	/* 1: it may pass. */
-	if (!g || !bpf_map_delete_elem(&asked, &tid) || g->last_word == LAST_WORD_NONE)
-		return 1;
-	if (g->last_word != LAST_WORD_WATCHES)
-		return 0;
-	g->last_word = LAST_WORD_NONE;
-	return 1;
-}
-
 /* What else could end it is refused there a second time, in the same words. */
 static __always_inline int still_refused(u32 way)
 {
@@ -272,7 +251,8 @@ int BPF_PROG(gate2_prog, struct bpf_prog *prog)
 
 	if (!g)
 		return -EPERM;
-	return deny(refuse_own(g, OWN_PROG, prog->aux->id) ?: refuse_borrower(prog, g) ?: bind(prog, g));
+	return passed(deny(refuse_own(g, OWN_PROG, prog->aux->id) ?: refuse_borrower(prog, g)
+				   ?: bind(prog, g)));
 }
 
 /*
@@ -354,10 +334,70 @@ int BPF_PROG(guard_map, struct bpf_map *map)
 	u32 id = map->id;
 
 	if (!g)
-		return 0;
+		return passed(0);
 	if (g->shown == id && is_daemon())
 		show_uses(g, map);
-	return deny(refuse_map(g, map, id));
+	return passed(deny(refuse_map(g, map, id)));
+}
+
+/*
+ * Pins keep the programs above on their hooks, and a pin is as safe as the mounts below it. The ones that follow need
+ * none: they are on the machine's first control group, which nobody can remove, by a command and not by a link.
+ * Programs that were put on a hook later run earlier (bpf_trampoline_link_prog() puts them at the head of its list),
+ * so the gate has been asked already, if there is one. 1: it may pass.
+ */
+static __always_inline int last_word_of(void)
+{
+	u32 zero = 0, tid = (u32)bpf_get_current_pid_tgid();
+	struct guard *g = bpf_map_lookup_elem(&guards, &zero);
+	u32 *gone = bpf_map_lookup_elem(&lost, &zero);
+	bool was_asked = !bpf_map_delete_elem(&asked, &tid);
+
+	if (!g || !gone || g->last_word == LAST_WORD_NONE || (was_asked && !*gone))
+		return 1;
+	if (g->last_word != LAST_WORD_WATCHES)
+		return 0;
+	g->last_word = LAST_WORD_NONE;
+	return 1;
+}
+
+SEC("?lsm_cgroup/bpf")
+int BPF_PROG(last_word, int cmd, union attach_attr *attr)
+{
+	return last_word_of();
+}
+
+/* A call that began when there was a gate ends when there is none. */
+SEC("?lsm_cgroup/bpf_prog")
+int BPF_PROG(last_prog, struct bpf_prog *prog)
+{
+	return last_word_of();
+}
+
+SEC("?lsm_cgroup/bpf_map")
+int BPF_PROG(last_map, struct bpf_map *map)
+{
+	return last_word_of();
+}
+
+/*
+ * Programs leave their hooks one after another, some time after their pins went. By then the first pin has come by
+ * here, before its link was let go of.
+ */
+SEC("?lsm/inode_free_security")
+int BPF_PROG(note_lost, struct inode *inode)
+{
+	struct guard *g = locked_guard();
+	struct own_key key = { .kind = OWN_PIN };
+	u32 zero = 0, *gone;
+
+	if (!g || BPF_CORE_READ(inode, i_sb, s_dev) != g->pins_dev)
+		return 0;
+	key.id = (u32)BPF_CORE_READ(inode, i_ino);
+	gone = bpf_map_lookup_elem(&lost, &zero);
+	if (gone && bpf_map_lookup_elem(&own, &key))
+		*gone = 1;
+	return 0;
 }
 
 SEC("?lsm/inode_unlink")

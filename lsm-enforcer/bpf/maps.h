@@ -190,6 +190,14 @@ struct {
 	__type(value, struct maker);
 } makers SEC(".maps");
 
+/* 1: a pin of the gate's went, which nobody may remove. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} lost SEC(".maps");
+
 /* Threads that the gate has let pass, until the last word. Preallocated: as many as can be interrupted in between. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

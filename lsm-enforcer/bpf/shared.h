@@ -330,7 +330,8 @@ struct made {
 	u32 spare;
 };
 
-enum own { OWN_MAP = 1, OWN_PROG = 2, OWN_LINK = 3 };
+/* OWN_PIN: the inode of a link's pin. */
+enum own { OWN_MAP = 1, OWN_PROG = 2, OWN_LINK = 3, OWN_PIN = 4 };
 struct own_key {
 	u32 kind;
 	u32 id;

@@ -45,6 +45,7 @@ const MAX_PROGRAMS: u32 = 98_304;
 const OWN_MAP: u32 = 1;
 const OWN_PROG: u32 = 2;
 const OWN_LINK: u32 = 3;
+const OWN_PIN: u32 = 4;
 
 /// `enum counter`.
 const COUNT_TABLES_LOST: u32 = 6;

@@ -54,6 +54,8 @@ const ON_FUNCTIONS: &[(&str, &str)] = &[
     ("see_references_4", SEE_FUNCTION),
     // LSM programs of control groups (6.0), and those of sysctl.
     (LAST_WORD, "__cgroup_bpf_run_lsm_current"),
+    ("last_prog", "__cgroup_bpf_run_lsm_current"),
+    ("last_map", "__cgroup_bpf_run_lsm_current"),
     ("last_lockdown", "__cgroup_bpf_run_lsm_current"),
     ("last_load_data", "__cgroup_bpf_run_lsm_current"),
     ("last_read_file", "__cgroup_bpf_run_lsm_current"),

@@ -124,6 +124,7 @@ pub const ORDER: &[&str] = &[
     "gate_netlink",
     "gate_option",
     "guard_map",
+    "note_lost",
     "guard_unlink",
     "guard_link",
     "guard_rmdir",

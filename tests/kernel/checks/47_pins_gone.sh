@@ -2,6 +2,7 @@
 # and slips in beneath them. What is left of the gate refuses every call of bpf().
 # modules: fuse
 # boot: pins=gone
+# spare: 6.12
 . /lab/policy.sh
 grep -q -w fuse /proc/filesystems || check "FUSE is a module here" insmod /lab/modules/fuse.ko
 mkdir -p /run/fuse /run/other
@@ -21,11 +22,24 @@ check "and is loaded" loads count_exec
 echo >&7
 wait $detour && ok "the mount ends" || failed "the mount ends" "$(cat <&6)"
 exec 7>&- 6<&-
+mkfifo /run/hammers
+attacker hammer /run/enough >/run/hammers &
+hammer=$!
+exec 6</run/hammers
+check "somebody tries all the time" read -r -t 60 line <&6
 released
 gone() { [ ! -e /sys/fs/bpf/bpfseal ]; }
 check "it takes the pins along" awaits gone
-refused "no program is loaded" bpftool prog load $objects/drop_port.bpf.o /sys/fs/bpf/unsigned
-refused "nor what is signed" bpftool prog loadall $objects/count_exec.bpf.o /sys/fs/bpf/count_exec
+# The kernel lets go of the gate's programs one after another, some time later.
+for period in 1 2 3 4 5 6 7 8 9 10; do attacker grace; done
+touch /run/enough
+cat <&6
+wait $hammer
+exec 6<&-
+mkdir /run/other.bpf
+check "a BPF file system is mounted" mount -t bpf bpf /run/other.bpf
+refused "no program is loaded" bpftool prog load $objects/drop_port.bpf.o /run/other.bpf/unsigned
+refused "nor what is signed" bpftool prog loadall $objects/count_exec.bpf.o /run/other.bpf/count_exec
 refused "nobody gets hold of a map" bpftool map show
 refused "or of a program" bpftool prog show
 refused "or takes the last word away" bpftool cgroup detach /sys/fs/cgroup lsm_cgroup id 1

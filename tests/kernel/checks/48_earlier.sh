@@ -1,5 +1,6 @@
 # What was there before arming. Programs that answer in the gate's place: while one of them is there, nobody says
 # "Enforcing". A kernel that waits to be started, which asks no hook.
+# spare: 6.12
 . /lab/policy.sh
 check "a kernel is loaded" attacker kexec 1
 prints "status says so" 'WARNING .*somebody has loaded a kernel that the next .reboot. may start' $X status

@@ -88,7 +88,7 @@ grep -vxFf kept all >own.after
 check "they are as many as before" [ "$(wc -l <own.before)" = "$(wc -l <own.after)" ]
 check "and none of those" eval '! grep -Fxf own.before own.after'
 # Those of control groups run under a lock of RCU's that the kernel awaits.
-check "which are kept, as they may be running" [ "$(grep -cxFf kept own.before)" = "$(($(wc -l <own.before) - 5))" ]
+check "which are kept, as they may be running" [ "$(grep -cxFf kept own.before)" = "$(($(wc -l <own.before) - 7))" ]
 check "nothing of theirs is left beside" eval '! ls /sys/fs/bpf/bpfseal | grep next_'
 check "what was admitted loads" loads watch_open
 refused "unsigned is refused by it" $attempt

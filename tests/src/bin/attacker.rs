@@ -35,6 +35,8 @@ mod gate;
 mod grab;
 #[path = "attacker/greedy.rs"]
 mod greedy;
+#[path = "attacker/hammer.rs"]
+mod hammer;
 #[path = "attacker/held.rs"]
 mod held;
 #[path = "attacker/instead.rs"]
@@ -343,6 +345,7 @@ fn main() -> ExitCode {
                 Err(error) => check("what the daemon starts is watched", Err(error.to_string())),
             }
         }
+        Some("hammer") => hammer::run(words.get(1).map_or("", String::as_str)),
         Some("kexec") => return ended(doors::kexec(number(&words) != 0)),
         Some("slots") => done(slots::run()),
         Some("instead") => match words.get(1..3) {

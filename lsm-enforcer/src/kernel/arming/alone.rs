@@ -36,7 +36,7 @@ const EMPTY: &[&str] = &[
 ];
 
 /// Arrays that hold zeros then.
-const ZERO: &[&str] = &["counters", "unbound"];
+const ZERO: &[&str] = &["counters", "lost", "unbound"];
 
 /// Others who ask for a map, and are refused it, hold it for a moment.
 const TRIES: u32 = 100;

@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, io};
 
 use libbpf_rs::{Link, MapCore as _, MapFlags};
 
+use super::renewal::{LINK, inode};
 use super::{
-    BpfGate, Handle as _, Maps, OWN_LINK, OWN_MAP, OWN_PROG, alone, last_word, loaded, object,
-    other, place,
+    BpfGate, Handle as _, Maps, OWN_LINK, OWN_MAP, OWN_PIN, OWN_PROG, alone, last_word, loaded,
+    object, other, place,
 };
 use crate::{
     gate::{Admissions, Armed},
@@ -104,8 +105,9 @@ impl BpfGate {
             add(OWN_PROG, program.id())?;
         }
         for (name, mut link) in links {
-            link.pin(self.pins.pin(&format!("link_{name}")))
-                .map_err(other)?;
+            let pin = self.pins.pin(&format!("{LINK}{name}"));
+            link.pin(&pin).map_err(other)?;
+            add(OWN_PIN, inode(&pin)?)?;
             add(OWN_LINK, object::link_id(&link)?)?;
         }
         Ok(own)

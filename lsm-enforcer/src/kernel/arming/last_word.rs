@@ -2,9 +2,9 @@
 //!
 //! Pins keep the gate's programs on their hooks, and somebody may find a way to take the mount of the pins away. A few
 //! programs stay without a pin: they are on the root of the control groups, which nobody can remove, attached by a
-//! command and not by a link. One lets a call of bpf() pass if the gate was asked before, and refuses it otherwise:
-//! loads, maps, and its own detachment. The others refuse what could end this one: the switch of ftrace, and the ways
-//! into kernel memory that the policy closes.
+//! command and not by a link. Three let a call of bpf(), and the descriptor of a program or map, pass if the gate was
+//! asked before and has lost no pin, and refuse it otherwise: loads, maps, and their own detachment. The others refuse
+//! what could end these: the switch of ftrace, and the ways into kernel memory that the policy closes.
 
 #![expect(
     unsafe_code,
@@ -23,7 +23,7 @@ use std::{
 };
 
 use libbpf_rs::{
-    MapCore as _, MapFlags, ProgramHandle,
+    MapCore as _, MapFlags, MapHandle, ProgramHandle,
     libbpf_sys::{
         self, BPF_CGROUP_SYSCTL, BPF_F_ALLOW_MULTI, BPF_F_QUERY_EFFECTIVE, BPF_F_REPLACE,
         BPF_LSM_CGROUP, bpf_prog_attach_opts,
@@ -53,8 +53,10 @@ const ROOT: u64 = 1;
 const MOST: usize = 640;
 
 /// The programs, and how they are attached.
-const LAST: [(&str, u32); 5] = [
+const LAST: [(&str, u32); 7] = [
     (LAST_WORD, BPF_LSM_CGROUP),
+    ("last_prog", BPF_LSM_CGROUP),
+    ("last_map", BPF_LSM_CGROUP),
     ("last_lockdown", BPF_LSM_CGROUP),
     ("last_load_data", BPF_LSM_CGROUP),
     ("last_read_file", BPF_LSM_CGROUP),
@@ -92,7 +94,9 @@ impl BpfGate {
             return Ok(());
         }
         self.say(WATCHES)?;
-        // This is a call itself.
+        // Each hook is asked once.
+        drop(MapHandle::from_map_id(object::map_id(self.map("own")?)?).map_err(other)?);
+        drop(self.last()?);
         if self.guard()?.last_word != WATCHES {
             return Err(io::Error::other(
                 "programs of this kernel's hooks do not run in the order that the gate needs",

@@ -8,7 +8,8 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs, io,
-    path::PathBuf,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
 };
 
 use libbpf_rs::{
@@ -17,7 +18,7 @@ use libbpf_rs::{
 };
 
 use super::{
-    BpfGate, Doing as _, OWN_LINK, OWN_MAP, OWN_PROG,
+    BpfGate, Doing as _, OWN_LINK, OWN_MAP, OWN_PIN, OWN_PROG,
     begin::able,
     object::{self, Loaded, Maps},
     other,
@@ -26,7 +27,7 @@ use crate::{
     gate::GateError,
     kernel::{
         place,
-        shared::{Guard, Reader},
+        shared::{Fields, Guard, Reader},
     },
 };
 
@@ -59,12 +60,14 @@ impl BpfGate {
         self.attach_last(&loaded)?;
         for (name, mut link) in loaded.attach()? {
             self.own(OWN_LINK, object::link_id(&link)?)?;
-            link.pin(self.pins.pin(&format!("{NEXT}{name}")))
-                .map_err(other)?;
+            let pin = self.pins.pin(&format!("{NEXT}{name}"));
+            link.pin(&pin).map_err(other)?;
+            self.own(OWN_PIN, inode(&pin)?)?;
             names.insert(name);
         }
         // Both have every hook now.
         self.keep_programs_of(LINK)?;
+        self.give_up_pins(LINK)?;
         self.part(LINK, || {
             for name in &names {
                 let pin = |kind: &str| self.pins.pin(&format!("{kind}{name}"));
@@ -111,6 +114,15 @@ impl BpfGate {
         })
     }
 
+    /// These are about to go, and it is not the gate that goes.
+    fn give_up_pins(&self, kind: &str) -> io::Result<()> {
+        for path in self.pinned(kind)?.into_values() {
+            let key = Fields::default().u32s(&[OWN_PIN, inode(&path)?]).done(8);
+            let _never_was = self.map("own")?.delete(&key);
+        }
+        Ok(())
+    }
+
     /// Pins of a kind, by what follows in their name.
     pub(super) fn pinned(&self, kind: &str) -> io::Result<BTreeMap<String, PathBuf>> {
         let mut found = BTreeMap::new();
@@ -130,6 +142,7 @@ impl BpfGate {
         if !unfinished.is_empty() {
             let remove = |path| fs::remove_file(path).or_else(|_| fs::remove_dir(path));
             self.keep_programs_of(NEXT)?;
+            self.give_up_pins(NEXT)?;
             self.part(NEXT, || unfinished.values().try_for_each(remove))?;
         }
         let mut keep = HashSet::new();
@@ -140,6 +153,9 @@ impl BpfGate {
             keep.insert((OWN_MAP, object::map_id(&set)?));
         }
         let mut programs = HashSet::new();
+        for path in self.pinned(LINK)?.into_values() {
+            keep.insert((OWN_PIN, inode(&path)?));
+        }
         for link in self.links_of(LINK)? {
             let Ok(link) = link.info() else {
                 continue;
@@ -160,6 +176,11 @@ impl BpfGate {
         }
         Ok(())
     }
+}
+
+/// The BPF file system counts them in 32 bits.
+pub(super) fn inode(pin: impl AsRef<Path>) -> io::Result<u32> {
+    Ok(fs::symlink_metadata(pin)?.ino() as u32)
 }
 
 /// Kernel ids of the maps that these programs use, and by how many of them each is used.
