@@ -27,3 +27,18 @@ for function in security_bpf_prog security_bpf security_bpf_map; do
     permitted disarm
     prints "disarm" Disarmed $X disarm --permit disarm.permit
 done
+# The watchdog: on 6.1 one of these is enough for an unsigned program.
+case $(uname -r) in 6.1.*) ;; *) exit 0 ;; esac
+check "one will answer to everybody later on" holding attacker instead security_bpf_prog 30
+check "the daemon starts" daemon 1s
+prints "it arms, and refuses at first" 'an unsigned program was refused|^NOT enforcing: tracing' $arm
+follow
+check "the watchdog raises an alarm when it does not any more" hear 'NOT enforcing: an unsigned program'
+prints "and status says so" '^NOT enforcing: the gate is armed but does not bite' $X status
+released
+check "it goes" awaits none
+prints "then it bites again" '^Enforcing' $X status
+kill -TERM $daemon
+wait $daemon 2>/dev/null
+permitted disarm
+prints "disarm" Disarmed $X disarm --permit disarm.permit

@@ -1,6 +1,7 @@
 # What was revoked is taken off devices, and nobody puts it back: tcx and netkit by link and by
 # command, a classifier of tc, in other network namespaces as well, a struct of functions. Packets pass again.
 # kernels: 6.12 7.2 7.3
+# spare: 6.12
 # tool: iproute2 ip tc
 # modules: sch_ingress cls_bpf
 . /lab/policy.sh

@@ -349,9 +349,12 @@ fn main() -> ExitCode {
         Some("kexec") => return ended(doors::kexec(number(&words) != 0)),
         Some("slots") => done(slots::run()),
         Some("instead") => match words.get(1..3) {
-            Some([function, file]) => instead::run(function, file)
-                .inspect_err(|error| eprintln!("attacker: {error}"))
-                .is_ok(),
+            Some([function, what]) => {
+                return ended(match what.parse() {
+                    Ok(seconds) => instead::later(function, seconds),
+                    Err(_) => instead::run(function, what),
+                });
+            }
             _ => false,
         },
         Some("light") => done(light::run(&words[1..])),

@@ -1,4 +1,5 @@
-//! A program from before arming that answers at a hook in the gate's place, to whoever loaded it alone.
+//! A program from before arming that answers at a hook in the gate's place: to whoever loaded it alone, or to
+//! everybody from some moment on.
 
 use std::{
     fs, io,
@@ -6,6 +7,7 @@ use std::{
 };
 
 use libbpf_rs::btf::{Btf, types::Func};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{Attr, EXIT, Load, RAW_TRACEPOINT_OPEN, TRACING, evil, r0};
 
@@ -21,14 +23,10 @@ const fn unless(imm: u32) -> u64 {
     0x55 | 2 << 16 | (imm as u64) << 32
 }
 
-/// Attached to a function `security_*` or `bpf_lsm_*` of the kernel: 1 for this process, 0 for all others.
-fn answering(function: &str) -> io::Result<[OwnedFd; 2]> {
-    let btf = Btf::from_vmlinux().map_err(io::Error::other)?;
-    let found = btf
-        .type_by_name::<Func<'_>>(function)
-        .ok_or_else(|| io::Error::other("no such function"))?;
+/// 1 for this process, 0 for all others.
+fn to_me() -> Vec<u64> {
     let [call, shift] = WHO;
-    let words = [
+    vec![
         call,
         shift,
         unless(std::process::id()),
@@ -36,12 +34,30 @@ fn answering(function: &str) -> io::Result<[OwnedFd; 2]> {
         EXIT,
         r0(0),
         EXIT,
-    ];
+    ]
+}
+
+/// 1 for everybody from then on, by the clock that stands still while the machine sleeps.
+fn to_all_after(nanos: u64) -> Vec<u64> {
+    // r0 = bpf_ktime_get_ns(); r1 = nanos; if r0 > r1 goto +2
+    const NOW: u64 = 0x85 | 5 << 32;
+    const IF_LATER: u64 = 0x2d | 1 << 12 | 2 << 16;
+    let low = 0x18 | 1 << 8 | nanos << 32;
+    let high = nanos >> 32 << 32;
+    vec![NOW, low, high, IF_LATER, r0(0), EXIT, r0(1), EXIT]
+}
+
+/// Attached to a function `security_*` or `bpf_lsm_*` of the kernel.
+fn answering(function: &str, words: &[u64]) -> io::Result<[OwnedFd; 2]> {
+    let btf = Btf::from_vmlinux().map_err(io::Error::other)?;
+    let found = btf
+        .type_by_name::<Func<'_>>(function)
+        .ok_or_else(|| io::Error::other("no such function"))?;
     let (prog_type, attach_type) = match function.starts_with("bpf_lsm_") {
         true => (LSM, LSM_MAC),
         false => (TRACING, MODIFY_RETURN),
     };
-    let mut load = Load::new("instead", prog_type, &words);
+    let mut load = Load::new("instead", prog_type, words);
     load.attach_type = attach_type;
     load.btf_id = u32::from(found.type_id());
     let program = load.load()?;
@@ -53,7 +69,7 @@ fn answering(function: &str) -> io::Result<[OwnedFd; 2]> {
 
 /// Puts it there, waits for a line, writes to a file whether an unsigned program loads then, and waits for the end.
 pub fn run(function: &str, file: &str) -> io::Result<()> {
-    let held = answering(function)?;
+    let held = answering(function, &to_me())?;
     println!("it is there");
     let mut line = String::new();
     io::stdin().read_line(&mut line)?;
@@ -63,6 +79,17 @@ pub fn run(function: &str, file: &str) -> io::Result<()> {
     };
     fs::write(file, format!("unsigned: {said}\n"))?;
     io::stdin().read_line(&mut line)?;
+    drop(held);
+    Ok(())
+}
+
+/// Puts one there that answers to everybody in so many seconds, and waits for the end.
+pub fn later(function: &str, seconds: u64) -> io::Result<()> {
+    let now = clock_gettime(ClockId::Monotonic);
+    let then = (now.tv_sec as u64 + seconds) * 1_000_000_000;
+    let held = answering(function, &to_all_after(then))?;
+    println!("it is there");
+    io::stdin().read_line(&mut String::new())?;
     drop(held);
     Ok(())
 }
