@@ -227,6 +227,7 @@ mod tests {
             max_entries: (1, 1),
             flags: 0,
             flags_free: 0,
+            inner: None,
             contents: None,
         };
         Image {

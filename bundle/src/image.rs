@@ -109,6 +109,25 @@ pub struct MapSpec {
     pub flags_free: u32,
     /// Contents that must be frozen and equal, for read-only data and `.kconfig`.
     pub contents: Option<Contents>,
+    /// For a map of maps: what each of them must be. `None`: it is none, or nobody knows.
+    #[serde(default)]
+    pub inner: Option<InnerMap>,
+}
+
+/// What the maps in a map of maps must be: the kernel takes only such as are like the one that it was made with
+/// (`bpf_map_meta_equal()` of kernel/bpf/map_in_map.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InnerMap {
+    /// `enum bpf_map_type`.
+    pub map_type: u32,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Entries.
+    pub max_entries: u32,
+    /// `map_flags`.
+    pub flags: u32,
 }
 
 /// Frozen contents of a single-entry array map.

@@ -104,6 +104,22 @@ static long check_tunable(u32 i, struct binding *b)
 	return 1;
 }
 
+/* Are the maps in this one what was signed? */
+static __always_inline u32 check_inner(struct bpf_map *outer, struct map_spec *spec)
+{
+	struct bpf_map *map = BPF_CORE_READ(outer, inner_map_meta);
+
+	if (!spec->inner_type)
+		return 0;
+	if (!map || BPF_CORE_READ(map, map_type) != spec->inner_type)
+		return REASON_MAP_KIND;
+	if (BPF_CORE_READ(map, key_size) != spec->inner_key_size ||
+	    BPF_CORE_READ(map, value_size) != spec->inner_value_size ||
+	    BPF_CORE_READ(map, max_entries) != spec->inner_entries)
+		return REASON_MAP_SIZE;
+	return BPF_CORE_READ(map, map_flags) != spec->inner_flags ? REASON_MAP_FLAGS : 0;
+}
+
 /* One map against what was signed: 0, or the reason and where. */
 __noinline int check_map(u64 address, u32 image, u32 number, struct place *place)
 {
@@ -111,7 +127,7 @@ __noinline int check_map(u64 address, u32 image, u32 number, struct place *place
 	struct map_key key = { .image = image, .map = number };
 	struct bpf_map *map = (void *)address;
 	struct map_spec *spec = bpf_map_lookup_elem(&specs, &key);
-	u32 entries;
+	u32 entries, reason;
 
 	if (!spec || !place)
 		return REASON_NO_VERDICT;
@@ -127,8 +143,9 @@ __noinline int check_map(u64 address, u32 image, u32 number, struct place *place
 		return REASON_MAP_SIZE;
 	if ((BPF_CORE_READ(map, map_flags) ^ spec->flags) & ~spec->flags_free)
 		return REASON_MAP_FLAGS;
-	if (!spec->size)
-		return 0;
+	reason = check_inner(map, spec);
+	if (reason || !spec->size)
+		return reason;
 	if (!BPF_CORE_READ(map, frozen))
 		return REASON_NOT_FROZEN;
 	b.data = address + bpf_core_field_offset(struct bpf_array, value);

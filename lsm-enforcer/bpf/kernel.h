@@ -253,6 +253,7 @@ struct bpf_map {
 	u32 map_flags;
 	u32 id;
 	bool frozen;
+	struct bpf_map *inner_map_meta;
 	atomic64_t refcnt;
 	atomic64_t usercnt;
 };

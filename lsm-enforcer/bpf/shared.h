@@ -141,7 +141,11 @@ struct map_spec {
 	u32 flags_free;
 	u32 size;      /* bytes of contents to compare; 0: contents are not compared */
 	u32 tunables;
-	u32 spare;
+	u32 inner_type; /* of the maps in it; 0: it is no map of maps, or nobody knows */
+	u32 inner_key_size;
+	u32 inner_value_size;
+	u32 inner_entries;
+	u32 inner_flags;
 };
 
 /* What the kernel says of an image's instructions when it has relocated them: SHA-256. */
@@ -399,7 +403,7 @@ SAME_SIZE(struct header, 64);
 SAME_SIZE(struct chunk_key, 8);
 SAME_SIZE(struct chunk, 512);
 SAME_SIZE(struct map_key, 8);
-SAME_SIZE(struct map_spec, 40);
+SAME_SIZE(struct map_spec, 56);
 SAME_SIZE(struct result, 32);
 SAME_SIZE(struct data_key, 16);
 SAME_SIZE(struct data, 512);

@@ -48,6 +48,7 @@ fn libvirt() -> Entry {
         max_entries: (1, u32::MAX),
         flags: 0,
         flags_free: 0,
+        inner: None,
         contents: None,
     };
     Entry {

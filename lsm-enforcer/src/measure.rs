@@ -18,7 +18,8 @@ use std::{
 use bundle::{
     dead,
     image::{
-        Allowed, Contents, Identity, Image, MAX_MAPS, MapSpec, ModuleBtf, TunableRange, index_maps,
+        Allowed, Contents, Identity, Image, InnerMap, MAX_MAPS, MapSpec, ModuleBtf, TunableRange,
+        index_maps,
     },
     inventory::Object,
     light,
@@ -109,9 +110,11 @@ pub fn measure_for(
         .transpose()
         .map_err(failed)?;
     let members = members::resolve(inventory, btf.as_ref());
+    let inner = inner_maps(&mut open(elf, kernel).map_err(failed)?);
     let what = What {
         inventory,
         members: &members,
+        inner: &inner,
         kernel: btf.as_ref(),
     };
     let mut done = measure_as_libbpf_loads(elf, &what, kernel).map_err(failed)?;
@@ -162,6 +165,8 @@ fn layouts(made: &Skeleton, images: &[Image], inventory: &Object) -> Vec<Image> 
 struct What<'a> {
     inventory: &'a Object,
     members: &'a Members,
+    /// Of each map of maps.
+    inner: &'a BTreeMap<String, InnerMap>,
     /// `None`: the running one.
     kernel: Option<&'a Btf<'a>>,
 }
@@ -268,6 +273,30 @@ fn open(elf: &[u8], kernel: Option<&Path>) -> io::Result<OpenObject> {
     Ok(object)
 }
 
+/// What the maps in maps are, which libbpf forgets when it has made the outer ones.
+fn inner_maps(object: &mut OpenObject) -> BTreeMap<String, InnerMap> {
+    let describe = |outer: *mut bpf_map| {
+        // SAFETY: both maps are the open object's; there is an inner one where the pointer is not null.
+        unsafe {
+            let map = libbpf_sys::bpf_map__inner_map(outer);
+            (!map.is_null()).then(|| InnerMap {
+                map_type: libbpf_sys::bpf_map__type(map),
+                key_size: libbpf_sys::bpf_map__key_size(map),
+                value_size: libbpf_sys::bpf_map__value_size(map),
+                max_entries: libbpf_sys::bpf_map__max_entries(map),
+                flags: libbpf_sys::bpf_map__map_flags(map),
+            })
+        }
+    };
+    object
+        .maps_mut()
+        .filter_map(|map| {
+            let inner = describe(map.as_libbpf_object().as_ptr())?;
+            Some((map.name().to_string_lossy().into_owned(), inner))
+        })
+        .collect()
+}
+
 /// Which programs are prepared, and which structs of functions are made: libbpf leaves the programs
 /// of the others out, whatever is wanted.
 fn choose(object: &mut OpenObject, wanted: &dyn Fn(&str) -> bool, structs: &dyn Fn(&str) -> bool) {
@@ -346,7 +375,7 @@ fn read(object: &OpenObject, name: &str, what: &What<'_>) -> Result<Image, Strin
             let map = by_descriptor
                 .get(&descriptor)
                 .ok_or("it uses a map that is not the object's")?;
-            describe_map(*map, descriptor, inventory)
+            describe_map(*map, descriptor, inventory, what.inner)
         })
         .collect::<Result<_, String>>()?;
     Ok(Image {
@@ -506,7 +535,12 @@ fn has_uprobe_multi() -> bool {
     })
 }
 
-fn describe_map(map: *mut bpf_map, descriptor: u32, inventory: &Object) -> Result<MapSpec, String> {
+fn describe_map(
+    map: *mut bpf_map,
+    descriptor: u32,
+    inventory: &Object,
+    inner: &BTreeMap<String, InnerMap>,
+) -> Result<MapSpec, String> {
     // SAFETY: the map is the prepared object's, and its name lives as long.
     let name = unsafe { std::ffi::CStr::from_ptr(libbpf_sys::bpf_map__name(map)) };
     let name = name.to_string_lossy().into_owned();
@@ -529,6 +563,7 @@ fn describe_map(map: *mut bpf_map, descriptor: u32, inventory: &Object) -> Resul
         flags: info.map_flags,
         // libbpf 1.1 makes every data map mappable, later versions only some.
         flags_free: if internal { BPF_F_MMAPABLE } else { 0 },
+        inner: inner.get(&name).copied(),
         contents: measured.then(|| Contents {
             bytes: initial_value(map, info.value_size as usize),
             tunables: tunables(inventory, section),

@@ -305,6 +305,7 @@ fn array(value_size: u32) -> MapSpec {
         max_entries: (1, 1),
         flags: 0,
         flags_free: 0,
+        inner: None,
         contents: None,
     }
 }

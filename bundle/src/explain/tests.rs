@@ -85,6 +85,7 @@ fn spec(name: &str) -> MapSpec {
         max_entries: (1, 1),
         flags: 0,
         flags_free: 0,
+        inner: None,
         contents: None,
     }
 }

@@ -194,6 +194,7 @@ pub fn image(name: &str) -> Image {
         max_entries: (max_entries, max_entries),
         flags: 0,
         flags_free: 0,
+        inner: None,
         contents,
     };
     let rodata = Contents {

@@ -431,9 +431,17 @@ impl Store<'_> {
                     spec.flags_free,
                     size,
                     limited,
-                    0,
                 ])
-                .done(40),
+                .u32s(&spec.inner.map_or([0; 5], |inner| {
+                    [
+                        inner.map_type,
+                        inner.key_size,
+                        inner.value_size,
+                        inner.max_entries,
+                        inner.flags,
+                    ]
+                }))
+                .done(56),
         )
     }
 

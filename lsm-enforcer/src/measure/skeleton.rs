@@ -84,6 +84,7 @@ pub fn loader(image: Image, data: &[u8], tells: bool) -> Result<Image, String> {
         max_entries: (1, 1),
         flags: 0,
         flags_free: 0,
+        inner: None,
         contents: None,
     };
     Ok(indexed::as_is(Image {

@@ -9,8 +9,8 @@ use std::{
 use bundle::{
     Digest,
     image::{
-        Allowed, Contents, Identity, Image, MapSpec, TunableRange, index_maps, is_map_reference,
-        mask,
+        Allowed, Contents, Identity, Image, InnerMap, MapSpec, TunableRange, index_maps,
+        is_map_reference, mask,
     },
 };
 use enforcer::{
@@ -35,9 +35,47 @@ pub fn array_spec() -> MapSpec {
         max_entries: (1, 1),
         flags: 0,
         flags_free: 0,
+        inner: None,
         contents: None,
     }
 }
+
+/// An array of arrays.
+fn outer_spec() -> MapSpec {
+    MapSpec {
+        map_type: ARRAY_OF_MAPS,
+        value_size: 4,
+        inner: Some(InnerMap {
+            map_type: ARRAY,
+            key_size: 4,
+            value_size: 8,
+            max_entries: 1,
+            flags: 0,
+        }),
+        ..array_spec()
+    }
+}
+
+/// With another answer than what uses one map that holds no others.
+fn outer(fd: RawFd) -> Load {
+    let mut words = touching(1, &[fd]);
+    words[2] = r0(3);
+    Load::new("outer", SOCKET_FILTER, &words)
+}
+
+/// Loads it with an array of such maps.
+fn outer_of(inner: &OwnedFd) -> io::Result<OwnedFd> {
+    let made = Attr::new()
+        .u32(0, ARRAY_OF_MAPS)
+        .u32(4, 4)
+        .u32(8, 4)
+        .u32(12, 1)
+        .u32(20, inner.as_raw_fd() as u32)
+        .open(MAP_CREATE)?;
+    outer(made.as_raw_fd()).load()
+}
+
+const ARRAY_OF_MAPS: u32 = 12;
 
 /// For the same instructions as `one`.
 pub fn wide_spec() -> MapSpec {
@@ -158,6 +196,7 @@ pub fn admitted() -> Vec<Entry> {
         entry(&load("thrice", &thrice), vec![array_spec()], Class::Signed),
         entry(&load("wide", &one), vec![wide_spec()], Class::Signed),
         entry(&load("data", &data), vec![data_spec()], Class::Signed),
+        entry(&outer(7), vec![outer_spec()], Class::Signed),
         entry(&probe(), vec![], Class::Probe),
     ]
     .into_iter()
@@ -189,6 +228,10 @@ pub type Good = (&'static str, Box<dyn Fn() -> io::Result<OwnedFd>>);
 pub fn good() -> Vec<Good> {
     vec![
         ("an admitted program", Box::new(|| simple().load())),
+        (
+            "one with maps in a map",
+            Box::new(|| outer_of(&map(ARRAY, 8, 0))),
+        ),
         (
             "a long admitted program",
             Box::new(|| long(1000, None).load()),
@@ -338,6 +381,15 @@ pub fn bad() -> Vec<Attempt> {
             Reason::MapSize,
             one_map(|| map(ARRAY, 16, 0)),
         ),
+        attempt("maps in a map of another kind", Reason::MapKind, || {
+            outer_of(&map(HASH, 8, 0))
+        }),
+        attempt("larger maps in a map", Reason::MapSize, || {
+            outer_of(&map(ARRAY, 16, 0))
+        }),
+        attempt("maps in a map with other flags", Reason::MapFlags, || {
+            outer_of(&map(ARRAY, 8, RDONLY_PROG))
+        }),
         attempt(
             "a map with other flags",
             Reason::MapFlags,
