@@ -25,7 +25,7 @@ pub use hold::stranger;
 use renewal::LINK;
 
 use super::{
-    event, generators, loaded,
+    event, generators, ladder, loaded,
     object::{self, Maps},
     pins::Pins,
     place,
@@ -277,6 +277,10 @@ impl Gate for BpfGate {
         }
         self.current_set()
             .and_then(|set| set.map_or(Ok(None), |set| store::armed::read(&set)))
+            .map_err(|error| match ladder::has_lost_its_pins() {
+                true => io::Error::other(ladder::LOST),
+                false => error,
+            })
             .doing("reading what is pinned")
     }
 

@@ -85,9 +85,13 @@ const OPTIONAL: &[(&str, &str)] = &[
     ("note_volume", "bdev_setintegrity"),
 ];
 
+/// What is so when the gate has lost its pins.
+pub const LOST: &str = "every call of bpf() is refused, as somebody took the gate's pins away: that lasts until the \
+                        machine is started anew";
+
 /// Does the last word refuse what needs no more than a capability that this process has? Whoever opens the pins has
 /// asked before whether there are any.
-fn has_lost_its_pins() -> bool {
+pub fn has_lost_its_pins() -> bool {
     let mut next = 0;
     // SAFETY: takes a number and where to put the next one.
     let result = unsafe { libbpf_sys::bpf_prog_get_next_id(0, &raw mut next) };
@@ -128,11 +132,7 @@ impl Ladder {
     pub fn detect() -> Self {
         let mut missing = Vec::new();
         if has_lost_its_pins() {
-            missing.push(
-                "every call of bpf() is refused, as somebody took the gate's pins away: that lasts until the machine \
-                 is started anew"
-                    .into(),
-            );
+            missing.push(LOST.into());
         }
         match fs::read_to_string("/sys/kernel/security/lsm") {
             Ok(list) if list.trim().split(',').any(|name| name == "bpf") => {}

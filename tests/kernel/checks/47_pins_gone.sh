@@ -12,16 +12,17 @@ mount --bind /sys /run/other
 mkfifo /run/go /run/waits
 attacker detour /run/fuse /proc/$held /run/other/fs/bpf </run/go >/run/waits &
 detour=$!
-exec 7>/run/go 6</run/waits
+exec 5>/run/go 6</run/waits
 exec 9>/proc/sys/kernel/ftrace_enabled
 check "a mount begins" read -r -t 60 line <&6
+check "the daemon starts" daemon 1s
 prints "arm" '^Enforcing' $arm
 prints "status says that the last word is there" 'last_word' $X status
 check "what is signed loads" admitted count_exec
 check "and is loaded" loads count_exec
-echo >&7
+echo >&5
 wait $detour && ok "the mount ends" || failed "the mount ends" "$(cat <&6)"
-exec 7>&- 6<&-
+exec 5>&- 6<&-
 mkfifo /run/hammers
 attacker hammer /run/enough >/run/hammers &
 hammer=$!
@@ -45,5 +46,9 @@ refused "or of a program" bpftool prog show
 refused "or takes the last word away" bpftool cgroup detach /sys/fs/cgroup lsm_cgroup id 1
 fails "nobody switches ftrace off" 'not permitted' sh -c 'echo 0 >/proc/sys/kernel/ftrace_enabled'
 fails "nor by a descriptor from before" 'not permitted' sh -c 'echo 0 >&9'
+ended() { ! kill -0 $daemon 2>/dev/null; }
+check "the daemon cannot go on" awaits ended
+prints "it says why" "^error: .*somebody took the gate's pins away" cat daemon.log
+prints "and raises an alarm" "ALARM.*somebody took the gate's pins away" $X events
 fails "status says what happened" 'every call of bpf\(\) is refused, as somebody took the gate.s pins away' sh -c "$X status; exit 1"
 fails "so does arming" 'E705.*every call of bpf\(\) is refused' $arm
