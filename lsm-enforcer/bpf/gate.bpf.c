@@ -164,6 +164,18 @@ int BPF_PROG(gate1_capable, const struct cred *cred, struct user_namespace *ns, 
 	return 0;
 }
 
+#define BPF_MAP_LOOKUP_ELEM 1
+#define BPF_MAP_GET_NEXT_KEY 4
+#define BPF_MAP_LOOKUP_BATCH 24
+#define READS                                                                                      \
+	(1ull << BPF_MAP_LOOKUP_ELEM | 1ull << BPF_MAP_GET_NEXT_KEY | 1ull << BPF_MAP_LOOKUP_BATCH)
+
+/* What somebody has a descriptor of already: the last word has nothing to say. */
+static __always_inline bool only_reads(u32 cmd)
+{
+	return cmd < 64 && (READS >> cmd & 1);
+}
+
 /* The last word lets pass what passed here. Without room for this thread it does not. */
 static __always_inline int passed(int verdict)
 {
@@ -196,14 +208,14 @@ int BPF_PROG(gate_bpf_pending, int cmd, struct prog_load_attr *attr)
 		note_pending(attr);
 		return passed(0);
 	}
-	return passed(refuse_command(cmd, (void *)attr));
+	return only_reads(cmd) ? 0 : passed(refuse_command(cmd, (void *)attr));
 }
 
 /* 6.9 and later. */
 SEC("?lsm/bpf")
 int BPF_PROG(gate_bpf, int cmd, union attach_attr *attr)
 {
-	return passed(refuse_command(cmd, attr));
+	return only_reads(cmd) ? 0 : passed(refuse_command(cmd, attr));
 }
 
 /* What else could end it is refused there a second time, in the same words. */
@@ -364,7 +376,7 @@ static __always_inline int last_word_of(void)
 SEC("?lsm_cgroup/bpf")
 int BPF_PROG(last_word, int cmd, union attach_attr *attr)
 {
-	return last_word_of();
+	return only_reads(cmd) || last_word_of();
 }
 
 /* A call that began when there was a gate ends when there is none. */

@@ -588,7 +588,8 @@ const NOT_COVERED: &[&str] = &[
     "where events go while no daemon runs: to the log of whichever command collects them",
     "whoever held the process that armed (ptrace, /proc/PID/mem) from before it guarded itself, until it is started anew",
     "where loaded programs are attached by netlink, ioctl or socket options once somebody took the gate's pins away, and \
-     who writes the daemon's file then; calls of bpf() are refused",
+     who writes the daemon's file then, or has a program of control groups from before arming answer otherwise for \
+     kernel memory and sysctl; calls of bpf() are refused",
     "kprobe programs from before arming that have functions answer otherwise (bpf_override_return, which Debian's kernels \
      do not have)",
     "who listened on the daemon's socket before a second daemon was started by hand",

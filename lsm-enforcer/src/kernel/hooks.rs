@@ -11,11 +11,11 @@
 )]
 
 use std::{
-    cell::OnceCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     ptr,
+    sync::OnceLock,
 };
 
 use libbpf_rs::{
@@ -30,30 +30,24 @@ const HOOKS: [&str; 3] = ["bpf", "bpf_map", "bpf_prog"];
 /// How the function of a hook is called: for programs that change what it returns, and for LSM programs.
 const PREFIXES: [&str; 2] = ["security_", "bpf_lsm_"];
 
-/// The hooks of the running kernel, read when the first program asks for them.
-#[derive(Default)]
-pub struct Hooks(OnceCell<io::Result<BTreeMap<u32, String>>>);
-
-impl Hooks {
-    /// The hook at which a program of these kinds may answer before the gate. A program that is gone answers nowhere.
-    pub fn answered_by(&self, program: &ProgramInfo) -> Option<String> {
-        if !matches!(program.ty, ProgramType::Lsm | ProgramType::Tracing) {
-            return None;
-        }
-        let functions = match self.0.get_or_init(functions) {
-            Ok(functions) => functions,
-            Err(error) => return Some(format!("a hook that cannot be named ({error})")),
-        };
-        match function_of(program.id) {
-            Ok(function) => functions.get(&function).cloned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => Some(format!("a hook that cannot be seen ({error})")),
-        }
+/// The hook at which a program of these kinds may answer before the gate. A program that is gone answers nowhere.
+pub fn answered_by(program: &ProgramInfo) -> Option<String> {
+    if !matches!(program.ty, ProgramType::Lsm | ProgramType::Tracing) {
+        return None;
+    }
+    let functions = match functions() {
+        Ok(functions) => functions,
+        Err(error) => return Some(format!("a hook that cannot be named ({error})")),
+    };
+    match function_of(program.id) {
+        Ok(function) => functions.get(&function).cloned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(format!("a hook that cannot be seen ({error})")),
     }
 }
 
 /// Programs that are not among these, and that the kernel does not show; and why: somebody's program may refuse them.
-pub fn hidden(shown: &[u32]) -> Vec<(u32, io::Error)> {
+pub fn hidden(shown: &HashSet<u32>) -> Vec<(u32, io::Error)> {
     let mut hidden = Vec::new();
     let mut id = 0;
     // SAFETY: takes a number and where to put the next one.
@@ -70,18 +64,21 @@ pub fn hidden(shown: &[u32]) -> Vec<(u32, io::Error)> {
     hidden
 }
 
-/// Names by their numbers in the kernel's types.
-fn functions() -> io::Result<BTreeMap<u32, String>> {
+/// Names by their numbers in the running kernel's types, which are read when the first program asks.
+fn functions() -> io::Result<&'static BTreeMap<u32, String>> {
+    static FUNCTIONS: OnceLock<BTreeMap<u32, String>> = OnceLock::new();
+    if let Some(known) = FUNCTIONS.get() {
+        return Ok(known);
+    }
     let btf = Btf::from_vmlinux().map_err(io::Error::other)?;
     let names = PREFIXES
         .iter()
         .flat_map(|prefix| HOOKS.map(|hook| format!("{prefix}{hook}")));
-    Ok(names
-        .filter_map(|name| {
-            let function = btf.type_by_name::<Func<'_>>(&name)?;
-            Some((function.type_id().into(), name))
-        })
-        .collect())
+    let found = names.filter_map(|name| {
+        let function = btf.type_by_name::<Func<'_>>(&name)?;
+        Some((function.type_id().into(), name))
+    });
+    Ok(FUNCTIONS.get_or_init(|| found.collect()))
 }
 
 /// Number of the function that a program was loaded for, in the kernel's types or in those of a program or module;

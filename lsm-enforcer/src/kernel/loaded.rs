@@ -1,11 +1,15 @@
 //! Every program in the kernel, and how it came in.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    time::Duration,
+};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, query::ProgInfoIter};
 
 use super::{
-    hooks::{self, Hooks},
+    hooks,
     shared::{Fields, Origin, PLACE_BYTES, Reader, Record},
 };
 use crate::gate::{Class, Loaded};
@@ -36,7 +40,6 @@ pub fn list(
         .map(|known| by_id(known.records))
         .transpose()?
         .unwrap_or_default();
-    let hooks = Hooks::default();
     let mut programs: Vec<_> = ProgInfoIter::default()
         .map(|info| {
             let record = records.get(&info.id);
@@ -60,7 +63,7 @@ pub fn list(
                 admitted: origin.map(|origin| origin.name.clone()),
                 pid: record.map(|record| record.pid),
                 instead_at: (!own && !judged)
-                    .then(|| hooks.answered_by(&info))
+                    .then(|| hooks::answered_by(&info))
                     .flatten(),
                 comm: record.map(|record| record.comm.clone()),
                 places: match (known, record) {
@@ -70,7 +73,7 @@ pub fn list(
             }
         })
         .collect();
-    let shown: Vec<u32> = programs.iter().map(|program| program.id).collect();
+    let shown: HashSet<u32> = programs.iter().map(|program| program.id).collect();
     programs.extend(hooks::hidden(&shown).into_iter().map(hidden));
     Ok(programs)
 }

@@ -94,7 +94,7 @@ impl BpfGate {
             return Ok(());
         }
         self.say(WATCHES)?;
-        // Each hook is asked once.
+        // Each hook is asked once, that on bpf() by each of these.
         drop(MapHandle::from_map_id(object::map_id(self.map("own")?)?).map_err(other)?);
         drop(self.last()?);
         if self.guard()?.last_word != WATCHES {
