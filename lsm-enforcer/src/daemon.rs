@@ -71,8 +71,13 @@ fn serve(enforcer: &mut Enforcer, jobs: &Receiver<Job>, options: Options) -> Res
             enforcer.note(Level::Alarm, "daemon", failure.line());
             thread::sleep(TICK);
         }
-        if enforcer.armed()?.is_none() {
-            thread::sleep(TICK);
+        match enforcer.armed() {
+            Ok(Some(_)) => {}
+            Ok(None) => thread::sleep(TICK),
+            Err(failure) => {
+                enforcer.note(Level::Alarm, "gate", failure.line());
+                return Err(failure);
+            }
         }
         loop {
             match jobs.try_recv() {

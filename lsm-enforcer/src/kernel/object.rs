@@ -233,12 +233,16 @@ pub fn map_sizes() -> io::Result<BTreeMap<String, (u32, u32)>> {
     Ok(sizes.collect())
 }
 
-/// A hook has a fixed number of places, and whoever came first may have them all.
 fn cannot_attach(name: &str, error: &libbpf_rs::Error) -> io::Error {
     let text = format!("{error:#}");
     if !text.contains(&format!("os error {}", libc::E2BIG)) {
         return io::Error::other(format!("{name}: {text}"));
     }
+    taken(name)
+}
+
+/// The hook of this program has a fixed number of places, and whoever came first may have them all (`E2BIG`).
+pub fn taken(name: &str) -> io::Error {
     let object = open().ok();
     let hook = object
         .iter()

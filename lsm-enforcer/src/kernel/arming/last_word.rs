@@ -77,11 +77,7 @@ impl BpfGate {
         for (name, kind) in LAST {
             if let Some(program) = loaded.program(name)? {
                 let old = old.iter().find(|program| program.name() == name);
-                attach(&root, kind, &program, old).map_err(|error| {
-                    let what =
-                        format!("{name} cannot be put on the root of the control groups: {error}");
-                    io::Error::new(error.kind(), what)
-                })?;
+                attach(&root, kind, &program, old).map_err(|error| cannot_attach(name, &error))?;
             }
         }
         Ok(())
@@ -185,6 +181,14 @@ fn ids(group: &File, kind: u32) -> io::Result<Vec<u32>> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
+}
+
+fn cannot_attach(name: &str, error: &io::Error) -> io::Error {
+    if error.raw_os_error() == Some(libc::E2BIG) {
+        return object::taken(name);
+    }
+    let what = format!("{name} cannot be put on the root of the control groups: {error}");
+    io::Error::new(error.kind(), what)
 }
 
 /// Puts a program there, in the place of an old one if there is one.
