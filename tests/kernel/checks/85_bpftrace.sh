@@ -21,7 +21,7 @@ P
 } >traced.toml
 host=$($X status --json | sed -n 's/^ *"host": "\(.*\)".*/\1/p')
 check "a policy with bpftrace" bpfseal policy sign traced.toml --key authority.key
-check "the daemon starts" logging daemon.log 'listening on' $X run
+check "the daemon starts" logging daemon.log 'listening on' $X run --watch-every 5s
 daemon=$started
 prints "it is armed with that" '^Enforcing' $X arm --policy traced.toml --authority authority.pub
 fails "not without a permit" 'Loading BPF object\(s\) failed' bpftrace -e "$try"

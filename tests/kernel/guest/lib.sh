@@ -142,7 +142,7 @@ follow() {
     exec 7</run/$SCRIPT.events
 }
 hear() {
-    while read -r -t 60 line <&7; do
+    while read -r -t 120 line <&7; do
         case "$line" in *"$1"*) return 0 ;; esac
     done
     return 1
