@@ -112,28 +112,23 @@ static __always_inline void name_group_of_fd(u32 fd, struct choice *c)
 __noinline int name_place_of_link(u64 link_address, struct place_name *name)
 {
 	struct bpf_link *link = (void *)link_address;
+	struct net_device *device = 0;
 	u32 type;
 
 	if (!link || !name)
 		return 0;
 	type = BPF_CORE_READ(link, type);
 	if (type == BPF_LINK_TYPE_CGROUP) {
-		struct bpf_cgroup_link *at = (void *)link;
-
-		name_group((u64)BPF_CORE_READ(at, cgroup, kn), name);
+		name_group((u64)BPF_CORE_READ((struct bpf_cgroup_link *)link, cgroup, kn), name);
 	} else if (type == BPF_LINK_TYPE_XDP) {
-		struct bpf_xdp_link *at = (void *)link;
-
-		name_device_at(BPF_CORE_READ(at, dev), name);
+		device = BPF_CORE_READ((struct bpf_xdp_link *)link, dev);
 	} else if (type == BPF_LINK_TYPE_TCX && bpf_core_type_exists(struct tcx_link)) {
-		struct tcx_link *at = (void *)link;
-
-		name_device_at(BPF_CORE_READ(at, dev), name);
+		device = BPF_CORE_READ((struct tcx_link *)link, dev);
 	} else if (type == BPF_LINK_TYPE_NETKIT && bpf_core_type_exists(struct netkit_link)) {
-		struct netkit_link *at = (void *)link;
-
-		name_device_at(BPF_CORE_READ(at, dev), name);
+		device = BPF_CORE_READ((struct netkit_link *)link, dev);
 	}
+	if (device)
+		name_device_at(device, name);
 	return 0;
 }
 
@@ -219,19 +214,13 @@ static __noinline u32 refuse_replacement(int cmd, union attach_attr *attr, struc
 	 1ull << BPF_RAW_TRACEPOINT_OPEN |                                                           \
 	 1ull << BPF_LINK_CREATE | 1ull << BPF_LINK_UPDATE | 1ull << BPF_LINK_GET_FD_BY_ID)
 
-static __always_inline bool changes_map(u32 cmd)
-{
-	return cmd < 64 && (CHANGES >> cmd & 1);
-}
+/* Of maps that somebody has a descriptor of already. */
+#define READS                                                                                      \
+	(1ull << BPF_MAP_LOOKUP_ELEM | 1ull << BPF_MAP_GET_NEXT_KEY | 1ull << BPF_MAP_LOOKUP_BATCH)
 
-static __always_inline bool is_batch(u32 cmd)
+static __always_inline bool is_among(u32 cmd, u64 commands)
 {
-	return cmd < 64 && (BATCH_CHANGES >> cmd & 1);
-}
-
-static __always_inline bool is_looked_at(u32 cmd)
-{
-	return cmd < 64 && (LOOKED_AT >> cmd & 1);
+	return cmd < 64 && (commands >> cmd & 1);
 }
 
 #define BPF_F_TEST_XDP_LIVE_FRAMES 2

@@ -164,18 +164,6 @@ int BPF_PROG(gate1_capable, const struct cred *cred, struct user_namespace *ns, 
 	return 0;
 }
 
-#define BPF_MAP_LOOKUP_ELEM 1
-#define BPF_MAP_GET_NEXT_KEY 4
-#define BPF_MAP_LOOKUP_BATCH 24
-#define READS                                                                                      \
-	(1ull << BPF_MAP_LOOKUP_ELEM | 1ull << BPF_MAP_GET_NEXT_KEY | 1ull << BPF_MAP_LOOKUP_BATCH)
-
-/* What somebody has a descriptor of already: the last word has nothing to say. */
-static __always_inline bool only_reads(u32 cmd)
-{
-	return cmd < 64 && (READS >> cmd & 1);
-}
-
 /* The last word lets pass what passed here. Without room for this thread it does not. */
 static __always_inline int passed(int verdict)
 {
@@ -190,9 +178,9 @@ static __always_inline int refuse_command(int cmd, union attach_attr *attr)
 {
 	u32 reason;
 
-	if (!is_looked_at(cmd))
+	if (!is_among(cmd, LOOKED_AT))
 		return 0;
-	if (changes_map(cmd)) {
+	if (is_among(cmd, CHANGES)) {
 		reason = refuse_change(cmd, attr);
 		if (!reason && cmd == BPF_MAP_UPDATE_ELEM)
 			reason = refuse_update(attr);
@@ -208,14 +196,14 @@ int BPF_PROG(gate_bpf_pending, int cmd, struct prog_load_attr *attr)
 		note_pending(attr);
 		return passed(0);
 	}
-	return only_reads(cmd) ? 0 : passed(refuse_command(cmd, (void *)attr));
+	return is_among(cmd, READS) ? 0 : passed(refuse_command(cmd, (void *)attr));
 }
 
 /* 6.9 and later. */
 SEC("?lsm/bpf")
 int BPF_PROG(gate_bpf, int cmd, union attach_attr *attr)
 {
-	return only_reads(cmd) ? 0 : passed(refuse_command(cmd, attr));
+	return is_among(cmd, READS) ? 0 : passed(refuse_command(cmd, attr));
 }
 
 /* What else could end it is refused there a second time, in the same words. */
@@ -365,7 +353,9 @@ static __always_inline int last_word_of(void)
 	u32 *gone = bpf_map_lookup_elem(&lost, &zero);
 	bool was_asked = !bpf_map_delete_elem(&asked, &tid);
 
-	if (!g || !gone || g->last_word == LAST_WORD_NONE || (was_asked && !*gone))
+	if (!g || !gone)
+		return 0;
+	if (g->last_word == LAST_WORD_NONE || (was_asked && !*gone))
 		return 1;
 	if (g->last_word != LAST_WORD_WATCHES)
 		return 0;
@@ -376,7 +366,7 @@ static __always_inline int last_word_of(void)
 SEC("?lsm_cgroup/bpf")
 int BPF_PROG(last_word, int cmd, union attach_attr *attr)
 {
-	return only_reads(cmd) || last_word_of();
+	return is_among(cmd, READS) || last_word_of();
 }
 
 /* A call that began when there was a gate ends when there is none. */

@@ -117,6 +117,11 @@ static long step_device(u32 i, struct device *d)
 	return 0;
 }
 
+static __always_inline void name_device_at(struct net_device *device, struct place_name *name)
+{
+	bpf_probe_read_kernel(name->text, DEVICE_NAME, &device->name);
+}
+
 __noinline int name_device(u64 net_address, u32 index, struct place_name *name)
 {
 	struct net *net = (void *)net_address;
@@ -132,15 +137,8 @@ __noinline int name_device(u64 net_address, u32 index, struct place_name *name)
 	if (!d.found)
 		return 0;
 	device = (void *)d.node - bpf_core_field_offset(struct net_device, index_hlist);
-	bpf_probe_read_kernel(name->text, DEVICE_NAME, &device->name);
+	name_device_at(device, name);
 	return 0;
-}
-
-/* One that the kernel shows by its address. */
-static __always_inline void name_device_at(struct net_device *device, struct place_name *name)
-{
-	if (device)
-		bpf_probe_read_kernel(name->text, DEVICE_NAME, &device->name);
 }
 
 #define GROUP_DEPTH 12

@@ -150,13 +150,19 @@ struct inner {
 	u32 unused;
 };
 
+/* Which maps these are cannot be seen here, and the kernel may see it. */
+static __noinline u32 refuse_unseen_map(void)
+{
+	emit_attempt(0, REASON_OWN_OBJECT, (u64)OWN_MAP << 32);
+	return REASON_OWN_OBJECT;
+}
+
 static long look_at_inner(u32 i, struct inner *in)
 {
 	u32 fd = 0;
 
-	/* What cannot be read here the kernel cannot read either, or it is read again later. */
 	in->reason = bpf_probe_read_user(&fd, sizeof(fd), (void *)(in->values + i * sizeof(fd)))
-			     ? REASON_OWN_OBJECT
+			     ? refuse_unseen_map()
 			     : refuse_map_of_fd(fd);
 	return in->reason != 0;
 }
@@ -166,10 +172,8 @@ static __noinline u32 refuse_inner(u64 values, u32 count)
 {
 	struct inner in = { .values = values };
 
-	if (count > MOST_INNER) {
-		emit_attempt(0, REASON_OWN_OBJECT, (u64)OWN_MAP << 32);
-		return REASON_OWN_OBJECT;
-	}
+	if (count > MOST_INNER)
+		return refuse_unseen_map();
 	bpf_loop(count, look_at_inner, &in, 0);
 	return in.reason;
 }
@@ -177,7 +181,7 @@ static __noinline u32 refuse_inner(u64 values, u32 count)
 /* By a descriptor: one that was had while its holder was the daemon, say. */
 static __always_inline u32 refuse_change(u32 cmd, union attach_attr *attr)
 {
-	bool batch = is_batch(cmd);
+	bool batch = is_among(cmd, BATCH_CHANGES);
 	u32 fd, type, reason;
 	struct bpf_map *map;
 

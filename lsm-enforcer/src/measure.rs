@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::CString,
     io,
+    os::fd::{AsRawFd as _, BorrowedFd},
     path::Path,
     ptr, slice,
 };
@@ -30,7 +31,7 @@ use libbpf_rs::{
     libbpf_sys::{
         self, BPF_CGROUP_INET_SOCK_CREATE, BPF_F_MMAPABLE, BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS,
         BPF_LSM_CGROUP, BPF_LSM_MAC, BPF_SK_REUSEPORT_SELECT, BPF_TRACE_ITER, BPF_TRACE_RAW_TP,
-        BPF_TRACE_UPROBE_MULTI, bpf_map, bpf_map_info, bpf_program,
+        BPF_TRACE_UPROBE_MULTI, bpf_map, bpf_map_info, bpf_prog_info, bpf_program,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -544,7 +545,9 @@ fn describe_map(
     // SAFETY: the map is the prepared object's, and its name lives as long.
     let name = unsafe { std::ffi::CStr::from_ptr(libbpf_sys::bpf_map__name(map)) };
     let name = name.to_string_lossy().into_owned();
-    let info = map_info(descriptor).map_err(|error| format!("map {name}: {error}"))?;
+    // SAFETY: libbpf keeps it open as long as the object.
+    let made = unsafe { BorrowedFd::borrow_raw(descriptor as i32) };
+    let info: bpf_map_info = object_info(made).map_err(|error| format!("map {name}: {error}"))?;
     if info.type_ == JUMP_TABLES || info.type_ > LAST_MAP_TYPE {
         return Err(format!(
             "map {name} is of type {}: jump tables and later types cannot be measured yet",
@@ -572,13 +575,14 @@ fn describe_map(
     })
 }
 
-fn map_info(descriptor: u32) -> io::Result<bpf_map_info> {
-    let mut info = bpf_map_info::default();
-    let mut size = size_of::<bpf_map_info>() as u32;
-    // SAFETY: the kernel writes at most `size` bytes, all of which are plain integers.
+/// What the kernel says of an object of BPF.
+pub fn object_info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
+    let mut info = T::default();
+    let mut size = size_of::<T>() as u32;
+    // SAFETY: the kernel writes at most `size` bytes, all of which are plain integers; no pointer is set.
     let result = unsafe {
         libbpf_sys::bpf_obj_get_info_by_fd(
-            descriptor as i32,
+            object.as_raw_fd(),
             ptr::from_mut(&mut info).cast(),
             &raw mut size,
         )
@@ -588,6 +592,11 @@ fn map_info(descriptor: u32) -> io::Result<bpf_map_info> {
     }
     Ok(info)
 }
+
+/// Structs of integers that the kernel fills in.
+pub trait Info: Default {}
+impl Info for bpf_map_info {}
+impl Info for bpf_prog_info {}
 
 fn initial_value(map: *mut bpf_map, want: usize) -> Vec<u8> {
     let mut size = 0;

@@ -533,6 +533,7 @@ impl Enforcer {
     }
 }
 
+/// For the log: what a headline has before its colon.
 fn word(mode: Mode, standing: &Standing) -> &str {
     match (mode, &standing.falls_short) {
         (Mode::Enforce, None) => "enforcing",

@@ -118,6 +118,18 @@ impl BpfGate {
             .map_err(other)
     }
 
+    /// Nothing is guarded, and no last word refuses anything.
+    fn stop_guarding(&self) -> io::Result<()> {
+        let written = self.guard().and_then(|guard| {
+            self.write_guard(&Guard {
+                locked: false,
+                last_word: last_word::NONE,
+                ..guard
+            })
+        });
+        written.and(last_word::forget_left())
+    }
+
     /// One of `enum counter`.
     fn counter(&self, which: u32) -> io::Result<u64> {
         let value = self
@@ -301,11 +313,7 @@ impl Gate for BpfGate {
         let result = self.arm_now(armed, admissions);
         if result.is_err() {
             // It may guard its pins already.
-            if let Ok(mut guard) = self.guard() {
-                (guard.locked, guard.last_word) = (false, 0);
-                let _the_first_error_counts = self.write_guard(&guard);
-            }
-            let _the_first_error_counts = last_word::forget_left();
+            let _the_first_error_counts = self.stop_guarding();
             self.maps.clear();
             if self.pins.exist() {
                 let _the_first_error_counts = self.pins.remove();
@@ -354,10 +362,7 @@ impl Gate for BpfGate {
         // still work: first none of them refuses or guards anything any more, then they go.
         let open = || {
             self.put_in_force(&self.store(0).open()?)?;
-            let mut guard = self.guard()?;
-            guard.locked = false;
-            self.write_guard(&guard)?;
-            self.leave_the_last_word()
+            self.stop_guarding()
         };
         open().doing("opening the gate")?;
         let programs = self.programs_of(LINK).doing("keeping the programs")?;

@@ -7,23 +7,24 @@
 //! verifier lets no LSM program return such a number, but those of control groups (commit 5d99e198be27).
 #![expect(
     unsafe_code,
-    reason = "libbpf-rs does not say which function a program is for"
+    reason = "libbpf-rs iterates programs and does not say why it ends"
 )]
 
 use std::{
     collections::{BTreeMap, HashSet},
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    ptr,
+    io, iter,
+    os::fd::AsFd as _,
     sync::OnceLock,
 };
 
 use libbpf_rs::{
-    ProgramType,
+    Error, ErrorKind, ProgramHandle, ProgramType,
     btf::{Btf, types::Func},
     libbpf_sys::{self, bpf_prog_info},
     query::ProgramInfo,
 };
+
+use crate::measure::object_info;
 
 /// Hooks whose callers take a positive answer for none.
 const HOOKS: [&str; 3] = ["bpf", "bpf_map", "bpf_prog"];
@@ -41,27 +42,35 @@ pub fn answered_by(program: &ProgramInfo) -> Option<String> {
     };
     match function_of(program.id) {
         Ok(function) => functions.get(&function).cloned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => Some(format!("a hook that cannot be seen ({error})")),
     }
 }
 
 /// Programs that are not among these, and that the kernel does not show; and why: somebody's program may refuse them.
-pub fn hidden(shown: &HashSet<u32>) -> Vec<(u32, io::Error)> {
-    let mut hidden = Vec::new();
-    let mut id = 0;
-    // SAFETY: takes a number and where to put the next one.
-    while unsafe { libbpf_sys::bpf_prog_get_next_id(id, &raw mut id) } == 0 {
-        if shown.contains(&id) {
-            continue;
-        }
-        match opened(id) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => hidden.push((id, error)),
+pub fn hidden(shown: &HashSet<u32>) -> Vec<(u32, Error)> {
+    let all = iter::successors(next_program(0).ok(), |&id| next_program(id).ok());
+    all.filter(|id| !shown.contains(id))
+        .filter_map(|id| match ProgramHandle::from_prog_id(id) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Some((id, error)),
             // It came since, or is gone.
-            _ => {}
-        }
+            _ => None,
+        })
+        .collect()
+}
+
+/// The kernel's id of the program after that one.
+///
+/// # Errors
+///
+/// `NotFound`: there is none.
+pub fn next_program(after: u32) -> io::Result<u32> {
+    let mut next = 0;
+    // SAFETY: takes a number and where to put the next one.
+    match unsafe { libbpf_sys::bpf_prog_get_next_id(after, &raw mut next) } {
+        0 => Ok(next),
+        error => Err(io::Error::from_raw_os_error(-error)),
     }
-    hidden
 }
 
 /// Names by their numbers in the running kernel's types, which are read when the first program asks.
@@ -83,30 +92,7 @@ fn functions() -> io::Result<&'static BTreeMap<u32, String>> {
 
 /// Number of the function that a program was loaded for, in the kernel's types or in those of a program or module;
 /// 0: for none.
-fn function_of(program: u32) -> io::Result<u32> {
-    let fd = opened(program)?;
-    let mut info = bpf_prog_info::default();
-    let mut size = size_of::<bpf_prog_info>() as u32;
-    // SAFETY: the kernel writes at most `size` bytes, all of which are plain numbers; no pointer is set.
-    let result = unsafe {
-        libbpf_sys::bpf_obj_get_info_by_fd(
-            fd.as_raw_fd(),
-            ptr::from_mut(&mut info).cast(),
-            &raw mut size,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::from_raw_os_error(-result));
-    }
-    Ok(info.attach_btf_id)
-}
-
-fn opened(program: u32) -> io::Result<OwnedFd> {
-    // SAFETY: takes a number; what it returns is a new descriptor or negative.
-    let fd = unsafe { libbpf_sys::bpf_prog_get_fd_by_id(program) };
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(-fd));
-    }
-    // SAFETY: nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+fn function_of(program: u32) -> libbpf_rs::Result<u32> {
+    let program = ProgramHandle::from_prog_id(program)?;
+    Ok(object_info::<bpf_prog_info>(program.as_fd())?.attach_btf_id)
 }

@@ -1,21 +1,17 @@
 //! Which rung of the kernel ladder this host stands on, from BTF and by probing,
 //! never from version strings.
 
-#![expect(
-    unsafe_code,
-    reason = "libbpf-rs iterates programs and does not say why it ends"
-)]
-
-use std::fs;
+use std::{fs, io};
 
 use libbpf_rs::{
     btf::{
         Btf, BtfKind,
         types::{Enum, Func},
     },
-    libbpf_sys,
+    libbpf_sys::{BPF_CGROUP_SYSCTL, BPF_LSM_CGROUP},
 };
 
+use super::hooks;
 use crate::{gate::Coverage, measure::named::named, vmlinux};
 
 /// Where a load is judged.
@@ -52,14 +48,6 @@ const ON_FUNCTIONS: &[(&str, &str)] = &[
     ("see_references_2", SEE_FUNCTION),
     ("see_references_3", SEE_FUNCTION),
     ("see_references_4", SEE_FUNCTION),
-    // LSM programs of control groups (6.0), and those of sysctl.
-    (LAST_WORD, "__cgroup_bpf_run_lsm_current"),
-    ("last_prog", "__cgroup_bpf_run_lsm_current"),
-    ("last_map", "__cgroup_bpf_run_lsm_current"),
-    ("last_lockdown", "__cgroup_bpf_run_lsm_current"),
-    ("last_load_data", "__cgroup_bpf_run_lsm_current"),
-    ("last_read_file", "__cgroup_bpf_run_lsm_current"),
-    ("last_sysctl", "__cgroup_bpf_run_filter_sysctl"),
     // Breakpoints that were hit.
     ("note_trap_1", "uprobe_pre_sstep_notifier"),
     ("note_trap_2", "uprobe_pre_sstep_notifier"),
@@ -69,8 +57,35 @@ const ON_FUNCTIONS: &[(&str, &str)] = &[
     ("note_call_2", "handle_syscall_uprobe"),
     ("note_call_3", "handle_syscall_uprobe"),
 ];
-/// The program of the gate that stays when its pins are gone.
+/// The program of the gate that has the last word when its pins are gone.
 pub const LAST_WORD: &str = "last_word";
+/// Programs that stay then: how they are attached, and which function of the kernel runs them (LSM programs of
+/// control groups: 6.0).
+pub const LAST: [(&str, u32, &str); 7] = [
+    (LAST_WORD, BPF_LSM_CGROUP, "__cgroup_bpf_run_lsm_current"),
+    ("last_prog", BPF_LSM_CGROUP, "__cgroup_bpf_run_lsm_current"),
+    ("last_map", BPF_LSM_CGROUP, "__cgroup_bpf_run_lsm_current"),
+    (
+        "last_lockdown",
+        BPF_LSM_CGROUP,
+        "__cgroup_bpf_run_lsm_current",
+    ),
+    (
+        "last_load_data",
+        BPF_LSM_CGROUP,
+        "__cgroup_bpf_run_lsm_current",
+    ),
+    (
+        "last_read_file",
+        BPF_LSM_CGROUP,
+        "__cgroup_bpf_run_lsm_current",
+    ),
+    (
+        "last_sysctl",
+        BPF_CGROUP_SYSCTL,
+        "__cgroup_bpf_run_filter_sysctl",
+    ),
+];
 const SEE_FUNCTION: &str = "bpf_remove_insns";
 /// What programs on functions are entered by since LSM programs are not (commit 271de525e1d7, 6.2; 6.1.54): before,
 /// one was left out on a processor where it had been interrupted.
@@ -92,10 +107,8 @@ pub const LOST: &str = "every call of bpf() is refused, as somebody took the gat
 /// Does the last word refuse what needs no more than a capability that this process has? Whoever opens the pins has
 /// asked before whether there are any.
 pub fn has_lost_its_pins() -> bool {
-    let mut next = 0;
-    // SAFETY: takes a number and where to put the next one.
-    let result = unsafe { libbpf_sys::bpf_prog_get_next_id(0, &raw mut next) };
-    result == -libc::EPERM && vmlinux::may_load()
+    let is_refused = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    hooks::next_program(0).is_err_and(is_refused) && vmlinux::may_load()
 }
 
 /// The value of an enumerator of the kernel, by its name; 0: the kernel has none.
@@ -168,6 +181,8 @@ impl Ladder {
                 let optional = OPTIONAL.iter().filter(|(_, hook)| !has(hook));
                 let functions = ON_FUNCTIONS.iter().filter(|(_, name)| !is_there(name));
                 lacks.extend(optional.chain(functions).map(|(program, _)| program));
+                let last = LAST.iter().filter(|(_, _, name)| !is_there(name));
+                lacks.extend(last.map(|(program, _, _)| program));
                 let rung = if LOAD.iter().all(has) {
                     Some(Rung::Load)
                 } else if CAPABLE.iter().all(has) {

@@ -49,7 +49,6 @@ pub fn list(
                 None => (info.load_time < armed_at).then_some(Class::Before),
             };
             let own = is_own(info.id);
-            let judged = !matches!(class, None | Some(Class::Before | Class::Audited));
             Loaded {
                 id: info.id,
                 prog_type: info.ty as u32,
@@ -62,9 +61,7 @@ pub fn list(
                 bundle: origin.and_then(|origin| origin.bundle),
                 admitted: origin.map(|origin| origin.name.clone()),
                 pid: record.map(|record| record.pid),
-                instead_at: (!own && !judged)
-                    .then(|| hooks::answered_by(&info))
-                    .flatten(),
+                instead_at: (!own).then(|| hooks::answered_by(&info)).flatten(),
                 comm: record.map(|record| record.comm.clone()),
                 places: match (known, record) {
                     (Some(known), Some(record)) => places(known.places, record),
@@ -79,7 +76,7 @@ pub fn list(
 }
 
 // The gate itself keeps nothing from the daemon.
-fn hidden((id, error): (u32, io::Error)) -> Loaded {
+fn hidden((id, error): (u32, libbpf_rs::Error)) -> Loaded {
     Loaded {
         id,
         prog_type: 0,

@@ -63,10 +63,7 @@ pub fn survey(guard: &mut Guard) -> io::Result<()> {
 /// Nobody is the daemon under a filter of system calls (bpf/guard.h, `note_exec`): who arms under one could not be
 /// started again.
 fn must_not_be_filtered(status: &str) -> io::Result<()> {
-    let mode = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp:"));
-    match mode.map(str::trim) {
+    match field(status, "Seccomp:") {
         None | Some("0") => Ok(()),
         Some(_) => Err(io::Error::other(
             "this process is under a filter of system calls (seccomp), under which no later one would be the daemon: \
@@ -116,12 +113,15 @@ pub fn boot_time() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// A field of `/proc/PID/status`; kernels that lack something leave it out.
+fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    let mut lines = status.lines();
+    lines.find_map(|line| Some(line.strip_prefix(name)?.trim()))
+}
+
 /// Whoever traces the process that arms does with the gate what it could.
 fn must_not_be_traced(status: &str) -> io::Result<()> {
-    let tracer = status
-        .lines()
-        .find_map(|line| line.strip_prefix("TracerPid:"));
-    match tracer.map(str::trim) {
+    match field(status, "TracerPid:") {
         None | Some("0") => Ok(()),
         Some(tracer) => Err(io::Error::other(format!(
             "process {tracer} traces this one: end it and arm again"

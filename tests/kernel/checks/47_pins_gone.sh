@@ -16,7 +16,9 @@ exec 5>/run/go 6</run/waits
 exec 9>/proc/sys/kernel/ftrace_enabled
 check "a mount begins" read -r -t 60 line <&6
 check "the daemon starts" daemon 1s
+check "nobody has mounted the control groups" umount /sys/fs/cgroup
 prints "arm" '^Enforcing' $arm
+check "now somebody has" mount -t cgroup2 cgroup2 /sys/fs/cgroup
 prints "status says that the last word is there" 'last_word' $X status
 check "what is signed loads" admitted count_exec
 check "and is loaded" loads count_exec

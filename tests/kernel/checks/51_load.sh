@@ -6,7 +6,7 @@ attacker race 40
 attacker renew
 attacker fill
 attacker cycle 6
-attacker sets 25
+attacker sets 50
 mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null
 preempt=/sys/kernel/debug/sched/preempt
 mode=$(sed -n 's/.*(\([a-z]*\)).*/\1/p' $preempt 2>/dev/null)
@@ -15,7 +15,7 @@ for other in $(tr -d '()' <$preempt); do
     echo $other >$preempt
     export SCRIPT="51_load $other"
     if [ $other = full ]; then
-        attacker race 10
+        attacker race 20
         attacker renew
         attacker swap 12
         attacker churn 20

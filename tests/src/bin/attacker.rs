@@ -291,7 +291,7 @@ fn main() -> ExitCode {
         Some("answer") => return ended(own::answer(words.get(1).map_or("", String::as_str))),
         Some("entry") => return ended(own::entry(words.get(1).map_or("", String::as_str))),
         Some("lease") => return ended(own::lease(words.get(1).map_or("", String::as_str))),
-        Some(word @ ("beneath" | "detour" | "late" | "join" | "meet")) => {
+        Some(word @ ("beneath" | "detour" | "late" | "join")) => {
             let path = |at: usize| words.get(at).map_or("", String::as_str);
             return ended(match word {
                 "beneath" => mounts::beneath(path(1), path(2)),

@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, io};
 
 use libbpf_rs::{Link, MapCore as _, MapFlags};
 
-use super::renewal::{LINK, inode};
 use super::{
     BpfGate, Handle as _, Maps, OWN_LINK, OWN_MAP, OWN_PIN, OWN_PROG, alone, last_word, loaded,
     object, other, place,
+    renewal::{LINK, inode},
 };
 use crate::{
     gate::{Admissions, Armed},
@@ -67,7 +67,7 @@ impl BpfGate {
         self.must_be_alone(&loaded)?;
         guard.locked = true;
         self.begin_anew(guard, own)?;
-        self.have_the_last_word()?;
+        self.take_the_last_word(&loaded)?;
         self.write_admissions(armed, admissions)?;
         let mut guard = self.guard()?;
         guard.armed_at = place::boot_time();

@@ -36,12 +36,15 @@ use rustix::{
 
 use super::{BpfGate, OWN_PROG, object, other};
 use crate::{
-    kernel::{ladder::LAST_WORD, shared::Fields},
+    kernel::{
+        ladder::{LAST, LAST_WORD},
+        shared::Fields,
+    },
     links::mounts,
 };
 
 /// `enum last_word`.
-const NONE: u32 = 0;
+pub(super) const NONE: u32 = 0;
 const WATCHES: u32 = 1;
 const REFUSES: u32 = 2;
 
@@ -52,29 +55,18 @@ const ROOT: u64 = 1;
 /// `BPF_CGROUP_MAX_PROGS`, for each hook of which there may be ten.
 const MOST: usize = 640;
 
-/// The programs, and how they are attached.
-const LAST: [(&str, u32); 7] = [
-    (LAST_WORD, BPF_LSM_CGROUP),
-    ("last_prog", BPF_LSM_CGROUP),
-    ("last_map", BPF_LSM_CGROUP),
-    ("last_lockdown", BPF_LSM_CGROUP),
-    ("last_load_data", BPF_LSM_CGROUP),
-    ("last_read_file", BPF_LSM_CGROUP),
-    ("last_sysctl", BPF_CGROUP_SYSCTL),
-];
-
 /// Is that one of these programs?
 pub(super) fn is_last(name: &str) -> bool {
-    LAST.iter().any(|(last, _)| *last == name)
+    LAST.iter().any(|(last, _, _)| *last == name)
 }
 
 impl BpfGate {
     /// To be called before the gate's programs are attached: those that come later are asked earlier. It lets
-    /// every call pass until [`Self::have_the_last_word`].
+    /// every call pass until [`Self::take_the_last_word`].
     pub(super) fn attach_last(&self, loaded: &object::Loaded) -> io::Result<()> {
         let root = root_group()?;
         let old = self.last()?;
-        for (name, kind) in LAST {
+        for (name, kind, _) in LAST {
             if let Some(program) = loaded.program(name)? {
                 let old = old.iter().find(|program| program.name() == name);
                 attach(&root, kind, &program, old).map_err(|error| cannot_attach(name, &error))?;
@@ -85,8 +77,8 @@ impl BpfGate {
 
     /// From here on a call of bpf() that the gate was not asked about is refused. Looks before whether the gate
     /// is asked first: otherwise nobody could take that back.
-    pub(super) fn have_the_last_word(&self) -> io::Result<()> {
-        if !self.is_attached(LAST_WORD)? {
+    pub(super) fn take_the_last_word(&self, loaded: &object::Loaded) -> io::Result<()> {
+        if loaded.program(LAST_WORD)?.is_none() {
             return Ok(());
         }
         self.say(WATCHES)?;
@@ -123,12 +115,6 @@ impl BpfGate {
             }
         }
         Ok(found)
-    }
-
-    /// Lets everything pass again, and takes them away.
-    pub(super) fn leave_the_last_word(&self) -> io::Result<()> {
-        self.say(NONE)?;
-        forget_left()
     }
 }
 
@@ -261,4 +247,18 @@ fn is_root(point: PathBuf) -> Option<File> {
     let group = File::open(point).ok()?;
     let is_group = fstatfs(&group).ok()?.f_type as u64 == CGROUP2_SUPER_MAGIC;
     (is_group && group.metadata().ok()?.ino() == ROOT).then_some(group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_those_of_the_kernel_side() {
+        let shared = include_str!("../../../bpf/shared.h");
+        for (name, number) in [("NONE", NONE), ("WATCHES", WATCHES), ("REFUSES", REFUSES)] {
+            let line = format!("\tLAST_WORD_{name} = {number},");
+            assert!(shared.contains(&line), "{line}");
+        }
+    }
 }

@@ -98,6 +98,7 @@ pub fn run() -> Result<bool, GateError> {
     for (name, how) in [
         ("and writes no map that it has open still", "by itself"),
         ("nor puts it where programs look maps up", "in another map"),
+        ("nor by many at once", "among others"),
     ] {
         let once = text.contains(&format!("{how}: done\n"))
             && text.contains(&format!("{how}: Operation not permitted"));
@@ -125,16 +126,28 @@ pub fn keep() -> io::Result<()> {
             .u64(8, (&raw const key).addr() as u64)
             .u64(16, value)
     };
+    // struct { in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags }
+    let batch = Attr::new()
+        .u64(16, (&raw const key).addr() as u64)
+        .u64(24, (&raw const fd).addr() as u64)
+        .u32(32, 1)
+        .u32(36, outer.as_raw_fd() as u32);
     let ways = [
-        ("by itself", update(&map, (&raw const value).addr() as u64)),
+        (
+            "by itself",
+            super::MAP_UPDATE_ELEM,
+            update(&map, (&raw const value).addr() as u64),
+        ),
         (
             "in another map",
+            super::MAP_UPDATE_ELEM,
             update(&outer, (&raw const fd).addr() as u64),
         ),
+        ("among others", MAP_UPDATE_BATCH, batch),
     ];
     let all = || {
-        for (how, attr) in &ways {
-            match attr.call(super::MAP_UPDATE_ELEM) {
+        for (how, command, attr) in &ways {
+            match attr.call(*command) {
                 Ok(_) => println!("{how}: done"),
                 Err(error) => println!("{how}: {error}"),
             }
@@ -145,6 +158,8 @@ pub fn keep() -> io::Result<()> {
     all();
     Ok(())
 }
+
+const MAP_UPDATE_BATCH: u32 = 26;
 
 /// Whose inner maps look like this one.
 fn map_of_maps(like: &OwnedFd) -> io::Result<OwnedFd> {
