@@ -94,7 +94,8 @@ kernels="
 7.3  trixie-backports
 "
 
-# Modules of these kernels that guests load; and two with other types, `dummy_other` and `tcp_dctcp_other`.
+# Modules of these kernels that guests load; and two with other types, `dummy_other` and `tcp_dctcp_other`, and two of
+# our own (fixtures/module), `asks_signed` and `asks_unsigned`.
 modules="sch_ingress cls_bpf act_bpf dummy tun kcm tcp_dctcp dm-mod dm-bufio dm-verity reed_solomon squashfs fuse"
 
 main() {
@@ -326,6 +327,31 @@ other_module() {
     LC_ALL=C sed -i "s/$3/$4/g" "$1/$2_other.ko"
 }
 
+# RELEASE: our own modules, for which `struct module` is all that must be known of a kernel.
+own_modules() {
+    local folder="$cache/modules/$1" source sum sizes
+    source=$(dirname "$(readlink -f "$0")")/../fixtures/module/asks_for_program.c
+    sum=$(sha256sum <"$source")
+    if [ "$(cat "$folder/own" 2>/dev/null)" = "$sum" ]; then return; fi
+    [ -e "$cache/tools/bpftool/.complete" ] || fetch_tool bpftool
+    sizes=$("$cache/tools/bpftool/bin/bpftool" btf dump file "$cache/kernels/$1/vmlinux" format raw | awk '
+        /^\[/ { inside = 0 }
+        /^\[.*STRUCT .module. size/ { inside = 1; split($4, size, "="); printf "-DMODULE_SIZE=%d ", size[2] }
+        inside && /\t.name. type_id/ { split($3, at, "="); printf "-DNAME_AT=%d ", at[2] / 8 }
+        inside && /\t.init. type_id/ { split($3, at, "="); printf "-DINIT_AT=%d ", at[2] / 8 }')
+    # The modules' names, and what their programs return: that of the fixture keep_out, or something else.
+    own_module asks_signed -DRETURNS=1
+    own_module asks_unsigned -DRETURNS=0
+    echo "$sum" >"$folder/own"
+}
+
+# NAME FLAG: as `own_modules` has found the kernel.
+own_module() {
+    # shellcheck disable=SC2086
+    gcc -c -O2 -Wall -Werror -mcmodel=kernel -mno-sse -mno-red-zone -ffreestanding -fno-pic -fno-stack-protector \
+        -fno-asynchronous-unwind-tables $sizes -DNAME="\"$1\"" "$2" "$source" -o "$folder/$1.ko"
+}
+
 # Modules of the very kernel that is here; they are signed, and stay as they are.
 fetch_modules() {
     local series=$1 suite package release partial name path
@@ -335,6 +361,7 @@ fetch_modules() {
     [ -e "$cache/kernels/$series/release" ] || return 0
     release=$(cat "$cache/kernels/$series/release")
     if [ "$(cat "$cache/modules/$release/names" 2>/dev/null)" = "$modules" ]; then
+        own_modules "$release"
         say "modules $series: have $cache/modules/$release"
         return
     fi
@@ -371,6 +398,7 @@ fetch_modules() {
     rm -rf "$cache/modules/$release"
     mv "$partial/modules" "$cache/modules/$release"
     rm -r "$partial"
+    own_modules "$release"
     say "modules $series: $cache/modules/$release"
 }
 
