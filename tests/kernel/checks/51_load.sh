@@ -3,6 +3,7 @@
 # spare: 6.12
 # processors: 2
 attacker race 40
+attacker swarm 64
 attacker renew
 attacker fill
 attacker cycle 6

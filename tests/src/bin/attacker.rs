@@ -381,6 +381,7 @@ fn main() -> ExitCode {
         Some("fill") => done(crowd::fill()),
         Some("many") => done(crowd::hold_many(number(&words))),
         Some("race") => done(crowd::race(number(&words))),
+        Some("swarm") => done(crowd::swarm(number(&words))),
         Some("exchange") => {
             let result = BpfGate::open().and_then(|gate| gate.exchange());
             return ended(result.map_err(|error| io::Error::other(explain(&error))));
@@ -408,7 +409,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|otherwise OBJECT PROGRAM FILE|truncate FILE|beneath SOURCE ON|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|sets N|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swarm N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|otherwise OBJECT PROGRAM FILE|truncate FILE|beneath SOURCE ON|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|sets N|disarm"
             );
             return ExitCode::from(2);
         }

@@ -1,12 +1,14 @@
 //! Many programs at once and one after another: records, threads, arming again and again.
 
+use std::{sync::Barrier, thread};
+
 use enforcer::{
     gate::{Gate, GateError},
     kernel::BpfGate,
 };
 use policy::Reason;
 
-use super::{arm, check, comes, drain, evil, long, must_refuse, own::grace, simple};
+use super::{Load, arm, check, comes, drain, evil, long, must_refuse, own::grace, simple};
 
 /// A table of records that is full refuses, and has room again when programs go.
 pub fn fill() -> Result<bool, GateError> {
@@ -79,31 +81,49 @@ pub fn hold_many(count: usize) -> Result<bool, GateError> {
 
 /// Threads that load good and bad programs at the same time: no verdict goes to the wrong one.
 pub fn race(rounds: usize) -> Result<bool, GateError> {
+    compete(4, rounds, || long(1000, None), || long(1000, Some(999)))
+}
+
+/// The same with so many threads that some wait in each place where the kernel lets a load wait, and programs so
+/// short that thousands come.
+pub fn swarm(rounds: usize) -> Result<bool, GateError> {
+    compete(128, rounds, simple, evil)
+}
+
+fn compete(
+    threads: usize,
+    rounds: usize,
+    good: fn() -> Load,
+    bad: fn() -> Load,
+) -> Result<bool, GateError> {
     let mut gate = BpfGate::open()?;
     arm(&mut gate)?;
-    let threads: Vec<_> = (0..4)
-        .map(|number| {
-            std::thread::spawn(move || {
-                let (mut wrongly_loaded, mut wrongly_refused) = (0, 0);
-                for round in 0..rounds {
-                    if (number + round) % 2 == 0 {
-                        wrongly_refused += usize::from(long(1000, None).load().is_err());
-                    } else {
-                        wrongly_loaded += usize::from(long(1000, Some(999)).load().is_ok());
-                    }
-                }
-                (wrongly_loaded, wrongly_refused)
-            })
-        })
-        .collect();
-    let counts: Vec<_> = threads
-        .into_iter()
-        .map(|thread| thread.join().expect("threads only count"))
-        .collect();
+    let start = Barrier::new(threads);
+    let run = &|number: usize| {
+        start.wait();
+        let (mut wrongly_loaded, mut wrongly_refused) = (0, 0);
+        for round in 0..rounds {
+            if (number + round).is_multiple_of(2) {
+                wrongly_refused += usize::from(good().load().is_err());
+            } else {
+                wrongly_loaded += usize::from(bad().load().is_ok());
+            }
+        }
+        (wrongly_loaded, wrongly_refused)
+    };
+    let counts: Vec<_> = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|number| scope.spawn(move || run(number)))
+            .collect();
+        running
+            .into_iter()
+            .map(|thread| thread.join().expect("threads only count"))
+            .collect()
+    });
     let fine = check(
-        "threads that race each get their own verdict",
+        &format!("{threads} threads that race each get their own verdict"),
         if counts.iter().all(|&count| count == (0, 0)) {
-            Ok(format!("4 threads, {rounds} loads each"))
+            Ok(format!("{rounds} loads each"))
         } else {
             Err(format!("(wrongly loaded, wrongly refused): {counts:?}"))
         },
