@@ -17,6 +17,7 @@ const OBJECTS: &[(&str, &str, &[&str])] = &[
     ("dispatch", "dispatch", &[]),
     ("divert", "divert", &[]),
     ("drop_port", "drop_port", &[]),
+    ("hide_itself", "hide_itself", &[]),
     ("hold_back", "hold_back", &[]),
     ("keep_out", "keep_out", &[]),
     ("nested", "nested", &[]),

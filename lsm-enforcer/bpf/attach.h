@@ -210,7 +210,7 @@ static __noinline u32 refuse_replacement(int cmd, union attach_attr *attr, struc
 	 1ull << BPF_MAP_LOOKUP_AND_DELETE_ELEM | 1ull << BPF_MAP_FREEZE)
 /* Every command of bpf() comes by here: all but these leave at once. */
 #define LOOKED_AT                                                                                  \
-	(CHANGES | 1ull << BPF_PROG_ATTACH | 1ull << BPF_PROG_TEST_RUN |                            \
+	(CHANGES | 1ull << BPF_PROG_ATTACH | 1ull << BPF_PROG_DETACH | 1ull << BPF_PROG_TEST_RUN |  \
 	 1ull << BPF_RAW_TRACEPOINT_OPEN |                                                           \
 	 1ull << BPF_LINK_CREATE | 1ull << BPF_LINK_UPDATE | 1ull << BPF_LINK_GET_FD_BY_ID)
 
@@ -224,6 +224,7 @@ static __always_inline bool is_among(u32 cmd, u64 commands)
 }
 
 #define BPF_F_TEST_XDP_LIVE_FRAMES 2
+#define BPF_F_REPLACE 4
 
 /*
  * A test run: whoever has the descriptor runs the program on what he made. For most that only brings a result. A raw
@@ -248,6 +249,26 @@ static __noinline int refuse_run(union attach_attr *attr)
 		return 0;
 	emit_attempt(3, REASON_ATTACH_PLACE, BPF_PROG_TEST_RUN);
 	return -EPERM;
+}
+
+/*
+ * What has the last word is attached by a command, and whoever has a descriptor of it from before arming could undo
+ * that. Whoever shares his descriptors could exchange one for another meanwhile.
+ */
+static __noinline u32 refuse_detachment(u32 type, u32 fd)
+{
+	struct guard *g = locked_guard();
+	struct bpf_prog *prog;
+
+	if (!g || (type != BPF_LSM_CGROUP && type != BPF_CGROUP_SYSCTL) || is_daemon())
+		return 0;
+	prog = prog_of_fd(fd);
+	if (prog && refuse_own(g, OWN_PROG, BPF_CORE_READ(prog, aux, id)))
+		return REASON_OWN_OBJECT;
+	if (!loader_shares_files())
+		return 0;
+	emit_attempt(0, REASON_OWN_OBJECT, (u64)OWN_PROG << 32);
+	return REASON_OWN_OBJECT;
 }
 
 /*
@@ -280,6 +301,13 @@ static __always_inline int refuse_attach(int cmd, union attach_attr *attr)
 		    BPF_PROBE_READ(attr, prog_attach.target_fd) == (u32)-1)
 			return 0;
 		fd = BPF_PROBE_READ(attr, prog_attach.attach_bpf_fd);
+		if ((BPF_PROBE_READ(attr, prog_attach.attach_flags) & BPF_F_REPLACE) &&
+		    refuse_detachment(BPF_PROBE_READ(attr, prog_attach.attach_type),
+				      BPF_PROBE_READ(attr, prog_attach.replace_bpf_fd)))
+			return -EPERM;
+	} else if (cmd == BPF_PROG_DETACH) {
+		return refuse_detachment(BPF_PROBE_READ(attr, prog_attach.attach_type),
+					 BPF_PROBE_READ(attr, prog_attach.attach_bpf_fd)) ? -EPERM : 0;
 	} else if (cmd == BPF_LINK_UPDATE) {
 		fd = BPF_PROBE_READ(attr, link_update.new_prog_fd);
 	} else if (cmd == BPF_PROG_TEST_RUN) {

@@ -478,8 +478,9 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 		report_binding(prog, 0, REASON_NO_VERDICT, 1, 0);
 		return REASON_NO_VERDICT;
 	}
+	/* What a program left that is gone speaks for no other that got its address. */
 	if (r->state == STATE_PASSED)
-		return 0;
+		return r->id == BPF_CORE_READ(aux, id) || mode_in_force() != MODE_ENFORCE ? 0 : REASON_NO_VERDICT;
 	if (r->state == STATE_REFUSED)
 		return mode_in_force() == MODE_OPEN ? 0 : r->reason ?: REASON_NO_VERDICT;
 	r->id = BPF_CORE_READ(aux, id);

@@ -51,6 +51,7 @@ enum {
 	BPF_MAP_GET_NEXT_KEY = 4,
 	BPF_PROG_LOAD = 5,
 	BPF_PROG_ATTACH = 8,
+	BPF_PROG_DETACH = 9,
 	BPF_PROG_TEST_RUN = 10,
 	BPF_RAW_TRACEPOINT_OPEN = 17,
 	BPF_MAP_LOOKUP_AND_DELETE_ELEM = 21,
@@ -167,7 +168,7 @@ union attach_attr {
 		};
 	} link_create;
 	struct { u32 link_fd; u32 new_prog_fd; } link_update;
-	struct { u32 target_fd; u32 attach_bpf_fd; u32 attach_type; } prog_attach;
+	struct { u32 target_fd; u32 attach_bpf_fd; u32 attach_type; u32 attach_flags; u32 replace_bpf_fd; } prog_attach;
 	struct { u64 name; u32 prog_fd; } raw_tracepoint;
 	struct { u32 prog_fd; u32 results[3]; u64 data[2]; u32 more[4]; u64 contexts[2]; u32 flags; } test;
 	struct { u32 link_id; } get_id;
@@ -202,7 +203,7 @@ struct bpf_prog___digest {
 };
 
 enum bpf_prog_type { BPF_PROG_TYPE_UNSPEC };
-enum bpf_attach_type { BPF_CGROUP_INET_INGRESS };
+enum bpf_attach_type { BPF_CGROUP_INET_INGRESS, BPF_CGROUP_SYSCTL = 18, BPF_LSM_CGROUP = 43 };
 enum bpf_map_type { BPF_MAP_TYPE_UNSPEC };
 enum bpf_cmd { BPF_MAP_CREATE };
 /* Only the names count: the running kernel's BTF says the numbers, and whether it has them. */

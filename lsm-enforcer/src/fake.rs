@@ -59,6 +59,10 @@ pub enum Programs {
 /// What the world remembers.
 #[derive(Default)]
 pub struct State {
+    /// Could somebody have got hold of the process?
+    pub is_traced: bool,
+    /// Programs of the gate that somebody took off their hooks.
+    pub taken: Vec<String>,
     /// Pins.
     pub armed: Option<Armed>,
     /// What may load.
@@ -201,6 +205,10 @@ impl State {
 }
 
 impl Gate for World {
+    fn is_ours_alone(&self) -> bool {
+        !self.change(|state| state.is_traced)
+    }
+
     fn hold(&mut self, _: Role) -> Result<Hold, GateError> {
         let holder = self.change(|state| state.holders.pop());
         Ok(holder.map_or(Hold::Ours, |(pid, role)| {
@@ -323,6 +331,7 @@ impl Gate for World {
             missing: self.change(|state| state.missing.clone()),
             blind: Vec::new(),
             warnings: Vec::new(),
+            taken: self.change(|state| state.taken.clone()),
         })
     }
 

@@ -221,6 +221,8 @@ pub struct Coverage {
     pub blind: Vec<String>,
     /// What is not as it should be, and does not open the gate.
     pub warnings: Vec<String>,
+    /// Programs of the gate, which is armed, that are not where they were put.
+    pub taken: Vec<String>,
 }
 
 /// One attempt that the gate judged and reports.
@@ -381,6 +383,8 @@ pub trait Gate {
     /// Keeps all other processes from changing anything, if nobody does so now. What was read before counts
     /// no more. The other functions do not ask whether it was called: [`crate::enforcer::Enforcer::hold`] is for that.
     fn hold(&mut self, role: Role) -> Result<Hold, GateError>;
+    /// Has nobody else been able to trace this process, or to open its memory, since it began?
+    fn is_ours_alone(&self) -> bool;
     /// Loads, attaches and pins everything, with `admissions` in force from the first moment.
     fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError>;
     /// Replaces all admissions, policy version and digest, and mode, as one.

@@ -19,14 +19,14 @@ const PAGE: usize = 4096;
 ///
 /// Those of `mmap`, `mprotect` and `mremap`; the process is as it was.
 pub fn take() -> io::Result<()> {
-    for (start, length) in from_the_file() {
+    for (start, length) in from_the_file()? {
         exchange(start, length)?;
     }
     Ok(())
 }
 
 /// Whole pages of the executable that stay writable: their address and bytes.
-fn from_the_file() -> Vec<(usize, usize)> {
+fn from_the_file() -> io::Result<Vec<(usize, usize)>> {
     // SAFETY: the kernel puts these values next to the environment of every process.
     let (headers, count) = unsafe {
         (
@@ -39,7 +39,8 @@ fn from_the_file() -> Vec<(usize, usize)> {
         unsafe { slice::from_raw_parts(headers as *const libc::Elf64_Phdr, count as usize) };
     let find = |kind: u32| headers.iter().find(|header| header.p_type == kind);
     let Some(own) = find(libc::PT_PHDR) else {
-        return Vec::new();
+        let what = "the program headers do not say where they are (PT_PHDR)";
+        return Err(io::Error::other(what));
     };
     let base = headers.as_ptr().addr() - own.p_vaddr as usize;
     // What a loader has made read-only when it had written it.
@@ -50,21 +51,18 @@ fn from_the_file() -> Vec<(usize, usize)> {
     let writable = |header: &&libc::Elf64_Phdr| {
         header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W != 0
     };
-    headers
-        .iter()
-        .filter(writable)
-        .filter_map(|header| {
-            let start = base + header.p_vaddr as usize;
-            let end = (start + header.p_filesz as usize).next_multiple_of(PAGE);
-            let start = start / PAGE * PAGE;
-            let start = if read_only.contains(&start) {
-                read_only.end
-            } else {
-                start
-            };
-            (start < end).then(|| (start, end - start))
-        })
-        .collect()
+    let pages = headers.iter().filter(writable).filter_map(|header| {
+        let start = base + header.p_vaddr as usize;
+        let end = (start + header.p_filesz as usize).next_multiple_of(PAGE);
+        let start = start / PAGE * PAGE;
+        let start = if read_only.contains(&start) {
+            read_only.end
+        } else {
+            start
+        };
+        (start < end).then(|| (start, end - start))
+    });
+    Ok(pages.collect())
 }
 
 fn exchange(start: usize, length: usize) -> io::Result<()> {

@@ -586,7 +586,6 @@ const NOT_COVERED: &[&str] = &[
     "test runs (BPF_PROG_TEST_RUN) of admitted programs without places, on whatever packets their holder makes",
     "up to 64 instructions of whoever holds a key for lists of probes; they are attached nowhere",
     "where events go while no daemon runs: to the log of whichever command collects them",
-    "whoever held the process that armed (ptrace, /proc/PID/mem) from before it guarded itself, until it is started anew",
     "where loaded programs are attached by netlink, ioctl or socket options once somebody took the gate's pins away, and \
      who writes the daemon's file then, or has a program of control groups from before arming answer otherwise for \
      kernel memory and sysctl; calls of bpf() are refused",

@@ -12,6 +12,7 @@ pub const NAMES: &[&str] = &[
     "dispatch",
     "divert",
     "drop_port",
+    "hide_itself",
     "hold_back",
     "keep_out",
     "nested",

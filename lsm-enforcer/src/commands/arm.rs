@@ -10,7 +10,7 @@ use enforcer::{
     store::{Document, Store},
 };
 
-use super::{Places, duration, must_be_root, read_permit, read_text};
+use super::{Places, begin_alone, duration, must_be_root, read_permit, read_text};
 
 /// Arms the gate: from then on BPF programs load only if a bundle that the policy admits
 /// holds them. FILE.sig must be the authority's signature on FILE (`bpfseal policy sign`).
@@ -63,6 +63,9 @@ pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure>
         permit: read_permit(args.permit.as_deref())?,
     };
     let has_daemon = places.daemon()?.is_some();
+    if !has_daemon {
+        begin_alone()?;
+    }
     let arming: Arming = places.perform(Request::Arm(Box::new(request)), &[])?;
     if !has_daemon && let Some(seconds) = arming.confirm_within_seconds {
         super::confirm::start(places, seconds)?;

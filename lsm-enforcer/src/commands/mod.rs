@@ -186,10 +186,22 @@ impl Places {
             }
             None => {
                 let runtime = Runtime::open(&self.runtime)?;
-                perform_alone(&runtime, request, body, || self.enforcer())?
+                let arms = matches!(request, Request::Arm(_));
+                let open = || match arms {
+                    true => self.enforcer_that_arms(),
+                    false => self.enforcer(),
+                };
+                perform_alone(&runtime, request, body, open)?
             }
         };
         serde_json::from_value(value).map_err(|error| Failure::internal(error.to_string()))
+    }
+
+    /// The same for whoever may arm the gate. What was left of one has been cleared away by then.
+    pub fn enforcer_that_arms(&self) -> Result<Enforcer, Failure> {
+        let enforcer = self.enforcer()?;
+        begin_alone()?;
+        Ok(enforcer)
     }
 
     /// Opens the state folder and the gate. The caller holds the lock.
@@ -283,6 +295,14 @@ fn duration(text: &str) -> Result<Duration, String> {
         Some(seconds) if (1..=7 * 86_400).contains(&seconds) => Ok(Duration::from_secs(seconds)),
         _ => Err(format!("want a time between 1s and 168h; got {text:?}")),
     }
+}
+
+/// Keeps others from this process, which may start it anew.
+fn begin_alone() -> Result<(), Failure> {
+    kernel::shield::begin().map_err(|error| {
+        let detail = format!("others cannot be kept from this process: {error}");
+        Failure::refused(policy::Reason::CannotEnforce, detail)
+    })
 }
 
 const MAX_TEXT: u64 = 4 << 20;

@@ -8,7 +8,7 @@ use enforcer::{
     failure::Failure,
 };
 
-use super::{Places, duration, must_be_root};
+use super::{Places, begin_alone, duration, must_be_root};
 
 /// Takes over the gate that is pinned in the kernel, or arms it as the state folder says,
 /// then serves commands, writes the event log and proves again and again that the gate
@@ -27,12 +27,13 @@ pub struct Args {
 
 pub fn run(args: &Args, places: &Places) -> Result<(), Failure> {
     must_be_root()?;
+    begin_alone()?;
     let runtime = Runtime::open(&places.runtime)?;
     daemon::run(
         &runtime,
         Options {
             watch: args.watch_every,
         },
-        || places.enforcer(),
+        || places.enforcer_that_arms(),
     )
 }

@@ -526,10 +526,21 @@ impl Enforcer {
     fn must_be_able(&self) -> Result<(), Failure> {
         let obstacles = self.obstacles()?;
         let Some(first) = obstacles.first() else {
-            return Ok(());
+            return self.must_be_ours_alone();
         };
         let what: Vec<_> = obstacles.iter().map(|o| o.what.as_str()).collect();
         Err(Failure::refused(Reason::CannotEnforce, what.join("; ")).with_remedy(&first.remedy))
+    }
+
+    fn must_be_ours_alone(&self) -> Result<(), Failure> {
+        if self.tools.gate.is_ours_alone() {
+            return Ok(());
+        }
+        Err(Failure::refused(
+            Reason::CannotEnforce,
+            "somebody traced this process when it began, or could have opened its memory since",
+        )
+        .with_remedy("Start the enforcer anew, not under a debugger or strace."))
     }
 }
 

@@ -163,6 +163,15 @@ fn a_gate_that_does_not_bite_is_taken_away_again() {
 }
 
 #[test]
+fn who_could_be_held_by_somebody_does_not_arm() {
+    let scene = Scene::new();
+    scene.world.change(|state| state.is_traced = true);
+    let result = scene.start().arm(request(policy(1, "enforce", "tool")));
+    assert_eq!(reason(result), Some(Reason::CannotEnforce));
+    assert_eq!(scene.mode(), None);
+}
+
+#[test]
 fn audit_is_spelled_out_and_says_why() {
     let cases: [(&str, bool, bool, Option<&str>); 4] = [
         ("enforce", false, false, None),

@@ -19,8 +19,11 @@ use std::{
 };
 
 use bundle::Digest;
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, ProgramHandle, RingBufferBuilder};
+use libbpf_rs::{
+    Link, MapCore, MapFlags, MapHandle, ProgramHandle, RingBufferBuilder, query::LinkInfo,
+};
 
+pub(super) use begin::able;
 pub use hold::stranger;
 use renewal::LINK;
 
@@ -30,6 +33,7 @@ use super::{
     pins::Pins,
     place,
     shared::{Fields, Guard, Origin},
+    shield,
     store::{self, Set, Store},
     successor,
 };
@@ -140,23 +144,42 @@ impl BpfGate {
         Ok(value.map_or(0, u64::from_ne_bytes))
     }
 
-    /// Is that program of the gate pinned, and not something else in its place?
-    fn is_attached(&self, name: &str) -> io::Result<bool> {
-        if last_word::is_last(name) {
-            return Ok(self.last()?.iter().any(|program| program.name() == name));
-        }
-        let pin = self.pins.pin(&format!("link_{name}"));
-        let Ok(link) = Link::open(pin).and_then(|link| link.info()) else {
-            return Ok(false);
+    /// What is behind the pin of that program's link, if it is a link.
+    fn link_of(&self, name: &str) -> Option<LinkInfo> {
+        let pin = self.pins.pin(&format!("{LINK}{name}"));
+        Link::open(pin).and_then(|link| link.info()).ok()
+    }
+
+    /// The same, if it is one of the gate's own.
+    fn own_link(&self, name: &str) -> io::Result<Option<LinkInfo>> {
+        let Some(link) = self.link_of(name) else {
+            return Ok(None);
         };
         let key = Fields::default().u32s(&[OWN_LINK, link.id]).done(8);
         let known = self.map("own")?.lookup(&key, MapFlags::ANY);
-        Ok(known.map_err(other)?.is_some())
+        Ok(known.map_err(other)?.map(|_| link))
+    }
+
+    /// Those of the gate's programs that are pinned, by their names: of none another's link has the place.
+    fn own_links(&self) -> io::Result<BTreeMap<&'static str, LinkInfo>> {
+        let mut found = BTreeMap::new();
+        // One link is there for one program, whatever begins like its name.
+        let mut known = HashSet::new();
+        for &name in object::ORDER {
+            let Some(link) = self.own_link(name)? else {
+                continue;
+            };
+            let program = ProgramHandle::from_prog_id(link.prog_id).map_err(other)?;
+            if object::is_name(program.name(), name) && known.insert(link.id) {
+                found.insert(name, link);
+            }
+        }
+        Ok(found)
     }
 
     /// Which devices with dm-verity got how many tables, or why that is not known.
     fn tables(&self) -> io::Result<Result<&MapHandle, &'static str>> {
-        if !self.is_attached("note_volume")? {
+        if self.own_link("note_volume")?.is_none() {
             return Ok(Err(
                 "`dmverity` needs Linux 6.12, which says when a volume is given another table",
             ));
@@ -300,6 +323,10 @@ impl Gate for BpfGate {
         self.take_hold(role)
     }
 
+    fn is_ours_alone(&self) -> bool {
+        shield::is_held()
+    }
+
     fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError> {
         if !self.maps.is_empty() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists)).doing("arming the gate");
@@ -312,6 +339,7 @@ impl Gate for BpfGate {
         }
         let result = self.arm_now(armed, admissions);
         if result.is_err() {
+            shield::return_from_the_gate();
             // It may guard its pins already.
             let _the_first_error_counts = self.stop_guarding();
             self.maps.clear();
@@ -362,6 +390,7 @@ impl Gate for BpfGate {
         // still work: first none of them refuses or guards anything any more, then they go.
         let open = || {
             self.put_in_force(&self.store(0).open()?)?;
+            shield::return_from_the_gate();
             self.stop_guarding()
         };
         open().doing("opening the gate")?;
@@ -418,11 +447,16 @@ impl Gate for BpfGate {
                 own.lookup(&key, MapFlags::ANY)
                     .is_ok_and(|found| found.is_some())
             };
+            let mut attached = Vec::new();
+            for name in object::ORDER {
+                attached.extend(self.own_link(name)?.map(|link| link.prog_id));
+            }
             let known = loaded::Known {
                 records: self.map("records")?,
                 places: self.map("places")?,
+                attached,
             };
-            loaded::list(Some(known), &is_own, &self.origins, armed_at)
+            loaded::list(Some(&known), &is_own, &self.origins, armed_at)
         };
         list().doing("listing programs")
     }
@@ -496,11 +530,8 @@ impl Gate for BpfGate {
         if self.maps.is_empty() {
             return Ok(Vec::new());
         }
-        let mut found = Vec::new();
-        for &name in object::ORDER {
-            let attached = self.is_attached(name).doing("looking at a pinned link")?;
-            found.extend(attached.then(|| name.to_owned()));
-        }
+        let links = self.own_links().doing("looking at the pinned links")?;
+        let mut found: Vec<String> = links.into_keys().map(str::to_owned).collect();
         if self.has_the_last_word().doing("looking at the last word")? {
             let last = self.last().doing("looking at the last word")?;
             let name = |program: &ProgramHandle| program.name().to_string_lossy().into_owned();

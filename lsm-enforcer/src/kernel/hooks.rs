@@ -2,7 +2,7 @@
 //!
 //! Programs that change what a function returns (`BPF_MODIFY_RETURN`), and LSM programs, run one after another until
 //! one returns something else than 0; the others are left out then. Most callers take any such answer for a
-//! refusal. Those of three hooks take a positive one for none (`bpf_prog_new_fd()`, `bpf_map_new_fd()` and
+//! refusal, and a function that returns nothing is left out whatever they answer. Those of three hooks take a positive one for none (`bpf_prog_new_fd()`, `bpf_map_new_fd()` and
 //! `__sys_bpf()` of kernel/bpf/syscall.c), so whoever came before the gate can have it left out. Since 6.12 the
 //! verifier lets no LSM program return such a number, but those of control groups (commit 5d99e198be27).
 #![expect(
@@ -12,13 +12,13 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    io, iter,
+    io,
     os::fd::AsFd as _,
     sync::OnceLock,
 };
 
 use libbpf_rs::{
-    Error, ErrorKind, ProgramHandle, ProgramType,
+    ErrorKind, ProgramHandle, ProgramType,
     btf::{Btf, types::Func},
     libbpf_sys::{self, bpf_prog_info},
     query::ProgramInfo,
@@ -30,6 +30,18 @@ use crate::measure::object_info;
 const HOOKS: [&str; 3] = ["bpf", "bpf_map", "bpf_prog"];
 /// How the function of a hook is called: for programs that change what it returns, and for LSM programs.
 const PREFIXES: [&str; 2] = ["security_", "bpf_lsm_"];
+/// Functions that ask hooks by which the gate learns what happened, and that return nothing: who changes what they
+/// return has them left out. And bpf() itself, where the kernel lets programs answer for system calls
+/// (`CONFIG_FUNCTION_ERROR_INJECTION`).
+const OTHERS: [&str; 7] = [
+    "security_bpf_prog_free",
+    "security_bprm_committed_creds",
+    "security_inode_free",
+    "security_task_free",
+    "__x64_sys_bpf",
+    "__ia32_sys_bpf",
+    "__arm64_sys_bpf",
+];
 
 /// The hook at which a program of these kinds may answer before the gate. A program that is gone answers nowhere.
 pub fn answered_by(program: &ProgramInfo) -> Option<String> {
@@ -47,16 +59,39 @@ pub fn answered_by(program: &ProgramInfo) -> Option<String> {
     }
 }
 
-/// Programs that are not among these, and that the kernel does not show; and why: somebody's program may refuse them.
-pub fn hidden(shown: &HashSet<u32>) -> Vec<(u32, Error)> {
-    let all = iter::successors(next_program(0).ok(), |&id| next_program(id).ok());
-    all.filter(|id| !shown.contains(id))
-        .filter_map(|id| match ProgramHandle::from_prog_id(id) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Some((id, error)),
-            // It came since, or is gone.
-            _ => None,
-        })
-        .collect()
+/// Programs that are not among those `shown`, and that the kernel hides; and why: somebody's program may have it do so.
+/// The gate's own, `attached`, are there.
+pub fn hidden(shown: &HashSet<u32>, attached: &[u32]) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    // Those that came since have higher numbers.
+    let last = shown.iter().chain(attached).max().copied().unwrap_or(0);
+    let mut before = 0;
+    loop {
+        let id = match next_program(before) {
+            Ok(id) => id,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => {
+                found.push((before + 1, error.to_string()));
+                break;
+            }
+        };
+        if !shown.contains(&id) {
+            let why = match ProgramHandle::from_prog_id(id) {
+                Ok(_) => (id <= last).then(|| "it was not listed".to_owned()),
+                // Gone, or somebody says so.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    (next_program(id - 1).ok() == Some(id)).then(|| error.to_string())
+                }
+                Err(error) => Some(error.to_string()),
+            };
+            found.extend(why.map(|why| (id, why)));
+        }
+        before = id;
+    }
+    // The kernel, or somebody, ended the list too early.
+    let ended = attached.iter().filter(|id| !shown.contains(id));
+    found.extend(ended.map(|&id| (id, "the list of programs ends before it".to_owned())));
+    found
 }
 
 /// The kernel's id of the program after that one.
@@ -82,7 +117,8 @@ fn functions() -> io::Result<&'static BTreeMap<u32, String>> {
     let btf = Btf::from_vmlinux().map_err(io::Error::other)?;
     let names = PREFIXES
         .iter()
-        .flat_map(|prefix| HOOKS.map(|hook| format!("{prefix}{hook}")));
+        .flat_map(|prefix| HOOKS.map(|hook| format!("{prefix}{hook}")))
+        .chain(OTHERS.map(str::to_owned));
     let found = names.filter_map(|name| {
         let function = btf.type_by_name::<Func<'_>>(&name)?;
         Some((function.type_id().into(), name))

@@ -283,6 +283,7 @@ impl Ladder {
             missing: self.missing.clone(),
             blind,
             warnings: Vec::new(),
+            taken: Vec::new(),
         }
     }
 }

@@ -15,10 +15,11 @@ use super::{
 use crate::gate::{Class, Loaded};
 
 /// What the kernel side knows of loaded programs.
-#[derive(Clone, Copy)]
 pub struct Known<'a> {
     pub records: &'a MapHandle,
     pub places: &'a MapHandle,
+    /// Programs of the gate's that are there: whoever lists all has come by them.
+    pub attached: Vec<u32>,
 }
 
 /// The highest id of a program; the kernel counts upwards.
@@ -31,7 +32,7 @@ pub fn last_program() -> u32 {
 
 /// Lists programs with their records, if there are any yet. `is_own` knows the gate's own.
 pub fn list(
-    known: Option<Known<'_>>,
+    known: Option<&Known<'_>>,
     is_own: &dyn Fn(u32) -> bool,
     origins: &HashMap<u32, Origin>,
     armed_at: Duration,
@@ -71,12 +72,13 @@ pub fn list(
         })
         .collect();
     let shown: HashSet<u32> = programs.iter().map(|program| program.id).collect();
-    programs.extend(hooks::hidden(&shown).into_iter().map(hidden));
+    let attached = known.map_or(&[][..], |known| &known.attached);
+    programs.extend(hooks::hidden(&shown, attached).into_iter().map(hidden));
     Ok(programs)
 }
 
 // The gate itself keeps nothing from the daemon.
-fn hidden((id, error): (u32, libbpf_rs::Error)) -> Loaded {
+fn hidden((id, why): (u32, String)) -> Loaded {
     Loaded {
         id,
         prog_type: 0,
@@ -90,7 +92,7 @@ fn hidden((id, error): (u32, libbpf_rs::Error)) -> Loaded {
         admitted: None,
         pid: None,
         comm: None,
-        instead_at: Some(format!("bpf_prog ({error})")),
+        instead_at: Some(format!("bpf_prog ({why})")),
         places: Vec::new(),
     }
 }

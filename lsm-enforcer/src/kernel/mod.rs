@@ -13,6 +13,7 @@ mod place;
 mod probe;
 mod rows;
 mod shared;
+pub mod shield;
 mod store;
 mod successor;
 mod volumes;

@@ -1,6 +1,11 @@
 //! Opening, loading and attaching the BPF object.
 
-use std::{collections::BTreeMap, ffi::OsString, io, os::fd::AsFd as _};
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    io,
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+};
 
 use libbpf_rs::{
     Link, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, ProgramHandle,
@@ -168,6 +173,12 @@ pub enum Maps<'a> {
 /// of one build alone.
 pub fn pin_name(map: &str) -> Option<String> {
     (!map.contains(".rodata")).then(|| map.replace('.', "_"))
+}
+
+/// Is a program of that name in the object called so in the kernel, which keeps 15 bytes of names?
+pub fn is_name(kernels: &OsStr, name: &str) -> bool {
+    const KEPT: usize = 15;
+    kernels.as_bytes() == &name.as_bytes()[..name.len().min(KEPT)]
 }
 
 /// Loads what this rung needs.

@@ -83,6 +83,11 @@ impl Pins {
         Path::new(&self.folder).exists()
     }
 
+    /// Is a gate pinned, whole or not?
+    pub fn hold_a_gate(&self) -> bool {
+        Path::new(&self.pin("map_set")).exists()
+    }
+
     /// What is mounted over them, if the pins are below.
     pub fn cover(&self) -> Option<&str> {
         self.cover.as_deref().filter(|_| self.held.is_some())

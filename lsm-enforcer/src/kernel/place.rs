@@ -60,6 +60,12 @@ pub fn survey(guard: &mut Guard) -> io::Result<()> {
     Ok(())
 }
 
+/// Once the pins are guarded, and this process with them: what was looked at before holds.
+pub fn must_still_be_ours() -> io::Result<()> {
+    must_not_be_traced(&fs::read_to_string("/proc/thread-self/status")?)?;
+    pins::must_stand_as_usual(&fs::read_to_string("/proc/self/mountinfo")?)
+}
+
 /// Nobody is the daemon under a filter of system calls (bpf/guard.h, `note_exec`): who arms under one could not be
 /// started again.
 fn must_not_be_filtered(status: &str) -> io::Result<()> {
@@ -120,7 +126,7 @@ fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
 }
 
 /// Whoever traces the process that arms does with the gate what it could.
-fn must_not_be_traced(status: &str) -> io::Result<()> {
+pub fn must_not_be_traced(status: &str) -> io::Result<()> {
     match field(status, "TracerPid:") {
         None | Some("0") => Ok(()),
         Some(tracer) => Err(io::Error::other(format!(

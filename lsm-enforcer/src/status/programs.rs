@@ -33,7 +33,10 @@ impl Standing {
         let loaded = enforcer.gate().loaded()?;
         let programs = ProgramCounts::count(mode.is_some(), &loaded);
         let unjudged = unjudged(mode.is_some(), loaded);
-        let falls_short = falls_short(strict, &unjudged).filter(|_| mode == Some(Mode::Enforce));
+        let taken = enforcer.gate().coverage()?.taken;
+        let falls_short = lacks(&taken)
+            .or_else(|| falls_short(strict, &unjudged))
+            .filter(|_| mode == Some(Mode::Enforce));
         Ok(Self {
             strict,
             falls_short,
@@ -130,6 +133,16 @@ fn unjudged(armed: bool, mut programs: Vec<Loaded>) -> Vec<Loaded> {
 }
 
 /// Why the gate does not enforce, or not as strictly as its policy wants.
+/// Programs of the gate that somebody took off their hooks.
+fn lacks(taken: &[String]) -> Option<String> {
+    let line = format!(
+        "NOT enforcing: somebody took programs of the gate off their hooks: {}; disarm and arm again, or start the \
+         machine anew",
+        taken.join(", ")
+    );
+    (!taken.is_empty()).then_some(line)
+}
+
 fn falls_short(strict: bool, unjudged: &[Loaded]) -> Option<String> {
     let instead = unjudged
         .iter()

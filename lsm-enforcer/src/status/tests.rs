@@ -279,6 +279,22 @@ fn who_may_answer_before_the_gate_is_said() {
 }
 
 #[test]
+fn a_program_of_the_gate_that_is_not_on_its_hook_is_said() {
+    let (world, state) = (World::new(), tempfile::tempdir().unwrap());
+    world.change(|state| state.taken = vec!["guard_trace".to_owned()]);
+    let mut enforcer = world.enforcer(state.path());
+    let policy = fake::signed(fake::authority(), &fake::policy_text(1, "enforce", "tool"));
+    enforcer.arm(request(policy)).unwrap();
+    let status = Status::measure(&mut enforcer, true).unwrap();
+    let line = "NOT enforcing: somebody took programs of the gate off their hooks: guard_trace;";
+    assert!(
+        !status.enforcing && status.headline.starts_with(line),
+        "{}",
+        status.headline
+    );
+}
+
+#[test]
 fn whatever_arms_says_of_strict_what_status_says() {
     let (world, state) = (World::new(), tempfile::tempdir().unwrap());
     world.change(|state| state.loaded = vec![loaded(7, 5, Some(Class::Before))]);

@@ -6,7 +6,15 @@ check "a kernel is loaded" attacker kexec 1
 prints "status says so" 'WARNING .*somebody has loaded a kernel that the next .reboot. may start' $X status
 check "it is unloaded" attacker kexec 0
 check "status says so no more" eval '! $X status | grep "next .reboot. may start"'
-for function in security_bpf_prog security_bpf security_bpf_map; do
+bpftool prog load $objects/hide_itself.bpf.o /sys/fs/bpf/hidden autoattach >/dev/null 2>&1
+check "a program hides itself" eval '[ -e /sys/fs/bpf/hidden ] && [ "$(programs hide_itself)" = 0 ]'
+prints "arming says that a program is hidden" '^NOT enforcing: .*may answer at bpf_prog \(' $arm
+rm /sys/fs/bpf/hidden
+is_seen() { $X status | grep '^Enforcing'; }
+check "without it, status says that it enforces" awaits is_seen
+permitted disarm
+prints "disarm first" Disarmed $X disarm --permit disarm.permit
+for function in security_bpf_prog security_bpf security_bpf_map security_inode_free; do
     rm -f answer
     check "before arming, a program is on $function" holding attacker instead $function /run/$SCRIPT/answer
     prints "arming says of $function that it does not enforce" "^NOT enforcing: tracing [0-9]+ \"instead\" may answer at $function before" $arm

@@ -10,6 +10,15 @@ for map in guards set own; do
     fails "who gets hold of $map meanwhile is seen" "somebody else got hold of the gate's map $map" attacker greedy $map $arm
     prints "and nothing of it stays" 'the gate is not armed' $X status
 done
+fails "who takes a program off its hook meanwhile is seen" "somebody took the gate's program guard_trace away" attacker slip $arm
+prints "and nothing of that stays" 'the gate is not armed' $X status
+mkdir -p groups
+mount -t cgroup2 none groups
+attacker grasp groups $arm
+umount groups
+prints "it enforces then" '^Enforcing' $X status
+permitted disarm
+prints "disarm it" Disarmed $X disarm --permit disarm.permit
 check "the daemon starts" daemon
 prints "arm" '^Enforcing' $arm
 check "the daemon runs its file" grep -q 'r-xp.*bpfseal-enforcer' /proc/$daemon/maps

@@ -27,6 +27,8 @@ mod crowd;
 mod devices;
 #[path = "attacker/doors.rs"]
 mod doors;
+#[path = "attacker/early.rs"]
+mod early;
 #[path = "attacker/follow.rs"]
 mod follow;
 #[path = "attacker/gate.rs"]
@@ -287,6 +289,13 @@ fn main() -> ExitCode {
         Some("ways") => done(ways::run()),
         Some("held") => done(held::run()),
         Some("follow") => follow::run(words.get(1).map_or("", String::as_str)),
+        Some("early") => {
+            let rest = words.get(2..).unwrap_or_default();
+            return ended(match words.get(1).map(String::as_str) {
+                Some("hold") if !rest.is_empty() => early::hold(&rest[0], &rest[1..]),
+                _ => early::trace(rest),
+            });
+        }
         Some("cut-off") => check("arming is cut off", renew::cut_off(&words[1..])),
         Some("answer") => return ended(own::answer(words.get(1).map_or("", String::as_str))),
         Some("entry") => return ended(own::entry(words.get(1).map_or("", String::as_str))),
@@ -316,6 +325,17 @@ fn main() -> ExitCode {
                 &words[2..],
             ));
         }
+        Some("slip") => return exits(greedy::slip(&words[1..])),
+        Some("grasp") => match greedy::grasp(
+            words.get(1).map_or("", String::as_str),
+            words.get(2..).unwrap_or_default(),
+        ) {
+            Ok(fine) => fine,
+            Err(error) => check(
+                "descriptors are held while it is armed",
+                Err(error.to_string()),
+            ),
+        },
         Some("greedy") => {
             return exits(greedy::run(
                 words.get(1).map_or("", String::as_str),
@@ -409,7 +429,7 @@ fn main() -> ExitCode {
         },
         _ => {
             eprintln!(
-                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swarm N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|otherwise OBJECT PROGRAM FILE|truncate FILE|beneath SOURCE ON|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|sets N|disarm"
+                "attacker gate|admit FILE…|watch|cost|fill|many N|race N|swarm N|renew|exchange|swap N|churn N|stale N|place|attach HOW PIN DEVICE|register OBJECT|members|ways|held|tokens|replace FOLDER|doors|slots|grab PID [guarded]|links|light HEADER FIXTURE|keyring PEM|signed BUNDLE SERIAL PEM|native BUNDLE SERIAL KEY PEM OBJECT…|follow PROGRAM|slip COMMAND…|grasp ROOT COMMAND…|early hold FIFO COMMAND…|early trace COMMAND…|otherwise OBJECT PROGRAM FILE|truncate FILE|beneath SOURCE ON|detour FUSE TARGET ON|late SOURCE BETWEEN ON|join FROM TO|meet N SOURCE ON|cycle N|steal|trace PID|load|hold|grace|frozen GROUP|rewrite N|sets N|disarm"
             );
             return ExitCode::from(2);
         }

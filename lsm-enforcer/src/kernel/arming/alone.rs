@@ -1,7 +1,7 @@
 //! Arming for somebody who watches: maps and programs are there for a while before anybody guards them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     io,
 };
@@ -89,7 +89,12 @@ impl BpfGate {
     }
 
     /// Nor does anybody remove a pin any more: what was made is behind each, and on its hook.
-    pub(super) fn must_be_pinned(&self, loaded: &object::Loaded) -> io::Result<()> {
+    /// `links` has the link of each program that needs a pin.
+    pub(super) fn must_be_pinned(
+        &self,
+        loaded: &object::Loaded,
+        links: &BTreeMap<String, u32>,
+    ) -> io::Result<()> {
         let gone = |what: &str| {
             let text = format!("somebody took {what} away while it was armed: arm again");
             Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
@@ -104,8 +109,15 @@ impl BpfGate {
                 return gone(&format!("the pin of the gate's map {name}"));
             }
         }
+        let last: BTreeSet<u32> = self.last()?.iter().map(ProgramHandle::id).collect();
         for name in loaded.names() {
-            if !self.is_attached(&name)? {
+            let is_there = match links.get(&name) {
+                Some(link) => self.link_of(&name).is_some_and(|found| found.id == *link),
+                None => loaded
+                    .program(&name)?
+                    .is_some_and(|program| last.contains(&program.id())),
+            };
+            if !is_there {
                 return gone(&format!("the gate's program {name}"));
             }
         }
@@ -142,6 +154,7 @@ impl BpfGate {
         if self.guard()?.mount == 0 {
             return Err(io::Error::other("the mount of the pins was not seen"));
         }
+        place::must_still_be_ours()?;
         let open = self.store(0).open()?;
         own.insert((OWN_MAP, object::map_id(&open.map)?));
         self.put_in_force(&open)?;

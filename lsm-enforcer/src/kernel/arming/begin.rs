@@ -1,6 +1,9 @@
 //! The first arming: programs on their hooks, pins, and nothing admitted before the gate is alone.
 
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use libbpf_rs::{Link, MapCore as _, MapFlags};
 
@@ -11,9 +14,17 @@ use super::{
 };
 use crate::{
     gate::{Admissions, Armed},
-    kernel::{ladder::Ladder, shared::Guard},
+    kernel::{ladder::Ladder, shared::Guard, shield},
     ourselves,
 };
+
+/// What this process made.
+struct Pinned {
+    /// The gate's own objects: kind and number.
+    own: BTreeSet<(u32, u32)>,
+    /// The link of each program that has one.
+    links: BTreeMap<String, u32>,
+}
 
 impl BpfGate {
     pub(super) fn arm_now(&mut self, armed: &Armed, admissions: &Admissions) -> io::Result<()> {
@@ -50,7 +61,7 @@ impl BpfGate {
         last_word::forget_left()?;
         self.attach_last(&loaded)?;
         let links = loaded.attach()?;
-        let own = self.pin(&loaded, links)?;
+        let Pinned { own, links } = self.pin(&loaded, links)?;
         place::show_mount();
         if self.guard()?.exe == 0 {
             return Err(io::Error::new(
@@ -62,8 +73,10 @@ impl BpfGate {
         let mut seen = self.guard()?;
         seen.locked = true;
         self.write_guard(&seen)?;
+        shield::leave_to_the_gate();
         // In this order: a pin that was taken away makes room for a descriptor, and could be put back.
-        self.must_be_pinned(&loaded)?;
+        self.must_be_pinned(&loaded, &links)?;
+        place::must_still_be_ours()?;
         self.must_be_alone(&loaded)?;
         guard.locked = true;
         self.begin_anew(guard, own)?;
@@ -79,12 +92,9 @@ impl BpfGate {
     }
 
     /// Everything survives this process from here on.
-    fn pin(
-        &self,
-        loaded: &object::Loaded,
-        links: Vec<(String, Link)>,
-    ) -> io::Result<BTreeSet<(u32, u32)>> {
+    fn pin(&self, loaded: &object::Loaded, links: Vec<(String, Link)>) -> io::Result<Pinned> {
         let mut own = BTreeSet::new();
+        let mut pinned = BTreeMap::new();
         let mut add = |kind, id| {
             own.insert((kind, id));
             self.own(kind, id)
@@ -108,14 +118,16 @@ impl BpfGate {
             let pin = self.pins.pin(&format!("{LINK}{name}"));
             link.pin(&pin).map_err(other)?;
             add(OWN_PIN, inode(&pin)?)?;
-            add(OWN_LINK, object::link_id(&link)?)?;
+            let id = object::link_id(&link)?;
+            add(OWN_LINK, id)?;
+            pinned.insert(name, id);
         }
-        Ok(own)
+        Ok(Pinned { own, links: pinned })
     }
 }
 
 /// How far this kernel goes, if it can enforce at all.
-pub(super) fn able() -> io::Result<Ladder> {
+pub fn able() -> io::Result<Ladder> {
     let ladder = Ladder::detect();
     match (ladder.rung, ladder.missing.first()) {
         (Some(_), None) => Ok(ladder),

@@ -4,8 +4,13 @@ use std::fs;
 
 use super::{BpfGate, object};
 use crate::{
-    gate::Coverage,
-    kernel::{ladder::Ladder, pins::Pins, place},
+    gate::{Coverage, Gate as _},
+    kernel::{
+        ladder::{LAST, Ladder},
+        pins::Pins,
+        place,
+        shared::Guard,
+    },
 };
 
 /// At 2 the kernel blinds constants of programs that root loads, too.
@@ -15,9 +20,31 @@ const KEXEC_LOADED: &str = "/sys/kernel/kexec_loaded";
 const CRASH_LOADED: &str = "/sys/kernel/kexec_crash_loaded";
 
 impl BpfGate {
+    /// Those of another build may be others.
+    fn taken(&self, ladder: &Ladder) -> Vec<String> {
+        let is_whole = |guard: Guard| guard.complete && guard.build == object::build();
+        if !self.guard().is_ok_and(is_whole) {
+            return Vec::new();
+        }
+        let last = LAST.iter().map(|(name, _, _)| name);
+        let wanted = object::ORDER
+            .iter()
+            .chain(last)
+            .filter(|name| ladder.has(name));
+        match self.hooks() {
+            Ok(there) => wanted
+                .filter(|name| !there.iter().any(|found| found == *name))
+                .map(|&name| name.to_owned())
+                .collect(),
+            Err(error) => vec![format!("(nobody knows which: {error})")],
+        }
+    }
+
     /// For `status`; works unarmed.
     pub(super) fn cover(&self) -> Coverage {
-        let mut coverage = Ladder::detect().coverage();
+        let ladder = Ladder::detect();
+        let mut coverage = ladder.coverage();
+        coverage.taken = self.taken(&ladder);
         if let Some(cover) = Pins::find().cover() {
             coverage.warnings.push(format!(
                 "somebody mounted something over the gate's pins, at {cover}: the gate holds, and \

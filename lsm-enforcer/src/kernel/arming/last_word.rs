@@ -55,6 +55,9 @@ const ROOT: u64 = 1;
 /// `BPF_CGROUP_MAX_PROGS`, for each hook of which there may be ten.
 const MOST: usize = 640;
 
+/// Those that refuse what the gate was not asked about.
+const ASK: [&str; 3] = [LAST_WORD, "last_prog", "last_map"];
+
 /// Is that one of these programs?
 pub(super) fn is_last(name: &str) -> bool {
     LAST.iter().any(|(last, _, _)| *last == name)
@@ -91,6 +94,27 @@ impl BpfGate {
             ));
         }
         self.say(REFUSES)
+    }
+
+    /// It refuses, and one of those that ask whether the gate was asked has nothing to take the place of: it would be
+    /// asked before the gate that is in force.
+    pub(super) fn asks_anew(&self, loaded: &object::Loaded) -> io::Result<bool> {
+        if !self.has_the_last_word()? {
+            return Ok(false);
+        }
+        let old = self.last()?;
+        for name in ASK {
+            let is_old = old.iter().any(|program| program.name() == name);
+            if !is_old && loaded.program(name)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Until it is taken again.
+    pub(super) fn give_up_the_last_word(&self) -> io::Result<()> {
+        self.say(NONE)
     }
 
     fn say(&self, last_word: u32) -> io::Result<()> {

@@ -57,8 +57,16 @@ impl BpfGate {
             self.own(OWN_PROG, program.id())?;
         }
         let mut names = HashSet::new();
+        let late = self.asks_anew(&loaded)?;
+        if late {
+            self.give_up_the_last_word()?;
+        }
         self.attach_last(&loaded)?;
-        for (name, mut link) in loaded.attach()? {
+        let links = loaded.attach()?;
+        if late {
+            self.take_the_last_word(&loaded)?;
+        }
+        for (name, mut link) in links {
             self.own(OWN_LINK, object::link_id(&link)?)?;
             let pin = self.pins.pin(&format!("{NEXT}{name}"));
             link.pin(&pin).map_err(other)?;

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io,
-    path::Path,
 };
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, ProgramHandle, ProgramType};
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{
     gate::{Gate as _, GateError, Role},
-    kernel::{pins::Pins, probe, shared::Fields, store},
+    kernel::{pins::Pins, probe, shared::Fields, shield, store},
     ourselves,
 };
 
@@ -36,7 +35,7 @@ impl BpfGate {
             held: Vec::new(),
             parting: Vec::new(),
         };
-        if Path::new(&gate.pins.pin("map_set")).exists() {
+        if gate.pins.hold_a_gate() {
             let stays = ourselves::stay_in_memory();
             gate.take_over().doing("taking over the pinned gate")?;
             stays.doing("keeping this process in memory")?;
@@ -95,6 +94,9 @@ impl BpfGate {
         let in_force = guard.locked || probe::load_unsigned().is_err();
         if in_force {
             self.must_be_in_use().inspect_err(|_| self.maps.clear())?;
+        }
+        if guard.locked {
+            shield::leave_to_the_gate();
         }
         if guard.layout != object::layout() {
             self.maps.clear();

@@ -248,9 +248,20 @@ impl Moment {
 fn kill_when(
     watch: &OwnedFd,
     mut child: Child,
-    mut has_come: impl FnMut(&inotify::Event<'_>) -> io::Result<bool>,
+    has_come: impl FnMut(&inotify::Event<'_>) -> io::Result<bool>,
 ) -> io::Result<bool> {
-    let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    until(watch, &child, has_come)?;
+    child.kill()?;
+    Ok(!child.wait()?.success())
+}
+
+/// Waits for a process's moment, or for its end.
+pub fn until(
+    watch: &OwnedFd,
+    child: &Child,
+    mut has_come: impl FnMut(&inotify::Event<'_>) -> io::Result<bool>,
+) -> io::Result<()> {
+    let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = inotify::Reader::new(watch, &mut buffer);
     loop {
@@ -261,15 +272,13 @@ fn kill_when(
             ];
             poll(&mut both, None)?;
             if both[0].revents().is_empty() {
-                break;
+                return Ok(());
             }
         }
         if has_come(&events.next()?)? {
-            break;
+            return Ok(());
         }
     }
-    child.kill()?;
-    Ok(!child.wait()?.success())
 }
 
 /// Kills a command that arms the gate, when it has pinned so many things with names that begin so.

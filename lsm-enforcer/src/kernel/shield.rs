@@ -1,0 +1,199 @@
+//! Keeps others from the process that is to arm the gate, while there is no gate that does.
+//!
+//! Whoever has the memory of a process open (`/proc/PID/mem`) or traces it keeps that for as long as the process runs,
+//! whatever is refused later. So a process that may arm loads one program that refuses such things for its file, and
+//! executes its file again: that gives it memory which nobody has seen. The program goes when the gate guards the
+//! process, and comes again before the gate goes.
+
+#![expect(
+    unsafe_code,
+    reason = "executes a descriptor, and owns one that came from before"
+)]
+
+use std::{
+    convert::Infallible,
+    env,
+    ffi::{CString, OsStr, OsString, c_char},
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStringExt as _,
+    },
+    ptr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use libbpf_rs::{ObjectBuilder, ProgramHandle, ProgramType, libbpf_sys};
+use rustix::{io::FdFlags, thread::UnshareFlags};
+
+use super::{arming, pins::Pins, place, shared::Fields};
+
+#[repr(C, align(8))]
+struct Aligned<T: ?Sized>(T);
+
+static SHIELD: &Aligned<[u8]> =
+    &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/shield.bpf.o")));
+
+/// Names the descriptor of the link to the process that follows.
+const VARIABLE: &str = "BPFSEAL_SHIELD";
+
+/// What keeps others from this process.
+#[derive(Debug, Default)]
+enum Guard {
+    /// Nothing did, at some moment since it began.
+    #[default]
+    Nothing,
+    /// The program, as long as this link is open.
+    Shield(#[expect(dead_code, reason = "held, not read")] OwnedFd),
+    /// The gate.
+    Gate,
+}
+
+/// The program in bpf/shield.bpf.c.
+const NAME: &str = "bpfseal_shield";
+
+/// May this process arm the gate, and has it said so?
+static BEGUN: AtomicBool = AtomicBool::new(false);
+
+static GUARD: Mutex<Guard> = Mutex::new(Guard::Nothing);
+
+fn set(guard: Guard) {
+    *GUARD.lock().unwrap_or_else(PoisonError::into_inner) = guard;
+}
+
+/// Has nobody been able to get hold of this process since it began?
+pub fn is_held() -> bool {
+    !matches!(
+        *GUARD.lock().unwrap_or_else(PoisonError::into_inner),
+        Guard::Nothing
+    )
+}
+
+/// To be called first by a process that may arm the gate, and again once it has cleared away what was left of one. It
+/// comes back in a process that was shielded when it began, where a gate is armed, or where none can be.
+///
+/// # Errors
+///
+/// Those of loading the program, and of executing this file.
+pub fn begin() -> io::Result<()> {
+    let is_first = !BEGUN.swap(true, Ordering::Relaxed);
+    let Some(number) = env::var_os(VARIABLE) else {
+        if is_held() || Pins::find().hold_a_gate() || arming::able().is_err() {
+            return Ok(());
+        }
+        return Err(again(&raise()?));
+    };
+    if !is_first {
+        return Ok(());
+    }
+    // The kernel names a process after the descriptor that it executed.
+    rustix::thread::set_name(c"bpfseal-enforce")?;
+    // Whoever shares it chooses where paths lead.
+    // SAFETY: no other thread runs yet.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+    let status = fs::read_to_string("/proc/thread-self/status")?;
+    // Nobody can begin to trace it now; who did so before stays.
+    if place::must_not_be_traced(&status).is_ok()
+        && let Some(link) = inherited(&number)?
+    {
+        set(Guard::Shield(link));
+    }
+    Ok(())
+}
+
+/// The gate guards this process now.
+pub fn leave_to_the_gate() {
+    if BEGUN.load(Ordering::Relaxed) {
+        set(Guard::Gate);
+    }
+}
+
+/// The gate is about to go. Where this fails, nobody gets this process to arm again.
+pub fn return_from_the_gate() {
+    if is_held() {
+        set(raise().map_or(Guard::Nothing, Guard::Shield));
+    }
+}
+
+/// Loads the program and puts it on its hook.
+fn raise() -> io::Result<OwnedFd> {
+    let (inode, device) = place::identity(&fs::metadata("/proc/self/exe")?);
+    let raise = || -> libbpf_rs::Result<OwnedFd> {
+        let mut object = ObjectBuilder::default().open_memory(&SHIELD.0)?;
+        let constants = Fields::default().u64s(&[inode, device.into()]).done(16);
+        for mut map in object.maps_mut() {
+            if let Some(value) = map.initial_value_mut() {
+                value.copy_from_slice(&constants);
+            }
+        }
+        let object = object.load()?;
+        let mut programs = object.progs_mut();
+        let link = programs
+            .next()
+            .map(|program| program.attach())
+            .transpose()?;
+        let link =
+            link.ok_or_else(|| libbpf_rs::Error::from(io::Error::from(io::ErrorKind::NotFound)))?;
+        Ok(link.as_fd().try_clone_to_owned()?)
+    };
+    raise().map_err(io::Error::other)
+}
+
+/// Executes this file again with the same words, in an environment that names the link. Comes back with an error alone.
+fn again(link: &OwnedFd) -> io::Error {
+    let execute = || -> io::Result<Infallible> {
+        let file = File::open("/proc/self/exe")?;
+        // It is to stay open in the next process.
+        let link = link.as_fd().try_clone_to_owned()?;
+        rustix::io::fcntl_setfd(&link, FdFlags::empty())?;
+        let named = OsString::from(format!("{VARIABLE}={}", link.as_raw_fd()));
+        let environment = env::vars_os().map(|(name, value)| [name, value].join(OsStr::new("=")));
+        let words = strings(env::args_os())?;
+        let environment = strings(environment.chain([named]))?;
+        let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+            let all = strings.iter().map(|string| string.as_ptr());
+            all.chain([ptr::null()]).collect()
+        };
+        let (words, environment) = (pointers(&words), pointers(&environment));
+        // SAFETY: both lists end with NULL, and the strings that they point to live until the end of this function.
+        unsafe { libc::fexecve(file.as_raw_fd(), words.as_ptr(), environment.as_ptr()) };
+        Err(io::Error::last_os_error())
+    };
+    match execute() {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+fn strings(from: impl Iterator<Item = OsString>) -> io::Result<Vec<CString>> {
+    from.map(|word| CString::new(word.into_vec()).map_err(io::Error::other))
+        .collect()
+}
+
+/// The shield's link, if that descriptor is one.
+fn inherited(number: &OsStr) -> io::Result<Option<OwnedFd>> {
+    let Some(number) = number
+        .to_str()
+        .and_then(|number| number.parse::<RawFd>().ok())
+    else {
+        return Ok(None);
+    };
+    let mut info = libbpf_sys::bpf_link_info::default();
+    let mut size = size_of_val(&info) as u32;
+    // SAFETY: the kernel writes at most `size` bytes; a number that is no descriptor is an error.
+    if unsafe { libbpf_sys::bpf_link_get_info_by_fd(number, &raw mut info, &raw mut size) } != 0 {
+        return Ok(None);
+    }
+    let program = ProgramHandle::from_prog_id(info.prog_id).map_err(io::Error::other)?;
+    if program.prog_type() != ProgramType::Lsm || program.name() != NAME {
+        return Ok(None);
+    }
+    // SAFETY: it is open, and was opened for this process, which has not used it yet.
+    let link = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&link, FdFlags::CLOEXEC)?;
+    Ok(Some(link))
+}

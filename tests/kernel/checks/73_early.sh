@@ -1,0 +1,42 @@
+# Whoever gets hold of the enforcer before it has armed anything has nothing of it later.
+# spare: 6.12
+. /lab/policy.sh
+
+ends() {
+    kill -TERM $daemon
+    awaits gone
+}
+gone() { ! [ -d /proc/$daemon ]; }
+process() { daemon=$(sed -n 's/^process \([0-9]*\).*/\1/p' $1); }
+
+mkfifo go
+check "somebody opens the daemon's memory as it begins" \
+    logging one.log 'listening on' attacker early hold go $X run --watch-every 5s
+attacker=$started
+process one.log
+check "which can be written then" grep -q ': 8 bytes written' one.log
+# Unarmed, and nobody else gets hold of it.
+attacker grab $daemon guarded
+prints "it arms" '^Enforcing' $arm
+echo >go
+check "he comes to his end" wait $attacker
+check "and has written nothing" grep -q 'later: 0 bytes written' one.log
+attacker grab $daemon guarded
+permitted disarm
+prints "disarm" Disarmed $X disarm --permit disarm.permit
+attacker grab $daemon guarded
+prints "it arms again" '^Enforcing' $arm
+permitted disarm
+prints "disarm again" Disarmed $X disarm --permit disarm.permit
+check "it ends" ends
+
+check "somebody traces the daemon from its beginning" logging two.log 'listening on' attacker early trace $X run --watch-every 5s
+process two.log
+# Whatever he did is done.
+kill -KILL $started
+wait $started 2>/dev/null
+fails "that one does not arm" 'E705 cannot-enforce: .*traced' $arm
+check "it ends too" ends
+prints "a command without a daemon arms" '^Enforcing' $arm
+permitted disarm
+prints "disarm at last" Disarmed $X disarm --permit disarm.permit
