@@ -205,8 +205,11 @@ impl State {
 }
 
 impl Gate for World {
-    fn is_ours_alone(&self) -> bool {
-        !self.change(|state| state.is_traced)
+    fn must_be_ours_alone(&self) -> Result<(), String> {
+        match self.change(|state| state.is_traced) {
+            false => Ok(()),
+            true => Err("process 7 traces this one".to_owned()),
+        }
     }
 
     fn hold(&mut self, _: Role) -> Result<Hold, GateError> {

@@ -384,7 +384,11 @@ pub trait Gate {
     /// no more. The other functions do not ask whether it was called: [`crate::enforcer::Enforcer::hold`] is for that.
     fn hold(&mut self, role: Role) -> Result<Hold, GateError>;
     /// Has nobody else been able to trace this process, or to open its memory, since it began?
-    fn is_ours_alone(&self) -> bool;
+    ///
+    /// # Errors
+    ///
+    /// Why somebody may have.
+    fn must_be_ours_alone(&self) -> Result<(), String>;
     /// Loads, attaches and pins everything, with `admissions` in force from the first moment.
     fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError>;
     /// Replaces all admissions, policy version and digest, and mode, as one.

@@ -6,11 +6,12 @@ use enforcer::{
     control::Request,
     enforcer::{ArmRequest, Arming, Confirmed},
     failure::Failure,
+    kernel,
     output::{Output, printable_lines},
     store::{Document, Store},
 };
 
-use super::{Places, begin_alone, duration, must_be_root, read_permit, read_text};
+use super::{Places, duration, must_be_root, read_permit, read_text};
 
 /// Arms the gate: from then on BPF programs load only if a bundle that the policy admits
 /// holds them. FILE.sig must be the authority's signature on FILE (`bpfseal policy sign`).
@@ -64,7 +65,7 @@ pub fn run(args: &Args, places: &Places, output: &Output) -> Result<(), Failure>
     };
     let has_daemon = places.daemon()?.is_some();
     if !has_daemon {
-        begin_alone()?;
+        kernel::shield::begin();
     }
     let arming: Arming = places.perform(Request::Arm(Box::new(request)), &[])?;
     if !has_daemon && let Some(seconds) = arming.confirm_within_seconds {

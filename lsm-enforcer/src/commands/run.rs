@@ -6,9 +6,10 @@ use enforcer::{
     control::Runtime,
     daemon::{self, Options},
     failure::Failure,
+    kernel,
 };
 
-use super::{Places, begin_alone, duration, must_be_root};
+use super::{Places, duration, must_be_root};
 
 /// Takes over the gate that is pinned in the kernel, or arms it as the state folder says,
 /// then serves commands, writes the event log and proves again and again that the gate
@@ -27,7 +28,7 @@ pub struct Args {
 
 pub fn run(args: &Args, places: &Places) -> Result<(), Failure> {
     must_be_root()?;
-    begin_alone()?;
+    kernel::shield::begin();
     let runtime = Runtime::open(&places.runtime)?;
     daemon::run(
         &runtime,

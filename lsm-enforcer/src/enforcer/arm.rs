@@ -533,14 +533,11 @@ impl Enforcer {
     }
 
     fn must_be_ours_alone(&self) -> Result<(), Failure> {
-        if self.tools.gate.is_ours_alone() {
-            return Ok(());
-        }
-        Err(Failure::refused(
-            Reason::CannotEnforce,
-            "somebody traced this process when it began, or could have opened its memory since",
-        )
-        .with_remedy("Start the enforcer anew, not under a debugger or strace."))
+        self.tools.gate.must_be_ours_alone().map_err(|why| {
+            let detail = format!("others may have got hold of this process since it began: {why}");
+            Failure::refused(Reason::CannotEnforce, detail)
+                .with_remedy("Start the enforcer anew, not under a debugger or strace.")
+        })
     }
 }
 

@@ -323,8 +323,8 @@ impl Gate for BpfGate {
         self.take_hold(role)
     }
 
-    fn is_ours_alone(&self) -> bool {
-        shield::is_held()
+    fn must_be_ours_alone(&self) -> Result<(), String> {
+        shield::must_be_up()
     }
 
     fn arm(&mut self, armed: &Armed, admissions: &Admissions) -> Result<(), GateError> {

@@ -42,11 +42,10 @@ static SHIELD: &Aligned<[u8]> =
 const VARIABLE: &str = "BPFSEAL_SHIELD";
 
 /// What keeps others from this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Guard {
-    /// Nothing did, at some moment since it began.
-    #[default]
-    Nothing,
+    /// Nothing did, at some moment since it began; and why.
+    Nothing(String),
     /// The program, as long as this link is open.
     Shield(#[expect(dead_code, reason = "held, not read")] OwnedFd),
     /// The gate.
@@ -59,49 +58,48 @@ const NAME: &str = "bpfseal_shield";
 /// May this process arm the gate, and has it said so?
 static BEGUN: AtomicBool = AtomicBool::new(false);
 
-static GUARD: Mutex<Guard> = Mutex::new(Guard::Nothing);
+static GUARD: Mutex<Guard> = Mutex::new(Guard::Nothing(String::new()));
 
 fn set(guard: Guard) {
     *GUARD.lock().unwrap_or_else(PoisonError::into_inner) = guard;
 }
 
-/// Has nobody been able to get hold of this process since it began?
-pub fn is_held() -> bool {
-    !matches!(
-        *GUARD.lock().unwrap_or_else(PoisonError::into_inner),
-        Guard::Nothing
-    )
+/// Has nobody been able to get hold of this process since it began? If somebody has, the error says why.
+pub fn must_be_up() -> Result<(), String> {
+    match &*GUARD.lock().unwrap_or_else(PoisonError::into_inner) {
+        Guard::Nothing(why) => Err(why.clone()),
+        Guard::Shield(_) | Guard::Gate => Ok(()),
+    }
 }
 
 /// To be called first by a process that may arm the gate, and again once it has cleared away what was left of one. It
-/// comes back in a process that was shielded when it began, where a gate is armed, or where none can be.
-///
-/// # Errors
-///
-/// Those of loading the program, and of executing this file.
-pub fn begin() -> io::Result<()> {
+/// comes back in a process that was shielded when it began, where a gate is armed, or where none can be; after an error
+/// this process does not arm.
+pub fn begin() {
     let is_first = !BEGUN.swap(true, Ordering::Relaxed);
-    let Some(number) = env::var_os(VARIABLE) else {
-        if is_held() || Pins::find().hold_a_gate() || arming::able().is_err() {
-            return Ok(());
+    let begun = match env::var_os(VARIABLE) {
+        Some(number) if is_first => continue_behind(&number),
+        Some(_) => return,
+        None if must_be_up().is_ok() || Pins::find().hold_a_gate() || arming::able().is_err() => {
+            return;
         }
-        return Err(again(&raise()?));
+        None => Err(raise().map_or_else(|error| error, |link| again(&link))),
     };
-    if !is_first {
-        return Ok(());
+    if let Err(error) = begun {
+        set(Guard::Nothing(format!("it cannot be guarded: {error}")));
     }
+}
+
+/// This process was executed by one that had raised the shield.
+fn continue_behind(number: &OsStr) -> io::Result<()> {
     // The kernel names a process after the descriptor that it executed.
     rustix::thread::set_name(c"bpfseal-enforce")?;
     // Whoever shares it chooses where paths lead.
     // SAFETY: no other thread runs yet.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
-    let status = fs::read_to_string("/proc/thread-self/status")?;
     // Nobody can begin to trace it now; who did so before stays.
-    if place::must_not_be_traced(&status).is_ok()
-        && let Some(link) = inherited(&number)?
-    {
-        set(Guard::Shield(link));
-    }
+    place::must_not_be_traced(&fs::read_to_string("/proc/thread-self/status")?)?;
+    set(Guard::Shield(inherited(number)?));
     Ok(())
 }
 
@@ -114,8 +112,12 @@ pub fn leave_to_the_gate() {
 
 /// The gate is about to go. Where this fails, nobody gets this process to arm again.
 pub fn return_from_the_gate() {
-    if is_held() {
-        set(raise().map_or(Guard::Nothing, Guard::Shield));
+    if must_be_up().is_ok() {
+        let raised = raise();
+        set(raised.map_or_else(
+            |error| Guard::Nothing(format!("it cannot be guarded: {error}")),
+            Guard::Shield,
+        ));
     }
 }
 
@@ -175,25 +177,24 @@ fn strings(from: impl Iterator<Item = OsString>) -> io::Result<Vec<CString>> {
 }
 
 /// The shield's link, if that descriptor is one.
-fn inherited(number: &OsStr) -> io::Result<Option<OwnedFd>> {
-    let Some(number) = number
+fn inherited(number: &OsStr) -> io::Result<OwnedFd> {
+    let other = || io::Error::other(format!("{VARIABLE} names no descriptor of the shield"));
+    let number: RawFd = number
         .to_str()
-        .and_then(|number| number.parse::<RawFd>().ok())
-    else {
-        return Ok(None);
-    };
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(other)?;
     let mut info = libbpf_sys::bpf_link_info::default();
     let mut size = size_of_val(&info) as u32;
     // SAFETY: the kernel writes at most `size` bytes; a number that is no descriptor is an error.
     if unsafe { libbpf_sys::bpf_link_get_info_by_fd(number, &raw mut info, &raw mut size) } != 0 {
-        return Ok(None);
+        return Err(other());
     }
     let program = ProgramHandle::from_prog_id(info.prog_id).map_err(io::Error::other)?;
     if program.prog_type() != ProgramType::Lsm || program.name() != NAME {
-        return Ok(None);
+        return Err(other());
     }
     // SAFETY: it is open, and was opened for this process, which has not used it yet.
     let link = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&link, FdFlags::CLOEXEC)?;
-    Ok(Some(link))
+    Ok(link)
 }

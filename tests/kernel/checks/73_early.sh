@@ -35,8 +35,15 @@ process two.log
 # Whatever he did is done.
 kill -KILL $started
 wait $started 2>/dev/null
-fails "that one does not arm" 'E705 cannot-enforce: .*traced' $arm
+fails "that one does not arm" 'E705 cannot-enforce: .*traces this one' $arm
 check "it ends too" ends
+# What else keeps from arming.
+fails "nobody arms in a mount namespace of his own" 'E705 cannot-enforce: .*mount namespace of its own' unshare -m $arm
+if [ -e /proc/sys/kernel/ftrace_enabled ]; then
+    echo 0 >/proc/sys/kernel/ftrace_enabled
+    fails "nor with ftrace switched off" 'E705 cannot-enforce: kernel.ftrace_enabled is 0' $arm
+    echo 1 >/proc/sys/kernel/ftrace_enabled
+fi
 prints "a command without a daemon arms" '^Enforcing' $arm
 permitted disarm
 prints "disarm at last" Disarmed $X disarm --permit disarm.permit

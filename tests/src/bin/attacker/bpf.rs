@@ -104,6 +104,8 @@ pub struct Load {
     pub attach_fd: u32,
     pub core_relos: u32,
     pub fd_array: Vec<i32>,
+    /// Says how many there are in `fd_array` (6.14): the kernel takes them all along.
+    pub counted: bool,
     /// Otherwise it is "GPL".
     pub licence: Option<&'static CStr>,
 }
@@ -136,6 +138,14 @@ impl Load {
             .u32(112, self.attach_fd)
             .u32(116, self.core_relos)
             .u64(120, fds)
+            .u32(
+                148,
+                if self.counted {
+                    self.fd_array.len() as u32
+                } else {
+                    0
+                },
+            )
             .open(PROG_LOAD)
     }
 }

@@ -327,6 +327,17 @@ pub fn one_map(make: impl Fn() -> OwnedFd + 'static) -> impl Fn() -> io::Result<
     }
 }
 
+/// With a map beside what is admitted.
+fn beside() -> io::Result<OwnedFd> {
+    let a = map(ARRAY, 8, 0);
+    Load {
+        fd_array: vec![a.as_raw_fd()],
+        counted: true,
+        ..simple()
+    }
+    .load()
+}
+
 pub fn bad() -> Vec<Attempt> {
     let mut all = vec![
         attempt("an unsigned program", Reason::Unsigned, || evil().load()),
@@ -502,6 +513,12 @@ pub fn bad() -> Vec<Attempt> {
             }),
         });
     }
+    if beside().is_err_and(|error| error.raw_os_error() == Some(libc::E2BIG)) {
+        // A kernel from before 6.14.
+        return all;
+    }
+    let name = "an admitted program with a map that it does not use";
+    all.push(attempt(name, Reason::MapIndex, beside));
     all
 }
 
