@@ -480,7 +480,8 @@ static __always_inline u32 bind(struct bpf_prog *prog, struct guard *g)
 	}
 	/* What a program left that is gone speaks for no other that got its address. */
 	if (r->state == STATE_PASSED)
-		return r->id == BPF_CORE_READ(aux, id) || mode_in_force() != MODE_ENFORCE ? 0 : REASON_NO_VERDICT;
+		return r->id == BPF_CORE_READ(aux, id) || mode_in_force() != MODE_ENFORCE ? 0
+										     : REASON_NO_VERDICT;
 	if (r->state == STATE_REFUSED)
 		return mode_in_force() == MODE_OPEN ? 0 : r->reason ?: REASON_NO_VERDICT;
 	r->id = BPF_CORE_READ(aux, id);

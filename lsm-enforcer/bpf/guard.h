@@ -287,6 +287,42 @@ static __always_inline bool is_filtered(void)
 	return BPF_CORE_READ(task, seccomp.mode) != 0;
 }
 
+struct threads {
+	struct list_head *at, *end;
+	bool any;
+};
+
+static long look_at_thread(u32 i, struct threads *t)
+{
+	struct list_head *at = t->at;
+	struct task_struct *task;
+
+	if (!at || at == t->end)
+		return 1;
+	task = (void *)at - bpf_core_field_offset(struct task_struct, thread_node);
+	t->any = t->any || BPF_CORE_READ(task, ptrace);
+	t->at = BPF_CORE_READ(at, next);
+	return 0;
+}
+
+/* More threads than a daemon has that is about to arm. */
+#define MOST_THREADS 4096
+
+/*
+ * Does somebody trace a thread of the current process, or answer its system calls? Its own words for that come from
+ * /proc, on which anybody may have mounted something.
+ */
+static __noinline bool is_led(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct signal_struct *signal = BPF_CORE_READ(task, signal);
+	struct list_head *end = (void *)signal + bpf_core_field_offset(struct signal_struct, thread_head);
+	struct threads t = { .at = BPF_CORE_READ(end, next), .end = end };
+
+	bpf_loop(MOST_THREADS, look_at_thread, &t, 0);
+	return t.any || t.at != t.end || is_filtered();
+}
+
 /* Marks a process that has just become the daemon, and forgets one that no longer is. */
 static __always_inline void note_exec(struct linux_binprm *bprm)
 {

@@ -411,9 +411,18 @@ struct mm_struct;
 struct thread_info {
 	u32 status;
 };
+struct list_head {
+	struct list_head *next;
+};
+struct signal_struct {
+	struct list_head thread_head;
+};
 struct task_struct {
 	struct thread_info thread_info;
 	int exit_state;
+	unsigned int ptrace;
+	struct signal_struct *signal;
+	struct list_head thread_node;
 	int pid;
 	int tgid;
 	struct pid *thread_pid;
@@ -495,9 +504,6 @@ struct mm_flags___bitmap {
 };
 struct mm_struct___bitmap {
 	struct mm_flags___bitmap flags;
-};
-struct list_head {
-	struct list_head *next;
 };
 struct mount {
 	struct mount *mnt_parent;

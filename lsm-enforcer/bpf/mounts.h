@@ -230,7 +230,7 @@ static __always_inline u32 refuse_umount(u64 mnt_address, int flags)
 	/* Arming shows which mount it is by asking for what is refused here: first in the open, then alone. */
 	if (!g->mount) {
 		if (BPF_CORE_READ(mnt, mnt_sb, s_dev) != g->pins_dev ||
-		    !(g->locked ? is_daemon() : mark_who_arms(g)))
+		    !(g->locked ? is_daemon() : mark_who_arms(g)) || is_led())
 			return 0;
 		g->mount = (u64)mount;
 		return REASON_OWN_PIN;

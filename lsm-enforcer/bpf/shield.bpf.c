@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * Before there is a gate: nobody traces the enforcer, opens its memory or takes its descriptors, so that nobody holds
- * the process that is to arm it. One program, which goes with the process that loaded it.
+ * the process that is to arm it. One program, which goes with the last descriptor of its link.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>

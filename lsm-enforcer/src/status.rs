@@ -586,9 +586,11 @@ const NOT_COVERED: &[&str] = &[
     "test runs (BPF_PROG_TEST_RUN) of admitted programs without places, on whatever packets their holder makes",
     "up to 64 instructions of whoever holds a key for lists of probes; they are attached nowhere",
     "where events go while no daemon runs: to the log of whichever command collects them",
+    "whoever held the enforcer and acted before it began anew, or switched ftrace off meanwhile: then it may be his",
     "where loaded programs are attached by netlink, ioctl or socket options once somebody took the gate's pins away, and \
-     who writes the daemon's file then, or has a program of control groups from before arming answer otherwise for \
-     kernel memory and sysctl; calls of bpf() are refused",
+     who writes the daemon's file then; calls of bpf() are refused",
+    "programs of control groups from before arming that answer otherwise for kernel memory and sysctl, where another hook \
+     does not refuse it first",
     "kprobe programs from before arming that have functions answer otherwise (bpf_override_return, which Debian's kernels \
      do not have)",
     "who listened on the daemon's socket before a second daemon was started by hand",

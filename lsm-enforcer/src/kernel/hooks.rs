@@ -2,7 +2,7 @@
 //!
 //! Programs that change what a function returns (`BPF_MODIFY_RETURN`), and LSM programs, run one after another until
 //! one returns something else than 0; the others are left out then. Most callers take any such answer for a
-//! refusal, and a function that returns nothing is left out whatever they answer. Those of three hooks take a positive one for none (`bpf_prog_new_fd()`, `bpf_map_new_fd()` and
+//! refusal, and a function that returns nothing is left out whatever they answer. Those of some hooks take a positive one for none (`bpf_prog_new_fd()`, `bpf_map_new_fd()` and
 //! `__sys_bpf()` of kernel/bpf/syscall.c), so whoever came before the gate can have it left out. Since 6.12 the
 //! verifier lets no LSM program return such a number, but those of control groups (commit 5d99e198be27).
 #![expect(
@@ -26,8 +26,15 @@ use libbpf_rs::{
 
 use crate::measure::object_info;
 
-/// Hooks whose callers take a positive answer for none.
-const HOOKS: [&str; 3] = ["bpf", "bpf_map", "bpf_prog"];
+/// Hooks whose callers take a positive answer for none: the last but one in `readv()`, `writev()`, `sendfile()` and
+/// `splice()`, the last one in `kexec_load()`.
+const HOOKS: [&str; 5] = [
+    "bpf",
+    "bpf_map",
+    "bpf_prog",
+    "file_permission",
+    "kernel_load_data",
+];
 /// How the function of a hook is called: for programs that change what it returns, and for LSM programs.
 const PREFIXES: [&str; 2] = ["security_", "bpf_lsm_"];
 /// Functions that ask hooks by which the gate learns what happened, and that return nothing: who changes what they
@@ -42,6 +49,9 @@ const OTHERS: [&str; 7] = [
     "__ia32_sys_bpf",
     "__arm64_sys_bpf",
 ];
+
+/// So often a program is asked for that is not shown.
+const TRIES: u32 = 100;
 
 /// The hook at which a program of these kinds may answer before the gate. A program that is gone answers nowhere.
 pub fn answered_by(program: &ProgramInfo) -> Option<String> {
@@ -76,15 +86,11 @@ pub fn hidden(shown: &HashSet<u32>, attached: &[u32]) -> Vec<(u32, String)> {
             }
         };
         if !shown.contains(&id) {
-            let why = match ProgramHandle::from_prog_id(id) {
-                Ok(_) => (id <= last).then(|| "it was not listed".to_owned()),
-                // Gone, or somebody says so.
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    (next_program(id - 1).ok() == Some(id)).then(|| error.to_string())
-                }
-                Err(error) => Some(error.to_string()),
+            let why = match why_hidden(id) {
+                None if id <= last => Some("it was not listed".to_owned()),
+                why => why,
             };
-            found.extend(why.map(|why| (id, why)));
+            found.extend(why.filter(|_| is_listed(id)).map(|why| (id, why)));
         }
         before = id;
     }
@@ -92,6 +98,22 @@ pub fn hidden(shown: &HashSet<u32>, attached: &[u32]) -> Vec<(u32, String)> {
     let ended = attached.iter().filter(|id| !shown.contains(id));
     found.extend(ended.map(|&id| (id, "the list of programs ends before it".to_owned())));
     found
+}
+
+/// What the kernel says instead of showing it. One that is refused at this moment is on the list until it is freed.
+fn why_hidden(id: u32) -> Option<String> {
+    let mut why = None;
+    for _ in 0..TRIES {
+        why = ProgramHandle::from_prog_id(id).err();
+        if why.is_none() || !is_listed(id) {
+            return None;
+        }
+    }
+    why.map(|error| error.to_string())
+}
+
+fn is_listed(id: u32) -> bool {
+    next_program(id - 1).ok() == Some(id)
 }
 
 /// The kernel's id of the program after that one.

@@ -27,7 +27,9 @@ use std::{
     },
 };
 
-use libbpf_rs::{ObjectBuilder, ProgramHandle, ProgramType, libbpf_sys};
+use libbpf_rs::{
+    Map, MapCore as _, MapFlags, ObjectBuilder, ProgramHandle, ProgramType, libbpf_sys,
+};
 use rustix::{io::FdFlags, thread::UnshareFlags};
 
 use super::{arming, pins::Pins, place, shared::Fields};
@@ -80,13 +82,13 @@ pub fn begin() {
     let begun = match env::var_os(VARIABLE) {
         Some(number) if is_first => continue_behind(&number),
         Some(_) => return,
-        None if must_be_up().is_ok() || Pins::find().hold_a_gate() || arming::able().is_err() => {
-            return;
-        }
-        None => Err(raise().map_or_else(|error| error, |link| again(&link))),
+        None if must_be_up().is_ok() || Pins::find().hold_a_gate() => return,
+        None => Err(arming::able().err().unwrap_or_else(again)),
     };
     if let Err(error) = begun {
-        set(Guard::Nothing(format!("it cannot be guarded: {error}")));
+        set(Guard::Nothing(format!(
+            "it could not be guarded when it began: {error}"
+        )));
     }
 }
 
@@ -97,9 +99,10 @@ fn continue_behind(number: &OsStr) -> io::Result<()> {
     // Whoever shares it chooses where paths lead.
     // SAFETY: no other thread runs yet.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+    let link = inherited(number)?;
     // Nobody can begin to trace it now; who did so before stays.
     place::must_not_be_traced(&fs::read_to_string("/proc/thread-self/status")?)?;
-    set(Guard::Shield(inherited(number)?));
+    set(Guard::Shield(link));
     Ok(())
 }
 
@@ -113,17 +116,17 @@ pub fn leave_to_the_gate() {
 /// The gate is about to go. Where this fails, nobody gets this process to arm again.
 pub fn return_from_the_gate() {
     if must_be_up().is_ok() {
-        let raised = raise();
+        let raised = File::open("/proc/self/exe").and_then(|file| raise(&file));
         set(raised.map_or_else(
-            |error| Guard::Nothing(format!("it cannot be guarded: {error}")),
+            |error| Guard::Nothing(format!("it could not be guarded any more: {error}")),
             Guard::Shield,
         ));
     }
 }
 
 /// Loads the program and puts it on its hook.
-fn raise() -> io::Result<OwnedFd> {
-    let (inode, device) = place::identity(&fs::metadata("/proc/self/exe")?);
+fn raise(file: &File) -> io::Result<OwnedFd> {
+    let (inode, device) = place::identity(&file.metadata()?);
     let raise = || -> libbpf_rs::Result<OwnedFd> {
         let mut object = ObjectBuilder::default().open_memory(&SHIELD.0)?;
         let constants = Fields::default().u64s(&[inode, device.into()]).done(16);
@@ -133,6 +136,17 @@ fn raise() -> io::Result<OwnedFd> {
             }
         }
         let object = object.load()?;
+        // Until they were frozen anybody could write them.
+        let is_whole = |map: Map<'_>| -> libbpf_rs::Result<bool> {
+            let found = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?;
+            Ok(found.as_ref() == Some(&constants))
+        };
+        for map in object.maps() {
+            if !is_whole(map)? {
+                let what = "somebody has changed the shield while it was loaded";
+                return Err(libbpf_rs::Error::from(io::Error::other(what)));
+            }
+        }
         let mut programs = object.progs_mut();
         let link = programs
             .next()
@@ -145,12 +159,13 @@ fn raise() -> io::Result<OwnedFd> {
     raise().map_err(io::Error::other)
 }
 
-/// Executes this file again with the same words, in an environment that names the link. Comes back with an error alone.
-fn again(link: &OwnedFd) -> io::Error {
+/// Executes this file again behind the shield with the same words, in an environment that names its link. Comes back
+/// with an error alone.
+fn again() -> io::Error {
     let execute = || -> io::Result<Infallible> {
         let file = File::open("/proc/self/exe")?;
+        let link = raise(&file)?;
         // It is to stay open in the next process.
-        let link = link.as_fd().try_clone_to_owned()?;
         rustix::io::fcntl_setfd(&link, FdFlags::empty())?;
         let named = OsString::from(format!("{VARIABLE}={}", link.as_raw_fd()));
         let environment = env::vars_os().map(|(name, value)| [name, value].join(OsStr::new("=")));

@@ -112,7 +112,7 @@ impl ProgramCounts {
 }
 
 /// Programs that run without anybody having judged them: from before arming, let pass by
-/// audit, or without a record.
+/// audit, without a record, or made by a generator for a hook at which they answer before the gate.
 fn unjudged(armed: bool, mut programs: Vec<Loaded>) -> Vec<Loaded> {
     programs.retain(|program| {
         let judged = matches!(
@@ -126,13 +126,13 @@ fn unjudged(armed: bool, mut programs: Vec<Loaded>) -> Vec<Loaded> {
                     | Class::Native
             )
         );
-        armed && !program.own && !judged
+        let may_answer = program.class == Some(Class::Generated) && program.instead_at.is_some();
+        armed && !program.own && (!judged || may_answer)
     });
     programs.sort_by_key(|program| program.id);
     programs
 }
 
-/// Why the gate does not enforce, or not as strictly as its policy wants.
 /// Programs of the gate that somebody took off their hooks.
 fn lacks(taken: &[String]) -> Option<String> {
     let line = format!(
@@ -143,6 +143,7 @@ fn lacks(taken: &[String]) -> Option<String> {
     (!taken.is_empty()).then_some(line)
 }
 
+/// Why the gate does not enforce, or not as strictly as its policy wants.
 fn falls_short(strict: bool, unjudged: &[Loaded]) -> Option<String> {
     let instead = unjudged
         .iter()

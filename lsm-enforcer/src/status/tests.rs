@@ -260,7 +260,8 @@ fn who_may_answer_before_the_gate_is_said() {
     };
     let line = "NOT enforcing: tracing 7 \"old\" may answer at security_bpf_prog before the gate is asked, and nobody \
                 judged it: end whoever holds it, or load it from a signed bundle (`inventory` lists all)";
-    for class in [Some(Class::Before), Some(Class::Audited), None] {
+    let classes = [Class::Before, Class::Audited, Class::Generated].map(Some);
+    for class in classes.into_iter().chain([None]) {
         let (world, state) = (World::new(), tempfile::tempdir().unwrap());
         world.change(|state| state.loaded = vec![first(class)]);
         let mut enforcer = world.enforcer(state.path());

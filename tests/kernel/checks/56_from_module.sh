@@ -10,7 +10,7 @@ fails "before arming a module loads any program" canceled $unsigned
 check "the daemon starts" daemon
 prints "arm" '^Enforcing' $arm
 refused "afterwards it does not" $unsigned
-prints "with the reason" "E401.*from_module.*busybox" $X events
+prints "with the reason" "E401.*from_module.*(busybox|insmod)" $X events
 refused "nor what nobody admitted yet" $signed
 prints "it is admitted" admitted admitted keep_out
 fails "and a module loads it like anybody" canceled $signed

@@ -37,10 +37,20 @@ kill -KILL $started
 wait $started 2>/dev/null
 fails "that one does not arm" 'E705 cannot-enforce: .*traces this one' $arm
 check "it ends too" ends
+# /proc, where somebody says what he likes.
+printf 'TracerPid:\t0\nSeccomp:\t0\n' >untraced
+printf '%s\n' 'mount --bind untraced /proc/$$/task/$$/status && exec "$@"' >elsewhere
+check "somebody traces it and says that he does not" logging three.log 'listening on' attacker early trace sh elsewhere $X run --watch-every 5s
+process three.log
+fails "the kernel knows better" 'arming the gate: .*somebody traces it' $arm
+kill -KILL $started
+wait $started 2>/dev/null
+check "that one ends as well" ends
+
 # What else keeps from arming.
-fails "nobody arms in a mount namespace of his own" 'E705 cannot-enforce: .*mount namespace of its own' unshare -m $arm
-if [ -e /proc/sys/kernel/ftrace_enabled ]; then
-    echo 0 >/proc/sys/kernel/ftrace_enabled
+fails "nobody arms in a mount namespace of his own" 'arming the gate: .*mount namespace of its own' unshare -m $arm
+# 7.3 does not let anybody.
+if echo 0 >/proc/sys/kernel/ftrace_enabled; then
     fails "nor with ftrace switched off" 'E705 cannot-enforce: kernel.ftrace_enabled is 0' $arm
     echo 1 >/proc/sys/kernel/ftrace_enabled
 fi

@@ -8,7 +8,11 @@ use std::{
 
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, ProgramHandle};
 
-use super::{BpfGate, OWN_MAP, object, other, place, renewal::maps_of, takeover::open_pinned};
+use super::{
+    BpfGate, OWN_MAP, object, other, place,
+    renewal::{LINK, inode, maps_of},
+    takeover::open_pinned,
+};
 use crate::kernel::{
     rows,
     shared::{Fields, Guard},
@@ -89,11 +93,11 @@ impl BpfGate {
     }
 
     /// Nor does anybody remove a pin any more: what was made is behind each, and on its hook.
-    /// `links` has the link of each program that needs a pin.
+    /// `links` has the link of each program that needs a pin, and the pin's inode.
     pub(super) fn must_be_pinned(
         &self,
         loaded: &object::Loaded,
-        links: &BTreeMap<String, u32>,
+        links: &BTreeMap<String, (u32, u32)>,
     ) -> io::Result<()> {
         let gone = |what: &str| {
             let text = format!("somebody took {what} away while it was armed: arm again");
@@ -112,7 +116,10 @@ impl BpfGate {
         let last: BTreeSet<u32> = self.last()?.iter().map(ProgramHandle::id).collect();
         for name in loaded.names() {
             let is_there = match links.get(&name) {
-                Some(link) => self.link_of(&name).is_some_and(|found| found.id == *link),
+                Some(&(link, pin)) => {
+                    self.link_of(&name).is_some_and(|found| found.id == link)
+                        && inode(self.pins.pin(&format!("{LINK}{name}")))? == pin
+                }
                 None => loaded
                     .program(&name)?
                     .is_some_and(|program| last.contains(&program.id())),
@@ -152,7 +159,10 @@ impl BpfGate {
         self.write_guard(&guard)?;
         place::show_mount();
         if self.guard()?.mount == 0 {
-            return Err(io::Error::other("the mount of the pins was not seen"));
+            return Err(io::Error::other(
+                "the kernel did not see this process ask for the mount of the pins: somebody traces it, answers its system \
+                 calls, or has mounted something there",
+            ));
         }
         place::must_still_be_ours()?;
         let open = self.store(0).open()?;

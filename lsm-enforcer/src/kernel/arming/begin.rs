@@ -22,8 +22,8 @@ use crate::{
 struct Pinned {
     /// The gate's own objects: kind and number.
     own: BTreeSet<(u32, u32)>,
-    /// The link of each program that has one.
-    links: BTreeMap<String, u32>,
+    /// The link of each program that has one, and the inode of its pin.
+    links: BTreeMap<String, (u32, u32)>,
 }
 
 impl BpfGate {
@@ -73,13 +73,13 @@ impl BpfGate {
         let mut seen = self.guard()?;
         seen.locked = true;
         self.write_guard(&seen)?;
-        shield::leave_to_the_gate();
         // In this order: a pin that was taken away makes room for a descriptor, and could be put back.
         self.must_be_pinned(&loaded, &links)?;
         place::must_still_be_ours()?;
         self.must_be_alone(&loaded)?;
         guard.locked = true;
         self.begin_anew(guard, own)?;
+        shield::leave_to_the_gate();
         self.take_the_last_word(&loaded)?;
         self.write_admissions(armed, admissions)?;
         let mut guard = self.guard()?;
@@ -117,10 +117,10 @@ impl BpfGate {
         for (name, mut link) in links {
             let pin = self.pins.pin(&format!("{LINK}{name}"));
             link.pin(&pin).map_err(other)?;
-            add(OWN_PIN, inode(&pin)?)?;
-            let id = object::link_id(&link)?;
+            let (id, inode) = (object::link_id(&link)?, inode(&pin)?);
+            add(OWN_PIN, inode)?;
             add(OWN_LINK, id)?;
-            pinned.insert(name, id);
+            pinned.insert(name, (id, inode));
         }
         Ok(Pinned { own, links: pinned })
     }

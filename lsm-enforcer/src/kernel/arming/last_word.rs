@@ -96,20 +96,15 @@ impl BpfGate {
         self.say(REFUSES)
     }
 
-    /// It refuses, and one of those that ask whether the gate was asked has nothing to take the place of: it would be
-    /// asked before the gate that is in force.
+    /// Must it be taken once the programs are exchanged: because nobody has it, or because one of those that ask has nothing
+    /// to take the place of, and would be asked before the gate that is in force?
     pub(super) fn asks_anew(&self, loaded: &object::Loaded) -> io::Result<bool> {
-        if !self.has_the_last_word()? {
+        if loaded.program(LAST_WORD)?.is_none() {
             return Ok(false);
         }
         let old = self.last()?;
-        for name in ASK {
-            let is_old = old.iter().any(|program| program.name() == name);
-            if !is_old && loaded.program(name)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let is_old = |name: &str| old.iter().any(|program| program.name() == name);
+        Ok(!self.has_the_last_word()? || !ASK.into_iter().all(is_old))
     }
 
     /// Until it is taken again.

@@ -57,16 +57,12 @@ impl BpfGate {
             self.own(OWN_PROG, program.id())?;
         }
         let mut names = HashSet::new();
-        let late = self.asks_anew(&loaded)?;
-        if late {
+        let is_late = self.asks_anew(&loaded)?;
+        if is_late {
             self.give_up_the_last_word()?;
         }
         self.attach_last(&loaded)?;
-        let links = loaded.attach()?;
-        if late {
-            self.take_the_last_word(&loaded)?;
-        }
-        for (name, mut link) in links {
+        for (name, mut link) in loaded.attach()? {
             self.own(OWN_LINK, object::link_id(&link)?)?;
             let pin = self.pins.pin(&format!("{NEXT}{name}"));
             link.pin(&pin).map_err(other)?;
@@ -88,6 +84,10 @@ impl BpfGate {
             }
             Ok(())
         })?;
+        // Before that, whoever died would have left it to programs that nobody keeps.
+        if is_late {
+            self.take_the_last_word(&loaded)?;
+        }
         let guard = Guard {
             build: object::build(),
             ..self.guard()?

@@ -41,6 +41,10 @@ impl BpfGate {
             stays.doing("keeping this process in memory")?;
             gate.forget_half_armed()?;
             gate.finish_disarming()?;
+            // What was half armed guarded nobody.
+            if !gate.maps.is_empty() {
+                shield::leave_to_the_gate();
+            }
         }
         Ok(gate)
     }
@@ -94,9 +98,6 @@ impl BpfGate {
         let in_force = guard.locked || probe::load_unsigned().is_err();
         if in_force {
             self.must_be_in_use().inspect_err(|_| self.maps.clear())?;
-        }
-        if guard.locked {
-            shield::leave_to_the_gate();
         }
         if guard.layout != object::layout() {
             self.maps.clear();
