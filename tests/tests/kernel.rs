@@ -147,7 +147,8 @@ fn machines(
         Err(_) => None,
     };
     let (mut machines, mut spared) = (Vec::new(), Vec::new());
-    for series in chosen {
+    // The one with most machines last: short ones fill what long ones leave.
+    for series in chosen.iter().rev() {
         let mut groups: BTreeMap<(u32, String, bool), Vec<Script>> = BTreeMap::new();
         for mut script in lab::scripts(Path::new(&checks), series)? {
             script.processors = processors.unwrap_or(script.processors);

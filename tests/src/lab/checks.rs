@@ -16,7 +16,7 @@
 //! # modules: sch_ingress cls_bpf   (of the kernel that runs; they go to /lab/modules)
 //! # boot: lsm=lockdown,yama       (a machine of their own for scripts with this line, with
 //! #                                 these words on its command line)
-//! # processors: 2                (the same, with so many processors)
+//! # processors: 2 6.1            (the same, with so many processors; on these kernels, or on all)
 //! ```
 
 use std::{
@@ -42,6 +42,8 @@ pub struct Script {
     pub boot: String,
     /// How many processors the machine has; scripts that ask for as many share it.
     pub processors: u32,
+    /// On these kernels; none: on all.
+    pub processors_on: Vec<String>,
     /// Does it need a disk?
     pub disk: bool,
     /// Tools beside those that every guest has: a name of `fetch.sh`, and programs of it.
@@ -80,14 +82,18 @@ pub fn scripts(folder: &Path, series: &str) -> io::Result<Vec<Script>> {
         .collect::<io::Result<Vec<_>>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "sh"));
     paths.sort();
-    let scripts = paths
+    let mut scripts = paths
         .iter()
         .map(|path| Script::read(path))
         .collect::<io::Result<Vec<_>>>()?;
-    Ok(scripts
-        .into_iter()
-        .filter(|script| script.is_for(series))
-        .collect())
+    scripts.retain(|script| script.is_for(series));
+    for script in &mut scripts {
+        let on = &script.processors_on;
+        if !on.is_empty() && !on.iter().any(|kernel| kernel == series) {
+            script.processors = 1;
+        }
+    }
+    Ok(scripts)
 }
 
 impl Script {
@@ -106,6 +112,7 @@ impl Script {
             spare: Vec::new(),
             boot: String::new(),
             processors: 1,
+            processors_on: Vec::new(),
             disk: false,
             tools: Vec::new(),
             apart: Vec::new(),
@@ -128,6 +135,7 @@ impl Script {
                     script.processors = count.ok_or_else(|| {
                         io::Error::other(format!("{}: how many processors?", path.display()))
                     })?;
+                    script.processors_on = words.collect();
                 }
                 Some("boot:") => script.boot = words.collect::<Vec<_>>().join(" "),
                 Some(kind @ ("tool:" | "apart:" | "data:")) => {
@@ -264,7 +272,7 @@ mod tests {
     fn the_comment_at_the_top_says_what_a_script_needs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("50_trace.sh");
-        let text = "# Traces.\n# kernels: 6.12 7.3\n# spare: 6.12\n# processors: 2\n# disk: yes\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n# modules: cls_bpf\n\n# kernels: 1.0\n";
+        let text = "# Traces.\n# kernels: 6.12 7.3\n# spare: 6.12\n# processors: 2 7.3\n# disk: yes\n# boot: lsm=yama quiet\n# tool: bpftrace bpftrace\n# apart: bpftool-sid bpftool\n# data: xdp-tools usr/lib/bpf\n# files: systemd usr/lib/x\n# modules: cls_bpf\n\n# kernels: 1.0\n";
         fs::write(&path, text).unwrap();
         fs::write(folder.path().join("README.md"), "").unwrap();
         let want = Script {
@@ -274,6 +282,7 @@ mod tests {
             spare: vec!["6.12".to_owned()],
             boot: "lsm=yama quiet".to_owned(),
             processors: 2,
+            processors_on: vec!["7.3".to_owned()],
             disk: true,
             tools: vec![("bpftrace".to_owned(), vec!["bpftrace".to_owned()])],
             apart: vec![("bpftool-sid".to_owned(), vec!["bpftool".to_owned()])],

@@ -10,6 +10,7 @@ use std::{
 
 // enum bpf_cmd
 pub const MAP_CREATE: u32 = 0;
+pub const MAP_LOOKUP_ELEM: u32 = 1;
 pub const MAP_UPDATE_ELEM: u32 = 2;
 pub const PROG_LOAD: u32 = 5;
 pub const OBJ_GET: u32 = 7;

@@ -10,11 +10,9 @@ use enforcer::{
 use libbpf_rs::btf::{Btf, types::Func};
 
 use super::{
-    ARRAY, Attr, EXIT, Load, MAP_UPDATE_ELEM, RAW_TRACEPOINT_OPEN, admissions, arm_with, check,
-    entry, long, map, r0,
+    ARRAY, Attr, EXIT, Load, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, RAW_TRACEPOINT_OPEN, admissions,
+    arm_with, check, entry, long, map, r0,
 };
-
-const MAP_LOOKUP_ELEM: u32 = 1;
 
 /// Program sizes whose loads are timed, and how many loads the least is of.
 const LOADS: [(usize, usize); 3] = [(2, 101), (1000, 31), (50_000, 5)];

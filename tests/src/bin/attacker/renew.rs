@@ -2,9 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs, io,
+    env,
+    ffi::CString,
+    fs, io,
     mem::MaybeUninit,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd as _, OwnedFd},
     process::{Child, Command, ExitStatus},
     sync::{
         Arc,
@@ -29,7 +31,8 @@ use rustix::{
 };
 
 use super::{
-    Attr, MAP_CREATE, PINS, arm, check, evil, explain, must_refuse,
+    Attr, MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, OBJ_GET, PINS, arm, check, evil, explain,
+    must_refuse,
     own::{self, grace},
     simple,
 };
@@ -110,8 +113,46 @@ pub fn run() -> Result<bool, GateError> {
     );
     let gone = let_go(|| programs(&gate), &first);
     fine &= check("then they are as many as before, and all others", gone);
+    fine &= check(
+        "an exchange takes the last word where nobody has it",
+        taken_again().map_err(|error| error.to_string()),
+    );
     gate.disarm()?;
     Ok(fine)
+}
+
+/// As a build would leave it that died while it exchanged them, or that had none.
+fn taken_again() -> io::Result<String> {
+    // The last number of `struct guard`, in bytes, and `LAST_WORD_REFUSES`.
+    const SIZE: usize = 168;
+    const REFUSES: [u8; 4] = [2, 0, 0, 0];
+    let path = CString::new(format!("{PINS}/map_guards")).map_err(io::Error::other)?;
+    let guards = Attr::new().u64(0, path.as_ptr() as u64).open(OBJ_GET)?;
+    let (zero, mut guard) = (0u32, [0u8; SIZE]);
+    let call = |command, guard: &mut [u8; SIZE]| {
+        Attr::new()
+            .u32(0, guards.as_raw_fd() as u32)
+            .u64(8, (&raw const zero) as u64)
+            .u64(16, guard.as_mut_ptr() as u64)
+            .call(command)
+    };
+    let has_it = |guard: &mut [u8; SIZE]| -> io::Result<bool> {
+        call(MAP_LOOKUP_ELEM, guard)?;
+        Ok(guard[SIZE - 4..] == REFUSES)
+    };
+    if !has_it(&mut guard)? {
+        return Err(io::Error::other("nobody had it before"));
+    }
+    guard[SIZE - 4..].fill(0);
+    call(MAP_UPDATE_ELEM, &mut guard)?;
+    if has_it(&mut guard)? {
+        return Err(io::Error::other("it cannot be given up"));
+    }
+    let status = exchanging()?.wait()?;
+    match has_it(&mut guard)? && status.success() {
+        true => Ok(String::new()),
+        false => Err(io::Error::other(format!("nobody has it; {status}"))),
+    }
 }
 
 /// Keeps the kernel's lock on memory per processor busy, without which it takes no program off a hook.
