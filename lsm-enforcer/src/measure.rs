@@ -597,6 +597,7 @@ pub fn object_info<T: Info>(object: BorrowedFd<'_>) -> io::Result<T> {
 pub trait Info: Default {}
 impl Info for bpf_map_info {}
 impl Info for bpf_prog_info {}
+impl Info for libbpf_sys::bpf_link_info {}
 
 fn initial_value(map: *mut bpf_map, want: usize) -> Vec<u8> {
     let mut size = 0;

@@ -1,10 +1,11 @@
 //! Programs that may answer at a hook before the gate is asked.
 //!
 //! Programs that change what a function returns (`BPF_MODIFY_RETURN`), and LSM programs, run one after another until
-//! one returns something else than 0; the others are left out then. Most callers take any such answer for a
-//! refusal, and a function that returns nothing is left out whatever they answer. Those of some hooks take a positive one for none (`bpf_prog_new_fd()`, `bpf_map_new_fd()` and
-//! `__sys_bpf()` of kernel/bpf/syscall.c), so whoever came before the gate can have it left out. Since 6.12 the
-//! verifier lets no LSM program return such a number, but those of control groups (commit 5d99e198be27).
+//! one returns something else than 0; the others are left out then. Most callers take any such answer for a refusal,
+//! and a function that returns nothing is left out whatever they answer. Those of some hooks take a positive one for
+//! none (`bpf_prog_new_fd()`, `bpf_map_new_fd()` and `__sys_bpf()` of kernel/bpf/syscall.c), so whoever came before the
+//! gate can have it left out. Since 6.12 the verifier lets no LSM program return such a number, but those of control
+//! groups (commit 5d99e198be27).
 #![expect(
     unsafe_code,
     reason = "libbpf-rs iterates programs and does not say why it ends"

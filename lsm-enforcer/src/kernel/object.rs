@@ -13,9 +13,9 @@ use libbpf_rs::{
 
 use super::{ladder::Ladder, shared::Reader};
 
-/// The compiled `bpf/gate.bpf.c`, aligned as an ELF wants it.
+/// A compiled object, aligned as an ELF wants it.
 #[repr(C, align(8))]
-struct Aligned<T: ?Sized>(T);
+pub struct Aligned<T: ?Sized>(pub T);
 
 static GATE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/gate.bpf.o")));
 

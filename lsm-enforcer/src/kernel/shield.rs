@@ -17,7 +17,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStringExt as _,
     },
     ptr,
@@ -28,14 +28,13 @@ use std::{
 };
 
 use libbpf_rs::{
-    Map, MapCore as _, MapFlags, ObjectBuilder, ProgramHandle, ProgramType, libbpf_sys,
+    Map, MapCore as _, MapFlags, ObjectBuilder, ProgramHandle, ProgramType,
+    libbpf_sys::bpf_link_info,
 };
 use rustix::{io::FdFlags, thread::UnshareFlags};
 
-use super::{arming, pins::Pins, place, shared::Fields};
-
-#[repr(C, align(8))]
-struct Aligned<T: ?Sized>(T);
+use super::{arming, object::Aligned, pins::Pins, place, shared::Fields};
+use crate::measure::object_info;
 
 static SHIELD: &Aligned<[u8]> =
     &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/shield.bpf.o")));
@@ -197,13 +196,11 @@ fn inherited(number: &OsStr) -> io::Result<OwnedFd> {
     let number: RawFd = number
         .to_str()
         .and_then(|number| number.parse().ok())
+        .filter(|&number| number >= 0)
         .ok_or_else(other)?;
-    let mut info = libbpf_sys::bpf_link_info::default();
-    let mut size = size_of_val(&info) as u32;
-    // SAFETY: the kernel writes at most `size` bytes; a number that is no descriptor is an error.
-    if unsafe { libbpf_sys::bpf_link_get_info_by_fd(number, &raw mut info, &raw mut size) } != 0 {
-        return Err(other());
-    }
+    // SAFETY: a number of no descriptor is an error of this call, which only reads.
+    let link = unsafe { BorrowedFd::borrow_raw(number) };
+    let info = object_info::<bpf_link_info>(link).map_err(|_| other())?;
     let program = ProgramHandle::from_prog_id(info.prog_id).map_err(io::Error::other)?;
     if program.prog_type() != ProgramType::Lsm || program.name() != NAME {
         return Err(other());
